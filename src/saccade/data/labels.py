@@ -1,0 +1,79 @@
+"""What a clip of digits is called: three label schemes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saccade.errors import UsageError, unknown_name
+
+_UNORDERED = tuple((a, b) for a in range(10) for b in range(a, 10))
+_ORDERED = tuple((a, b) for a in range(10) for b in range(10))
+
+
+@dataclass(frozen=True)
+class LabelScheme:
+    """How digits become a class.
+
+    `pair`: 55 unordered pairs, softmax. `ordered`: 100 ordered pairs, softmax. `digits`: presence of each of ten
+    digits, sigmoid, any number of digits; a clip counts as right when the exact set is.
+
+    >>> create("pair").names[:3], create("ordered").num_classes, create("digits").multi_label
+    (('00', '01', '02'), 100, True)
+    """
+
+    name: str
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether several classes hold at once (sigmoid) instead of exactly one (softmax)."""
+        return not self.pairs
+
+    @property
+    def num_classes(self) -> int:
+        """Count the logits that a model needs."""
+        return len(self.pairs) or 10
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Name every class."""
+        return tuple(f"{a}{b}" for a, b in self.pairs) or tuple(str(d) for d in range(10))
+
+    def check_num_digits(self, num_digits: int) -> None:
+        """Raise UsageError if the scheme cannot name clips of so many digits."""
+        if self.multi_label and not 1 <= num_digits <= 5:
+            raise UsageError(f"a clip holds 1 to 5 digits; got {num_digits}")
+        if not self.multi_label and num_digits != 2:
+            raise UsageError(f"the labels {self.name!r} name two digits; got {num_digits}; use labels='digits'")
+
+    def choose(self, indices: Int64[Tensor, "batch"], drawn: Int64[Tensor, "batch n"]) -> Int64[Tensor, "batch n"]:
+        """Return the digits of each clip: those of class `index % num_classes`, or the drawn ones for `digits`."""
+        if self.multi_label:
+            return drawn
+        return torch.tensor(self.pairs, device=indices.device)[indices % len(self.pairs)]
+
+    def encode(
+        self, digits: Int64[Tensor, "batch n"], indices: Int64[Tensor, "batch"]
+    ) -> Int64[Tensor, "batch"] | Float[Tensor, "batch 10"]:
+        """Return the target of each clip: class indices, or a 0/1 vector of presence for `digits`."""
+        if self.multi_label:
+            return torch.zeros(len(digits), 10, device=digits.device).scatter_(1, digits, 1.0)
+        return indices % len(self.pairs)
+
+
+SCHEMES = {
+    "pair": LabelScheme("pair", _UNORDERED),
+    "ordered": LabelScheme("ordered", _ORDERED),
+    "digits": LabelScheme("digits"),
+}
+
+
+def create(name: str) -> LabelScheme:
+    """Return the label scheme of that name, or raise UsageError with the nearest names."""
+    if name not in SCHEMES:
+        raise unknown_name("label scheme", name, SCHEMES)
+    return SCHEMES[name]

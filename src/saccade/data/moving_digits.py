@@ -1,0 +1,457 @@
+"""Moving digits that turn, come closer and go away: the clips of the experiment, generated as they are needed.
+
+A clip is a function of (split, seed, index). Poses are integer arithmetic on counter-based random numbers, hence exact
+on every device. Pixels follow in two steps: every digit is turned, scaled and bent once per setting into a small patch,
+and the patches are pasted at whole pixels into each frame, where the brighter pixel wins.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from saccade.data import labels as label_schemes
+from saccade.data.counter_random import INDEX_BITS, draw_u32
+from saccade.data.digits import SPLITS, Digits
+from saccade.errors import UsageError, unknown_name
+
+CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling", "elastic")
+_ROTATING = ("rotation", "rotation_scaling", "elastic")
+_SCALING = ("scaling", "rotation_scaling", "elastic")
+VISIBLE_GAP_PX = 8
+
+# Positions, velocities and scales are integers in units of 2**-16.
+_FIXED_BITS = 16
+_ONE = 1 << _FIXED_BITS
+_HALF = _ONE >> 1
+# Headings come from a table made on the host: no device's sine can change a trajectory.
+_HEADINGS = torch.tensor(
+    [[round(f(math.tau * i / 4096) * _ONE) for f in (math.sin, math.cos)] for i in range(4096)],
+    dtype=torch.int64,
+)
+# What a (setting, digit) draws; every kind has its own slot of the counter.
+_ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED, _CLASS, _INSTANCE, _ELASTIC = range(9)
+_DIGIT_SLOTS, _KIND_SLOTS = 8, 64
+_ELASTIC_KNOTS = 5
+# Small enough for the patches of one round to stay in the processor's cache.
+_CPU_FRAMES_PER_ROUND, _GPU_FRAMES_PER_ROUND = 800, 200_000
+
+
+@dataclass(frozen=True)
+class Motion:
+    """How digits move, turn and change size.
+
+    *Conventions:* pixels, frames and degrees; angles count counter-clockwise as seen on the screen; scale 1 is a digit
+    of `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0, without scaling every
+    scale is 1. Within a setting of `frames_per_setting` frames angle and scale stay and digits move straight and
+    bounce; with `continuous` they glide from one setting's value to the next and a digit keeps its trajectory for the
+    whole clip. Scale applies to the whole canvas: walls and speed shrink with it.
+
+    Raises:
+        UsageError: unknown condition; ranges that are empty or do not fit into the canvas.
+
+    >>> Motion(condition="rotation").num_settings
+    10
+    """
+
+    condition: str = "rotation_scaling"
+    num_frames: int = 50
+    frames_per_setting: int = 5
+    continuous: bool = False
+    canvas_px: int = 64
+    digit_px: int = 28
+    max_angle_deg: float = 90.0
+    angle_per_digit: bool = False
+    scale_range: tuple[float, float] = (0.5, 1.0)
+    speed_range_px: tuple[float, float] = (3.0, 6.5)
+    elastic_px: float = 2.5
+
+    def __post_init__(self) -> None:
+        if self.condition not in CONDITIONS:
+            raise unknown_name("condition", self.condition, CONDITIONS)
+        if self.num_frames < 1 or self.frames_per_setting < 1:
+            raise UsageError(
+                "a clip needs at least 1 frame and 1 frame per setting;"
+                f" got {self.num_frames} and {self.frames_per_setting}"
+            )
+        (low, high), (slow, fast) = self.scale_range, self.speed_range_px
+        if not 0 < low <= high <= 4:
+            raise UsageError(f"scale_range must rise within (0, 4]; got {low} to {high}")
+        if not 0 <= slow <= fast <= 1024:
+            raise UsageError(f"speed_range_px must rise within [0, 1024]; got {slow} to {fast}")
+        if not 0 <= self.max_angle_deg <= 180:
+            raise UsageError(f"max_angle_deg must lie in [0, 180]; got {self.max_angle_deg}")
+        if self.digit_px < 4 or math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
+            raise UsageError(
+                f"a canvas of {self.canvas_px} px does not hold a digit of {self.digit_px} px"
+                f" at scale {max(high, 1.0)};"
+                " take a larger canvas_px or a smaller digit_px"
+            )
+
+    @property
+    def rotates(self) -> bool:
+        """Whether angles are drawn."""
+        return self.condition in _ROTATING
+
+    @property
+    def scales(self) -> bool:
+        """Whether scales are drawn."""
+        return self.condition in _SCALING
+
+    @property
+    def num_settings(self) -> int:
+        """Count the settings of a clip; the last one may be cut short."""
+        return -(-self.num_frames // self.frames_per_setting)
+
+    @property
+    def patch_px(self) -> int:
+        """Side of the square that holds a digit at any angle and scale, of the parity of `digit_px`."""
+        reach = self.digit_px * (self.scale_range[1] if self.scales else 1.0)
+        if self.rotates:
+            reach *= math.sqrt(2.0)
+        return self.digit_px + 2 * math.ceil(max(0.0, reach - self.digit_px) / 2)
+
+
+@dataclass(frozen=True)
+class Poses:
+    """Ground truth of every frame and digit.
+
+    *Conventions:* positions are (y, x) in pixels, the centre of the upper left pixel is (0, 0); boxes are (top, left,
+    bottom, right) around the digit's ink inside the frame, bottom and right exclusive, all zero where nothing shows.
+    """
+
+    centre_px: Float[Tensor, "batch time digits 2"]
+    angle_deg: Float[Tensor, "batch time digits"]
+    scale: Float[Tensor, "batch time digits"]
+    box_px: Int64[Tensor, "batch time digits 4"]
+    digit: Int64[Tensor, "batch digits"]
+    instance: Int64[Tensor, "batch digits"]
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips with their labels: class indices, or presence of each of ten digits for the scheme `digits`."""
+
+    frames: UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch time channels height width"]
+    labels: Int64[Tensor, "batch"] | Float[Tensor, "batch 10"]
+    poses: Poses | None = None
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The exact, integer description of a batch of clips, before any pixel."""
+
+    digit: Int64[Tensor, "batch digits"]
+    instance: Int64[Tensor, "batch digits"]
+    angle_deg: Tensor  # float64 (batch, looks, digits); a look is an angle and a scale that frames share
+    scale: Int64[Tensor, "batch looks digits"]
+    look_of_frame: Int64[Tensor, "time"]
+    shift_px: Int64[Tensor, "batch time digits 2"]  # whole pixels from the centre of the canvas
+    bend: Tensor | None  # float32 (batch, looks, digits, 2, knots, knots) in digit pixels
+
+
+class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
+    """Clips of moving digits, each a function of (split, seed, index); memory does not grow with `num_clips`.
+
+    Clip `i` shows class `i % num_classes`, so every class is equally frequent; for the label scheme `digits` the digits
+    are drawn independently. The digit images are chosen under the split of `digits` and everything else under `split`:
+    `MovingDigits(train_digits, split="test")` shows the very digits of the training clips on new trajectories (the
+    experiment's *shared instances*), `MovingDigits(test_digits)` shows digits never seen (*disjoint*).
+
+    Args:
+        digits: the digit images to draw from.
+        motion: how they move.
+        split: what poses are drawn under; by default the split of `digits`.
+        labels: `pair`, `ordered` or `digits`.
+        order: for `ordered`, whether the first digit starts each setting visibly to the left (`visible`) or not
+            (`hidden`).
+        num_digits: digits in a clip, 1 to 5; exactly 2 for `pair` and `ordered`.
+        num_clips: length of the dataset.
+        seed: any integer.
+
+    Raises:
+        UsageError: unknown names, zero clips, a number of digits that the label scheme cannot name.
+
+    >>> from saccade.data import digits
+    >>> clips = MovingDigits(digits.load("uci", "test"), Motion("rotation", num_frames=20), num_clips=100)
+    >>> batch = clips.batch(torch.arange(4))
+    >>> batch.frames.shape, batch.labels.tolist()
+    (torch.Size([4, 20, 1, 64, 64]), [0, 1, 2, 3])
+    """
+
+    def __init__(
+        self,
+        digits: Digits,
+        motion: Motion | None = None,
+        *,
+        split: str | None = None,
+        labels: str = "pair",
+        order: str = "visible",
+        num_digits: int = 2,
+        num_clips: int = 1000,
+        seed: int = 0,
+    ) -> None:
+        self.motion = motion or Motion()
+        self.labels = label_schemes.create(labels)
+        self.source, self.split = digits.source, split or digits.split
+        self.num_digits, self.num_clips, self.seed = num_digits, num_clips, seed
+        self._check(order)
+        self._ordered_visibly = labels == "ordered" and order == "visible"
+        self._stream = SPLITS.index(self.split)
+        self._instance_stream = SPLITS.index(digits.split)
+        order_by_class = torch.argsort(digits.labels, stable=True)
+        self._images = digits.images[order_by_class]
+        self._image_index = order_by_class
+        self._class_count = torch.bincount(digits.labels, minlength=10)
+        if len(self._class_count) != 10 or bool((self._class_count == 0).any()):
+            raise UsageError(f"ten digit classes are needed; the images hold {self._class_count.tolist()} of each")
+
+    def _check(self, order: str) -> None:
+        if self.split not in SPLITS:
+            raise unknown_name("split", self.split, SPLITS)
+        if order not in ("visible", "hidden"):
+            raise unknown_name("order", order, ("visible", "hidden"))
+        if self.num_clips < 1 or self.num_clips > 1 << INDEX_BITS:
+            raise UsageError(f"num_clips must lie in 1 to {1 << INDEX_BITS}; got {self.num_clips}")
+        self.labels.check_num_digits(self.num_digits)
+        free_px = (self.motion.canvas_px - self.motion.digit_px) * self.motion.scale_range[0]
+        if self.labels.name == "ordered" and order == "visible" and free_px < VISIBLE_GAP_PX + 2:
+            raise UsageError(
+                f"a visible order needs {VISIBLE_GAP_PX + 2} px for a digit to move at the smallest scale; a canvas of"
+                f" {self.motion.canvas_px} px leaves {free_px:.0f}; take a larger canvas_px or order='hidden'"
+            )
+
+    def __len__(self) -> int:
+        return self.num_clips
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < self.num_clips:
+            raise IndexError(f"clip {index} of {self.num_clips}")
+        batch = self.batch(torch.tensor([index]))
+        return batch.frames[0], batch.labels[0]
+
+    def to(self, device: torch.device | str) -> MovingDigits:
+        """Return the same dataset with its digit images on `device`; batches are then generated there."""
+        moved = object.__new__(MovingDigits)
+        moved.__dict__.update(self.__dict__)
+        for name in ("_images", "_image_index", "_class_count"):
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    def with_motion(self, **changes: object) -> MovingDigits:
+        """Return the same digits, labels and seed under a changed `Motion`."""
+        changed = object.__new__(MovingDigits)
+        changed.__dict__.update(self.__dict__)
+        changed.motion = replace(self.motion, **changes)  # type: ignore[arg-type]
+        return changed
+
+    def batch(
+        self, indices: Int64[Tensor, "batch"], *, dtype: torch.dtype = torch.uint8, poses: bool = False
+    ) -> ClipBatch:
+        """Generate the clips of the given indices on the device of the digit images.
+
+        Args:
+            indices: any clips, in any order; indices at or above `num_clips` are allowed, so that training never ends.
+            dtype: uint8 in [0, 255] or a float type in [0, 1].
+            poses: also return the ground truth of every frame.
+        """
+        indices = indices.to(self._images.device)
+        frames_per_round = _CPU_FRAMES_PER_ROUND if indices.device.type == "cpu" else _GPU_FRAMES_PER_ROUND
+        clips_per_round = max(1, frames_per_round // self.motion.num_frames)
+        m = self.motion
+        frames = torch.empty(
+            (len(indices), m.num_frames, 1, m.canvas_px, m.canvas_px),
+            dtype=torch.uint8,
+            device=indices.device,
+        )
+        truths: list[Poses] = []
+        for start in range(0, len(indices), clips_per_round):
+            part = slice(start, start + clips_per_round)
+            plan = self._plan(indices[part])
+            patches = self._render(plan)
+            _paste(patches, plan, frames[part].squeeze(2))
+            if poses:
+                truths.append(self._truth(plan, patches))
+        pixels = frames if dtype == torch.uint8 else frames.to(dtype) / 255
+        return ClipBatch(pixels, self.labels.encode(self._digits_of(indices), indices), _concatenate(truths))
+
+    def _digits_of(self, indices: Int64[Tensor, "batch"]) -> Int64[Tensor, "batch digits"]:
+        drawn = self._draw(indices, 1, (_CLASS,), self._instance_stream)[:, 0, :, 0]
+        return self.labels.choose(indices, drawn * 10 >> 32)
+
+    def _draw(
+        self, indices: Tensor, num_settings: int, kinds: tuple[int, ...], stream: int
+    ) -> Int64[Tensor, "b s d k"]:
+        device = indices.device
+        setting = torch.arange(num_settings, device=device).view(-1, 1, 1)
+        digit = torch.arange(self.num_digits, device=device).view(-1, 1)
+        slot = (setting * _DIGIT_SLOTS + digit) * _KIND_SLOTS + torch.tensor(kinds, device=device)
+        return draw_u32(self.seed, stream, indices.view(-1, 1, 1, 1), slot)
+
+    def _plan(self, indices: Int64[Tensor, "batch"]) -> _Plan:
+        m = self.motion
+        digit = self._digits_of(indices)
+        instance = self._draw(indices, 1, (_INSTANCE,), self._instance_stream)[:, 0, :, 0]
+        counts = self._class_count
+        instance = (torch.cumsum(counts, 0) - counts)[digit] + (instance * counts[digit] >> 32)
+        drawn = self._draw(
+            indices, m.num_settings + m.continuous, (_ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED), self._stream
+        )
+        angle, scale = self._looks(drawn)
+        frame = torch.arange(m.num_frames, device=indices.device)
+        look_of_frame = frame if m.continuous else frame // m.frames_per_setting
+        if not (m.rotates or m.scales):
+            angle, scale, look_of_frame = angle[:, :1], scale[:, :1], torch.zeros_like(frame)
+        shift = self._trajectory(drawn, scale[:, look_of_frame])
+        bend = self._bend(indices, angle.shape[1]) if m.condition == "elastic" else None
+        return _Plan(digit, instance, angle, scale, look_of_frame, shift, bend)
+
+    def _looks(self, drawn: Int64[Tensor, "b s d k"]) -> tuple[Tensor, Int64[Tensor, "b l d"]]:
+        m = self.motion
+        turn = drawn[..., _ANGLE] if m.angle_per_digit else drawn[:, :, :1, _ANGLE].expand(-1, -1, self.num_digits)
+        angle = (turn.double() / 2**31 - 1) * (m.max_angle_deg if m.rotates else 0.0)
+        low, high = (round(s * _ONE) for s in (m.scale_range if m.scales else (1.0, 1.0)))
+        scale = (low + (drawn[:, :, :1, _SCALE] * (high - low) >> 32)).expand(-1, -1, self.num_digits)
+        if m.continuous:
+            frame = torch.arange(m.num_frames, device=drawn.device)
+            before, step = frame // m.frames_per_setting, (frame % m.frames_per_setting).view(-1, 1)
+            angle = angle[:, before] + (angle[:, before + 1] - angle[:, before]) * step / m.frames_per_setting
+            scale = scale[:, before] + (scale[:, before + 1] - scale[:, before]) * step // m.frames_per_setting
+        return angle, scale
+
+    def _trajectory(self, drawn: Int64[Tensor, "b s d k"], scale: Int64[Tensor, "b t d"]) -> Int64[Tensor, "b t d 2"]:
+        m = self.motion
+        room = (m.canvas_px - m.digit_px) * _ONE  # where a digit's centre can be, at scale 1
+        start = drawn[..., (_Y, _X)] * room >> 32
+        if self._ordered_visibly:
+            start = _first_to_the_left(start, drawn, scale[:, :: m.frames_per_setting], room)
+        slow, fast = (round(s * _ONE) for s in m.speed_range_px)
+        speed = slow + (drawn[..., _SPEED] * (fast - slow) >> 32)
+        heading = _HEADINGS.to(drawn.device)[drawn[..., _HEADING] >> 20]
+        velocity = speed.unsqueeze(-1) * heading >> _FIXED_BITS
+        frame = torch.arange(m.num_frames, device=drawn.device)
+        setting = torch.zeros_like(frame) if m.continuous else frame // m.frames_per_setting
+        since = (frame - setting * m.frames_per_setting).view(1, -1, 1, 1)
+        travelled = start[:, setting] + velocity[:, setting] * since
+        if room == 0:
+            return torch.zeros_like(travelled)
+        folded = room - (travelled % (2 * room) - room).abs()  # reflection at both walls
+        return ((folded - room // 2) * scale.unsqueeze(-1) + _ONE * _HALF) >> (2 * _FIXED_BITS)
+
+    def _bend(self, indices: Int64[Tensor, "batch"], num_looks: int) -> Tensor:
+        kinds = tuple(range(_ELASTIC, _ELASTIC + 2 * _ELASTIC_KNOTS**2))
+        drawn = self._draw(indices, num_looks, kinds, self._stream)
+        bend = (drawn.double() / 2**31 - 1).float() * self.motion.elastic_px
+        return bend.view(*bend.shape[:-1], 2, _ELASTIC_KNOTS, _ELASTIC_KNOTS)
+
+    def _render(self, plan: _Plan) -> UInt8[Tensor, "batch looks digits patch patch"]:
+        """Turn, scale and bend every digit once per look; bilinear, black outside the digit's image."""
+        m, looks = self.motion, plan.angle_deg.shape[1]
+        device = plan.angle_deg.device
+        source_px = self._images.shape[-1]
+        # Sine and cosine in float64: rounded to float32 they are the same bits wherever in a batch they stand.
+        angle = torch.deg2rad(plan.angle_deg)
+        shrink = plan.scale.double() / _ONE * m.digit_px / 2
+        cos = (angle.cos() / shrink).float()[..., None, None]
+        sin = (angle.sin() / shrink).float()[..., None, None]
+        offset = torch.arange(m.patch_px, device=device, dtype=torch.float32) - (m.patch_px - 1) / 2
+        y, x = offset.view(-1, 1), offset.view(1, -1)
+        grid = torch.stack((cos * x - sin * y, sin * x + cos * y), -1).flatten(0, 2)
+        if plan.bend is not None:
+            bend = F.interpolate(
+                plan.bend.flatten(0, 2), size=(m.patch_px, m.patch_px), mode="bicubic", align_corners=True
+            )
+            grid = grid + bend.permute(0, 2, 3, 1) * (2 / m.digit_px)
+        image = self._images[plan.instance].unsqueeze(1).expand(-1, looks, -1, -1, -1)
+        image = image.reshape(-1, 1, source_px, source_px).float()
+        patches = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return patches.round_().to(torch.uint8).view(*plan.angle_deg.shape, m.patch_px, m.patch_px)
+
+    def _truth(self, plan: _Plan, patches: UInt8[Tensor, "b l d p p"]) -> Poses:
+        m = self.motion
+        look = plan.look_of_frame
+        corner = plan.shift_px + (m.canvas_px - m.patch_px) // 2
+        ink_y, ink_x = (_extent((patches > 0).any(dim))[:, look] for dim in (-1, -2))
+        top, bottom = (ink_y + corner[..., :1]).clamp(0, m.canvas_px).unbind(-1)
+        left, right = (ink_x + corner[..., 1:]).clamp(0, m.canvas_px).unbind(-1)
+        box = torch.stack((top, left, bottom, right), -1)
+        box = torch.where(((bottom > top) & (right > left)).unsqueeze(-1), box, 0)
+        return Poses(
+            centre_px=corner.float() + (m.patch_px - 1) / 2,
+            angle_deg=plan.angle_deg[:, look].float(),
+            scale=plan.scale[:, look].float() / _ONE,
+            box_px=box,
+            digit=plan.digit,
+            instance=self._image_index[plan.instance],
+        )
+
+
+def _first_to_the_left(
+    start: Int64[Tensor, "b s 2 2"], drawn: Int64[Tensor, "b s 2 k"], scale: Int64[Tensor, "b s 2"], room: int
+) -> Int64[Tensor, "b s 2 2"]:
+    """Redraw the horizontal starts so that, drawn, the first digit begins `VISIBLE_GAP_PX` left of the second."""
+    num_settings = scale.shape[1]
+    gap = (VISIBLE_GAP_PX + 1) * _ONE * _ONE // scale[..., 0]  # one more pixel for the rounding of both
+    first = drawn[:, :num_settings, 0, _X] * (room - gap) >> 32
+    second = first + gap + (drawn[:, :num_settings, 1, _X] * (room - gap - first) >> 32)
+    start = start[:, :num_settings].clone()
+    start[..., 1] = torch.stack((first, second), -1)
+    return start
+
+
+def _paste(patches: UInt8[Tensor, "b l d p p"], plan: _Plan, out: UInt8[Tensor, "b t height width"]) -> None:
+    """Paste every digit's patch at its place in every frame; where digits meet, the brighter pixel wins.
+
+    All patch rows lie in one byte table, with zeros between them. Whatever stretch of `width` bytes is cut out
+    of it at the right place is a row of the frame, so a frame is nothing but `height` copies.
+    """
+    b, looks, digits, p, _ = patches.shape
+    height, width = out.shape[-2:]
+    pitch = p + width - 1
+    table = torch.zeros(b * looks * digits * p * pitch + 2 * width, dtype=torch.uint8, device=patches.device)
+    # The first row starts after `width - 1` zeros; the zeros behind a row serve as those before the next one.
+    rows = table.as_strided((b, looks, digits, p, p), _strides((b, looks, digits, p), pitch), width - 1)
+    rows.copy_(patches)
+    blank = table.numel() - width
+    windows = table.as_strided((table.numel() - width + 1, width), (1, 1))
+    corner = plan.shift_px + torch.tensor([(height - p) // 2, (width - p) // 2], device=patches.device)
+    patch = torch.arange(b, device=out.device).view(-1, 1, 1) * looks + plan.look_of_frame.view(1, -1, 1)
+    patch = patch * digits + torch.arange(digits, device=out.device)
+    row = torch.arange(height, device=out.device) - corner[..., :1]
+    begin = (patch.unsqueeze(-1) * p + row) * pitch + (width - 1) - corner[..., 1:]
+    begin = torch.where((row >= 0) & (row < p), begin, blank)
+    for digit in range(digits):
+        layer = windows.index_select(0, begin[:, :, digit].reshape(-1)).view(out.shape)
+        if digit == 0:
+            out.copy_(layer)
+        else:
+            torch.maximum(out, layer, out=out)
+
+
+def _strides(shape: tuple[int, ...], pitch: int) -> tuple[int, ...]:
+    strides = [1, pitch]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides))
+
+
+def _extent(inked: Tensor) -> Int64[Tensor, "... 2"]:
+    """Return first and last plus one of the true entries along the last dimension; (0, 0) where there is none."""
+    size = inked.shape[-1]
+    position = torch.arange(size, device=inked.device)
+    first = torch.where(inked, position, size).amin(-1)
+    last = torch.where(inked, position + 1, 0).amax(-1)
+    return torch.stack((torch.minimum(first, last), last), -1)
+
+
+def _concatenate(parts: list[Poses]) -> Poses | None:
+    if not parts:
+        return None
+    names = Poses.__dataclass_fields__
+    return Poses(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
