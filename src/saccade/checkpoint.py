@@ -1,0 +1,144 @@
+"""Checkpoints: weights, the arguments that rebuild the model, versions, and what training needs to go on.
+
+One safetensors file holds everything: no code runs when it is loaded, and it appears by one atomic rename. The `.json`
+beside it is a copy of its header for people.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import saccade
+from saccade import files, models
+from saccade.errors import DataError
+
+FORMAT = 1
+NAME = "checkpoint.safetensors"
+_WEIGHTS = "model."
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself.
+
+    Args:
+        model: a name in `models.names()`.
+        arguments: keyword arguments that `models.create` gets.
+        data: what the model learned on: digits, condition, labels and the like.
+        training: where training stands; empty for a model that is only to be used.
+    """
+
+    model: str
+    arguments: dict[str, Any]
+    data: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+    format: int = FORMAT
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {
+        "saccade": saccade.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
+
+
+def save(path: Path, model: nn.Module, header: Header, state: Mapping[str, Tensor] | None = None) -> None:
+    """Write a checkpoint whole, replacing an older one.
+
+    Args:
+        path: a `.safetensors` file.
+        model: built by `models.create(header.model, **header.arguments)`.
+        header: what the checkpoint says of itself.
+        state: further tensors, such as the optimiser's; their names must not start with `model.`.
+    """
+    tensors = {_WEIGHTS + name: tensor for name, tensor in model.state_dict().items()} | dict(state or {})
+    tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    described = asdict(header)
+    with files.whole(path) as temporary:
+        save_file(tensors, temporary, metadata={"saccade": json.dumps(described)})
+    files.write_json(path.with_suffix(".json"), described)
+
+
+def locate(path: Path) -> Path:
+    """Return the checkpoint file meant by a path: the file itself, or the one in a run folder.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = path / NAME if path.is_dir() else path
+    if not found.is_file():
+        raise DataError(f"no checkpoint at {found}; give a .safetensors file or the folder of a run")
+    return found
+
+
+def read_header(path: Path) -> Header:
+    """Read what a checkpoint says of itself, without its tensors.
+
+    Raises:
+        DataError: not a checkpoint of this project, damaged, or of a newer format.
+    """
+    path = locate(path)
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise DataError(
+            f"{path} is no whole safetensors file ({error}); take an earlier copy or train again"
+        ) from error
+    if "saccade" not in metadata:
+        raise DataError(f"{path} was not written by saccade; a checkpoint made by `saccade train` is needed")
+    described = json.loads(metadata["saccade"])
+    if described.get("format") != FORMAT:
+        raise DataError(f"{path} has checkpoint format {described.get('format')}; this version reads format {FORMAT}")
+    return Header(**described)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
+    """Rebuild the model of a checkpoint, in evaluation mode.
+
+    Raises:
+        DataError: as `read_header`; weights that do not fit the model, or are not finite.
+    """
+    header = read_header(path)
+    model = models.create(header.model, **header.arguments)
+    load_weights(model, path)
+    return model.to(device).eval(), header
+
+
+def load_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Copy a checkpoint's weights into a model and return the other tensors it holds.
+
+    Raises:
+        DataError: weights that do not fit the model, or are not finite.
+    """
+    path = locate(path)
+    header = read_header(path)
+    with safe_open(path, framework="pt") as opened:
+        names = list(opened.keys())
+        tensors = {name: opened.get_tensor(name) for name in names}
+    weights = {name.removeprefix(_WEIGHTS): tensors.pop(name) for name in list(tensors) if name.startswith(_WEIGHTS)}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in expected.items():
+        if name not in weights or tuple(weights[name].shape) != shape:
+            came = tuple(weights[name].shape) if name in weights else "nothing"
+            raise DataError(f"{path} holds a {header.model}, which does not fit: {name} should be {shape}, is {came}")
+    if unknown := weights.keys() - expected.keys():
+        raise DataError(f"{path} holds a {header.model}, which does not fit: {sorted(unknown)[0]} is not in the model")
+    for name, tensor in weights.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise DataError(f"{path} has NaN or infinity in {name}; take an earlier checkpoint")
+    model.load_state_dict(weights)
+    return tensors

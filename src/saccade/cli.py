@@ -1,0 +1,210 @@
+"""The command `saccade`: verb -> function. It parses and prints, and decides nothing."""
+
+import json as json_format
+import shlex
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import saccade
+from saccade.errors import SaccadeError
+
+
+class Verb(NamedTuple):
+    """A verb: what it does, a line to type, and the function that makes its function.
+
+    The function is made late, because its module imports torch.
+    """
+
+    summary: str
+    example: str
+    make: Callable[[], Callable[..., Any]]
+
+
+def _generate() -> Callable[..., None]:
+    from saccade import generate as verb
+    from saccade.console import err
+
+    def generate(config: verb.GenerateConfig) -> None:
+        folder = verb.generate(config)
+        err.print(f"wrote {folder}")
+
+    return generate
+
+
+def _train() -> Callable[..., None]:
+    from saccade.console import err, training_bar
+    from saccade.train import TrainConfig, train
+
+    def run(config: TrainConfig, out: Path = Path("runs/train"), resume: bool = False) -> None:
+        """Train a model end to end.
+
+        Args:
+            config: the run.
+            out: the run folder.
+            resume: go on with the run in that folder.
+        """
+        with training_bar(config.model) as progress:
+            path = train(config, out, resume=resume, progress=progress)
+        err.print(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
+
+    return run
+
+
+def _evaluate() -> Callable[..., None]:
+    from saccade import console
+    from saccade import evaluate as verb
+
+    def evaluate(config: verb.EvaluateConfig, json: bool = False) -> None:
+        """Measure a checkpoint.
+
+        Args:
+            config: what is measured on what.
+            json: print the figures as JSON instead of a table.
+        """
+        result = verb.run(config)
+        if json:
+            print(json_format.dumps(result.as_json()))
+        else:
+            console.out.print(verb.render(result))
+
+    return evaluate
+
+
+def _predict() -> Callable[..., None]:
+    from saccade import console
+    from saccade import predict as verb
+
+    def predict(config: verb.PredictConfig, json: bool = False) -> None:
+        """Name the class of clips.
+
+        Args:
+            config: which clips, which model.
+            json: print the figures as JSON, one line a clip, instead of a table.
+        """
+        for prediction in (predictions := verb.predict(config)):
+            if json:
+                print(json_format.dumps(asdict(prediction), default=str))
+        if not json:
+            console.out.print(verb.render(predictions))
+
+    return predict
+
+
+def _reproduce() -> Callable[..., None]:
+    from saccade import console
+    from saccade import reproduce as verb
+
+    def reproduce(config: verb.ReproduceConfig) -> None:
+        folder = verb.reproduce(config, say=console.err.print, progress=console.training_lines)
+        console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
+        console.err.print(f"wrote {folder}: table.md, table.csv, curves.png, samples.png, a GIF a condition")
+
+    return reproduce
+
+
+def _info() -> Callable[..., None]:
+    def info() -> None:
+        """Show versions, device, models and digit sources."""
+        from saccade import console
+        from saccade import info as verb
+
+        console.out.print(verb.render())
+
+    return info
+
+
+VERBS: dict[str, Verb] = {
+    "reproduce": Verb("the published table beside ours, with pictures", "saccade reproduce --preset quick", _reproduce),
+    "generate": Verb(
+        "write clips of moving digits to files",
+        "saccade generate --condition rotation_scaling --num-clips 100 --out clips",
+        _generate,
+    ),
+    "train": Verb(
+        "train a model end to end",
+        "saccade train --model dcn-lstm --condition rotation_scaling --minutes 30",
+        _train,
+    ),
+    "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
+    "predict": Verb("name the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
+    "info": Verb("show versions, device, models, digit sources", "saccade info", _info),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status: 0 done, 2 wrong call, 1 bad data, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"saccade {saccade.__version__}")
+        return 0
+    try:
+        _call(words[0], words[1:])
+    except SaccadeError as error:
+        return _fail(error, error.exit_code, debug)
+    except KeyboardInterrupt as error:
+        hint = (
+            f"; go on with: {shlex.join(['saccade', *words])}{'' if '--resume' in words else ' --resume'}"
+            if str(error)
+            else ""
+        )
+        print(f"interrupted: {error or 'nothing was saved'}{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        return _fail(error, 1, debug)
+    return 0
+
+
+def _call(name: str, words: list[str]) -> None:
+    from saccade.errors import unknown_name
+
+    if name not in VERBS:
+        raise unknown_name("verb", name, VERBS)
+    import tyro
+
+    verb = VERBS[name]
+    tyro.cli(
+        verb.make(),
+        prog=f"saccade {name}",
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}. Example: {verb.example}",
+        args=words,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def _fail(error: BaseException, status: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    else:
+        print(f"saccade: {' '.join(str(error).split())}", file=sys.stderr)
+    return status
+
+
+def _help() -> str:
+    width = max(map(len, VERBS)) + 2
+    lines = [f"  {name:<{width}}{verb.summary}\n  {'':<{width}}  {verb.example}" for name, verb in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: saccade VERB [--help] [options]",
+            "",
+            "Classify video with learned visual attention, right when things turn, come closer and go away.",
+            "",
+            *lines,
+            "",
+            "`saccade VERB --help` shows a verb's options; `--debug` shows the whole of an error.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What people see in the terminal while something runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+# Results go to standard output; everything that only accompanies them to standard error.
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+@contextmanager
+def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Show a progress bar for training; the function it gives takes the log row of every step.
+
+    Where standard error is no terminal, a plain line comes every tenth of the way instead.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    smooth: dict[str, float] = {}
+    with Progress(*columns, console=err, disable=not err.is_terminal, refresh_per_second=4) as progress:
+        task = progress.add_task(title, total=None, figures="")
+
+        def show(row: Mapping[str, float]) -> None:
+            for name in ("loss", "accuracy", "clips_per_s"):
+                smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
+            figures = f"loss {smooth['loss']:.3f}  accuracy {100 * smooth['accuracy']:5.1f} %"
+            figures += f"  {smooth['clips_per_s']:.0f} clips/s"
+            step, total = int(row["step"]), int(row["num_steps"])
+            progress.update(task, completed=step, total=total, figures=figures)
+            if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
+                err.print(f"{title}  step {step}/{total}  {figures}  {row['elapsed_s']:.0f} s")
+
+        yield show
+
+
+def training_lines(title: str) -> Callable[[Mapping[str, float]], None]:
+    """Give a function that shows training as one bar that begins with its first row and ends with its last."""
+    bar = training_bar(title)
+    show: list[Callable[[Mapping[str, float]], None]] = []
+
+    def take(row: Mapping[str, float]) -> None:
+        if not show:
+            show.append(bar.__enter__())
+        show[0](row)
+        if row["step"] >= row["num_steps"]:
+            bar.__exit__(None, None, None)
+
+    return take

@@ -1,0 +1,52 @@
+"""Models by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from saccade.errors import unknown_name
+from saccade.models.matched import dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.video_classifier import VideoClassifier, verdict
+
+__all__ = ["MODELS", "VideoClassifier", "create", "names", "verdict"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "lenet-lstm": lenet_lstm,
+    "stn-lstm": stn_lstm,
+    "dcn-lstm": dcn_lstm,
+}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that `create` knows.
+
+    >>> names()[:3]
+    ('lenet-lstm', 'stn-lstm', 'dcn-lstm')
+    """
+    return tuple(MODELS)
+
+
+def create(name: str, **arguments: Any) -> nn.Module:
+    """Build a model with fresh weights.
+
+    Args:
+        name: one of `names()`.
+        arguments: keyword arguments of the function that `MODELS` lists for the name.
+
+    Raises:
+        UsageError: an unknown name or argument.
+
+    >>> sum(p.numel() for p in create("lenet-lstm").parameters()) < 750_000
+    True
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, names())
+    known = inspect.signature(MODELS[name]).parameters
+    for argument in arguments:
+        if argument not in known:
+            raise unknown_name(f"argument of {name}", argument, known)
+    return MODELS[name](**arguments)

@@ -1,0 +1,136 @@
+"""The matched three: one trunk, three kinds of attention, equal budgets.
+
+The trunk is four convolutions whose last map is pooled by global maximum and mean. Pooled so, the feature neither
+depends on the size of the frame nor on where in it a digit stands. A pooling layer comes before its normalisation,
+which then has a quarter of the pixels to do.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.errors import UsageError
+from saccade.models.video_classifier import VideoClassifier
+from saccade.nn.deform_conv import DeformConv2d
+from saccade.nn.pair_head import PairHead
+from saccade.nn.recurrent import Recurrent
+from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
+
+MIN_FRAME_PX = 28
+
+
+class FrameEncoder(nn.Module):
+    """Turn a frame into a feature: attention on the frame (if any), trunk, global maximum and mean.
+
+    Args:
+        attention: frame -> frame, or None.
+        trunk: frame -> feature map.
+
+    Raises:
+        ValueError: frames smaller than 28x28, in `forward`.
+    """
+
+    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module) -> None:
+        super().__init__()
+        self.attention, self.trunk = attention, trunk
+
+    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Return one feature a frame."""
+        if min(frames.shape[-2:]) < MIN_FRAME_PX:
+            raise ValueError(
+                f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_FRAME_PX}x{MIN_FRAME_PX} is needed"
+            )
+        if self.attention is not None:
+            frames = self.attention(frames)
+        features = self.trunk(frames)
+        return torch.cat((features.amax((-2, -1)), features.mean((-2, -1))), -1)
+
+
+class ConvBlock(nn.Sequential):
+    """A convolution, pooled by 2 if asked, normalised over the batch, rectified."""
+
+    def __init__(self, conv: nn.Module, out_channels: int, *, pool: bool) -> None:
+        parts = [
+            conv,
+            nn.MaxPool2d(2) if pool else nn.Identity(),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
+        super().__init__(*parts)
+
+
+def _trunk(channels: int, *, deformable: bool) -> nn.Sequential:
+    # The two deepest layers deform: they see 1/16 and 1/64 of the pixels, and a digit there is a few positions wide.
+    deep = DeformConv2d if deformable else nn.Conv2d
+    return nn.Sequential(
+        ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
+        ConvBlock(nn.Conv2d(24, 48, 3, padding=1, bias=False), 48, pool=True),
+        ConvBlock(deep(48, 96, 3, padding=1, bias=False), 96, pool=True),
+        ConvBlock(deep(96, 128, 3, padding=1, bias=False), 128, pool=False),
+    )
+
+
+class Localisation(nn.Module):
+    """Say where to look in a frame: two convolutions on a quarter of the pixels, a dense layer, the map."""
+
+    def __init__(self, channels: int, mode: str = "affine") -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(
+            ConvBlock(nn.Conv2d(channels, 12, 5, padding=2, bias=False), 12, pool=True),
+            ConvBlock(nn.Conv2d(12, 24, 3, padding=1, bias=False), 24, pool=True),
+        )
+        self.hidden = nn.Linear(24 * 16, 48)
+        self.to_map = IdentityLinear(48, mode)
+
+    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch k"]:
+        """Return the map of every frame as `SpatialTransformer` wants it."""
+        pooled = F.adaptive_avg_pool2d(self.trunk(F.avg_pool2d(frames, 2)), 4)
+        found: Tensor = self.to_map(torch.relu(self.hidden(pooled.flatten(1))))
+        return found
+
+
+def _head(num_units: int, num_classes: int, digit_pairs: bool) -> nn.Module:
+    if not digit_pairs:
+        return nn.Linear(num_units, num_classes)
+    if num_classes != 55:
+        raise UsageError(f"ten digits make 55 unordered pairs; got num_classes={num_classes}; leave digit_pairs out")
+    return PairHead(num_units)
+
+
+def lenet_lstm(
+    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", digit_pairs: bool = False
+) -> VideoClassifier:
+    """Build the baseline: no attention; a slightly wider LSTM makes up for the parameters that attention costs."""
+    return VideoClassifier(
+        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=False)),
+        temporal=Recurrent(256, 138, temporal),
+        head=_head(138, num_classes, digit_pairs),
+    )
+
+
+def stn_lstm(
+    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", mode: str = "affine", digit_pairs: bool = False
+) -> VideoClassifier:
+    """Build the model with a spatial transformer before the trunk: one affine (or similarity) map a frame."""
+    return VideoClassifier(
+        encoder=FrameEncoder(
+            attention=SpatialTransformer(Localisation(channels, mode), mode=mode),
+            trunk=_trunk(channels, deformable=False),
+        ),
+        temporal=Recurrent(256, 128, temporal),
+        head=_head(128, num_classes, digit_pairs),
+    )
+
+
+def dcn_lstm(
+    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", digit_pairs: bool = False
+) -> VideoClassifier:
+    """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
+    return VideoClassifier(
+        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=True)),
+        temporal=Recurrent(256, 128, temporal),
+        head=_head(128, num_classes, digit_pairs),
+    )

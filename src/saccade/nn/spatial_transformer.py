@@ -1,0 +1,105 @@
+"""The spatial transformer: one learned affine map for the whole frame (Jaderberg et al. 2015, arXiv 1506.02025)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from saccade.errors import unknown_name
+from saccade.nn.attention import AttentionLayer
+
+NUM_POSITIONS = {"affine": 6, "similarity": 4}
+
+
+class SpatialTransformer(AttentionLayer):
+    """Resample a frame under an affine map that a localisation network predicts from the frame itself.
+
+    *Conventions:* the map takes output positions to input positions, both (x, y) in [-1, 1] with -1 and 1 at the outer
+    edges of the border pixels (`align_corners=False`), as in `torch.nn.functional.affine_grid`. Outside the frame is
+    black. Map and grid are float32 whatever autocast says.
+
+    Args:
+        localisation: frame (batch, channels, height, width) -> (batch, 6) for `affine`: the map's two rows; or (batch,
+            4) for `similarity`: zoom, angle in radians, shift in x and y, where (1, 0, 0, 0) is the identity.
+        out_size: height and width of the output; None keeps the frame's own.
+        mode: `affine` or `similarity` (translation, scale and rotation only).
+
+    Raises:
+        UsageError: unknown mode.
+
+    >>> layer = SpatialTransformer(Identity(), out_size=(2, 2))
+    >>> layer(torch.ones(1, 1, 4, 4)).squeeze().tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
+
+    def __init__(self, localisation: nn.Module, out_size: tuple[int, int] | None = None, mode: str = "affine") -> None:
+        super().__init__()
+        if mode not in NUM_POSITIONS:
+            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
+        self.positions = localisation
+        self.out_size, self.mode = out_size, mode
+
+    def neutral(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
+        """Return the identity map, which leaves the frame as it is."""
+        return identity_positions(self.mode).to(positions).expand_as(positions)
+
+    def theta(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch 2 3"]:
+        """Turn what the localisation network says into affine maps."""
+        if positions.shape[-1] != NUM_POSITIONS[self.mode]:
+            raise ValueError(
+                f"the localisation network gave {positions.shape[-1]} numbers a frame;"
+                f" mode {self.mode!r} needs {NUM_POSITIONS[self.mode]}"
+            )
+        positions = positions.float()
+        if self.mode == "affine":
+            return positions.view(-1, 2, 3)
+        zoom, angle, shift_x, shift_y = positions.unbind(-1)
+        cos, sin = zoom * angle.cos(), zoom * angle.sin()
+        return torch.stack((cos, -sin, shift_x, sin, cos, shift_y), -1).view(-1, 2, 3)
+
+    def forward(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels out_height out_width"]:
+        """Return the resampled frames."""
+        theta = self.theta(self.positions(frames))
+        size = [*frames.shape[:2], *(self.out_size or frames.shape[-2:])]
+        # Autocast off: bfloat16 positions know only half pixels at 64.
+        with torch.autocast(frames.device.type, enabled=False):
+            grid = F.affine_grid(theta, size, align_corners=False)
+            return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
+
+
+def identity_positions(mode: str) -> Float[Tensor, "k"]:
+    """Return what a localisation network says when the frame shall stay as it is."""
+    return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] if mode == "affine" else [1.0, 0.0, 0.0, 0.0])
+
+
+class IdentityLinear(nn.Linear):
+    """The last layer of a localisation network: zero weights and a bias that says identity, as training starts.
+
+    Computed in float32 whatever autocast says, since its output is a position.
+    """
+
+    def __init__(self, in_features: int, mode: str = "affine") -> None:
+        super().__init__(in_features, NUM_POSITIONS[mode])
+        nn.init.zeros_(self.weight)
+        self.bias.data.copy_(identity_positions(mode))
+
+    def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch k"]:
+        """Return one row of positions a frame."""
+        with torch.autocast(input.device.type, enabled=False):
+            return F.linear(input.float(), self.weight, self.bias)
+
+
+class Identity(nn.Module):
+    """A localisation network that always says identity: no attention.
+
+    >>> Identity()(torch.zeros(1, 1, 4, 4)).tolist()
+    [[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]]
+    """
+
+    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 6"]:
+        """Return the identity map for every frame."""
+        return identity_positions("affine").to(frames.device).expand(len(frames), -1)

@@ -1,0 +1,130 @@
+"""Deformable convolution: check the arguments, choose a backend, call it.
+
+`reference.py` is the definition; each other backend is a faster way to the same numbers. A backend is a module with
+`why_not(...)`, a sentence why it cannot take these inputs or None, and `run(...)`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saccade.ops.deform_conv import portable, reference
+from saccade.ops.deform_conv.geometry import Geometry, Pair, check
+
+
+class Backend(Protocol):
+    """What a backend module has; both functions take the same checked arguments."""
+
+    def why_not(
+        self,
+        input: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        geometry: Geometry,
+    ) -> str | None:
+        """Say in a sentence why this backend cannot take these inputs, or return None if it can."""
+
+    def run(
+        self,
+        input: Tensor,
+        offset: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        mask: Tensor | None,
+        geometry: Geometry,
+    ) -> Tensor:
+        """Return the convolution in the dtype of `weight`, with positions and sampling in float32 or float64."""
+
+
+# In the order of preference of backend="auto".
+BACKENDS: dict[str, Backend] = {"portable": portable, "reference": reference}
+
+
+def deform_conv2d(
+    input: Float[Tensor, "batch channels_in height_in width_in"],
+    offset: Float[Tensor, "batch offset_channels height width"],
+    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
+    bias: Float[Tensor, " channels_out"] | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    mask: Float[Tensor, "batch mask_channels height width"] | None = None,
+    *,
+    backend: str = "auto",
+) -> Float[Tensor, "batch channels_out height width"]:
+    """Convolve with kernel taps that are each moved by an offset: a drop-in for torchvision's `deform_conv2d`.
+
+    *Conventions:* offsets are in pixels, and for each offset group and kernel tap (row by row) the channels are dy,
+    then dx. Between pixels the input is bilinear, outside it is zero; the lower neighbour of a position is its floor,
+    also for the gradient at integer positions. NaN and infinite offsets sample outside. Positions and interpolation
+    are float32 under every autocast (float64 for float64 input); the matrix product and the result follow autocast as
+    `conv2d` does. A channels-last input gives a channels-last output.
+
+    Args:
+        input: the images.
+        offset: how far each tap is moved, at each output position; 2 * kernel_h * kernel_w channels for each offset
+            group, into which the input channels divide evenly. Any float dtype.
+        weight: as for `conv2d`; the number of groups follows from it.
+        bias: added to each output channel.
+        stride: as for `conv2d`, an int or (y, x).
+        padding: as for `conv2d`.
+        dilation: as for `conv2d`.
+        mask: a factor for each sample (version 2), kernel_h * kernel_w channels for each offset group. Any float dtype.
+        backend: "portable" (plain PyTorch, fast), "reference" (the definition; the one that is differentiable twice),
+            or "auto", the first that can take the inputs.
+
+    Raises:
+        ValueError: if shapes, dtypes or devices do not fit together, or the backend cannot take them.
+
+    >>> image, weight = torch.arange(16.0).view(1, 1, 4, 4), torch.ones(1, 1, 1, 1)
+    >>> half_a_pixel_right = torch.tensor([0.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
+    >>> deform_conv2d(image, half_a_pixel_right, weight)[0, 0, 0]
+    tensor([0.5000, 1.5000, 2.5000, 1.5000])
+
+    Source: Dai et al., "Deformable Convolutional Networks" (2017), equations 2 and 3; with `mask`, Zhu et al.,
+    "Deformable ConvNets v2" (2019), equation 1.
+    """
+    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
+    weight, bias = _autocast(input, weight, bias)
+    run = _choose(backend, input, offset, weight, bias, mask, geometry).run
+    with torch.autocast(input.device.type, enabled=False):
+        return run(input, offset, weight, bias, mask, geometry)
+
+
+def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Cast what the matrix product takes, as autocast does for `conv2d`, or insist on one dtype."""
+    device, tensors = input.device.type, [input, weight] if bias is None else [input, weight, bias]
+    if torch.is_autocast_enabled(device) and all(t.dtype != torch.float64 for t in tensors):
+        dtype = torch.get_autocast_dtype(device)
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
+    if len({t.dtype for t in tensors}) > 1:
+        found = ", ".join(str(t.dtype) for t in tensors)
+        raise ValueError(f"input, weight and bias must have one dtype outside autocast; they have {found}")
+    return weight, bias
+
+
+def _choose(
+    name: str,
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    geometry: Geometry,
+) -> Backend:
+    if name != "auto" and name not in BACKENDS:
+        raise ValueError(f"no backend is called {name!r}; known: auto, {', '.join(BACKENDS)}")
+    reasons = {}
+    for candidate in BACKENDS if name == "auto" else [name]:
+        reason = BACKENDS[candidate].why_not(input, offset, weight, bias, mask, geometry)
+        if reason is None:
+            return BACKENDS[candidate]
+        reasons[candidate] = reason
+    found = "; ".join(f"{candidate}: {reason}" for candidate, reason in reasons.items())
+    raise ValueError(f"no backend can take these inputs: {found}")

@@ -1,0 +1,146 @@
+"""What a deformable convolution's arguments say about sizes, and whether they fit together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The sizes of one call; every pair is (y, x)."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+    offset_groups: int
+    out_size: Pair
+
+    @property
+    def num_taps(self) -> int:
+        """How many samples of a channel make one output value."""
+        return self.kernel[0] * self.kernel[1]
+
+    def tap_positions(self, axis: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Return where a plain convolution samples along an axis (0: y, 1: x), as (output position, tap)."""
+        index = torch.arange(self.num_taps, device=device)
+        tap = index // self.kernel[1] if axis == 0 else index % self.kernel[1]
+        out = torch.arange(self.out_size[axis], device=device)
+        positions = out[:, None] * self.stride[axis] - self.padding[axis] + tap * self.dilation[axis]
+        return positions.to(dtype)
+
+
+def position_dtype(input: Tensor) -> torch.dtype:
+    """Return the precision of positions and interpolation: float32, whatever autocast says, or float64."""
+    return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def pair(value: int | Pair, name: str, minimum: int) -> Pair:
+    """Return `value` as (y, x), or say which numbers are allowed."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or any(not isinstance(v, int) or v < minimum for v in values):
+        raise ValueError(f"{name} is {value}; it must be an int or a pair (y, x) of ints, each at least {minimum}")
+    return values
+
+
+def check(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    *,
+    stride: int | Pair,
+    padding: int | Pair,
+    dilation: int | Pair,
+) -> Geometry:
+    """Return the geometry of a call, or raise a ValueError that says what does not fit."""
+    _check_tensors({"input": input, "offset": offset, "weight": weight, "mask": mask}, bias)
+    channels, (channels_out, channels_in, *kernel) = input.shape[1], weight.shape
+    if channels_in == 0 or channels == 0 or channels % channels_in:
+        raise ValueError(
+            f"input has {channels} channels; the weight takes {channels_in} a group, and needs a multiple of that"
+        )
+    groups = channels // channels_in
+    if channels_out % groups:
+        raise ValueError(
+            f"weight has {channels_out} output channels; they must divide into {groups} groups "
+            f"({channels} input channels / {channels_in})"
+        )
+    geometry = Geometry(
+        kernel=(kernel[0], kernel[1]),
+        stride=pair(stride, "stride", 1),
+        padding=pair(padding, "padding", 0),
+        dilation=pair(dilation, "dilation", 1),
+        groups=groups,
+        offset_groups=_offset_groups(offset, (kernel[0], kernel[1]), channels),
+        out_size=(0, 0),
+    )
+    geometry = _with_out_size(geometry, input)
+    _check_positions(offset, mask, input, geometry)
+    return geometry
+
+
+def _check_tensors(tensors: dict[str, Tensor | None], bias: Tensor | None) -> None:
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    for name, tensor in given.items():
+        if tensor.dim() != 4:
+            raise ValueError(f"{name} has {tensor.dim()} dimensions, shape {tuple(tensor.shape)}; it must have 4")
+    weight = given["weight"]
+    if weight.shape[2] == 0 or weight.shape[3] == 0:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; the kernel must be at least 1x1")
+    if bias is not None:
+        given["bias"] = bias
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias has shape {tuple(bias.shape)}; the weight needs ({weight.shape[0]},)")
+    for name, tensor in given.items():
+        if tensor.device != given["input"].device:
+            raise ValueError(f"{name} is on {tensor.device} and input on {given['input'].device}; move one")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}; it must be a floating-point tensor")
+
+
+def _offset_groups(offset: Tensor, kernel: Pair, channels: int) -> int:
+    per_group = 2 * kernel[0] * kernel[1]
+    num = offset.shape[1]
+    if num == 0 or num % per_group:
+        raise ValueError(
+            f"offset has {num} channels; a {kernel[0]}x{kernel[1]} kernel needs a multiple of {per_group} "
+            f"(2 * {kernel[0]} * {kernel[1]})"
+        )
+    groups = num // per_group
+    if channels % groups:
+        raise ValueError(
+            f"offset has {num} channels, which makes {groups} offset groups ({num} / {per_group}); "
+            f"the {channels} input channels do not divide into that many"
+        )
+    return groups
+
+
+def _with_out_size(geometry: Geometry, input: Tensor) -> Geometry:
+    sizes = []
+    for axis, name in enumerate(("high", "wide")):
+        reach = geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1
+        padded = input.shape[2 + axis] + 2 * geometry.padding[axis]
+        if padded < reach:
+            raise ValueError(
+                f"input is {padded} pixels {name} with its padding; the dilated kernel needs at least {reach}"
+            )
+        sizes.append((padded - reach) // geometry.stride[axis] + 1)
+    return Geometry(**{**geometry.__dict__, "out_size": (sizes[0], sizes[1])})
+
+
+def _check_positions(offset: Tensor, mask: Tensor | None, input: Tensor, geometry: Geometry) -> None:
+    wanted = {"offset": (offset, offset.shape[1])}
+    if mask is not None:
+        wanted["mask"] = (mask, geometry.offset_groups * geometry.num_taps)
+    for name, (tensor, channels) in wanted.items():
+        shape = (input.shape[0], channels, *geometry.out_size)
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; this convolution needs {shape}")

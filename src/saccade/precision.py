@@ -1,0 +1,43 @@
+"""Which device and number format training uses here."""
+
+from __future__ import annotations
+
+import torch
+
+from saccade.errors import UsageError, unknown_name
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn `auto`, `cpu` or `cuda` into a device.
+
+    Raises:
+        UsageError: an unknown name; CUDA asked for where there is none.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.partition(":")[0] not in ("cpu", "cuda"):
+        raise unknown_name("device", device, ("auto", "cpu", "cuda"))
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu")
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Return the number format of matrix products: bfloat16 where the device computes it natively, else float32.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if precision != "auto":
+        return torch.float32 if precision == "float32" else torch.bfloat16
+    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    return torch.bfloat16 if native else torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    # torch offers no public question; without native products bfloat16 is emulated, several times slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,102 @@
+"""The folder of a run: what was asked, on what, and how it went."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade import files
+from saccade.checkpoint import versions
+from saccade.errors import DataError, UsageError
+
+RUN, LOG = "run.json", "log.jsonl"
+
+
+def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str) -> None:
+    """Start a run folder with its `run.json`.
+
+    Raises:
+        UsageError: another run lies there already.
+    """
+    if (out / RUN).exists():
+        raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    described = {
+        "verb": verb,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "config": dict(config),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "device": device_name(device),
+        "num_threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    files.write_json(out / RUN, described)
+
+
+def read(out: Path) -> dict[str, Any]:
+    """Return `run.json`.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    try:
+        described: dict[str, Any] = json.loads((out / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{out / RUN} cannot be read ({error}); {out} is not the folder of a run") from error
+    return described
+
+
+def update(out: Path, **facts: Any) -> None:
+    """Add facts to `run.json`."""
+    files.write_json(out / RUN, read(out) | facts)
+
+
+def commit() -> str:
+    """Return the commit of the source tree, with `+` where it has been changed since; `unknown` outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def device_name(device: str) -> str:
+    """Name the device in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{torch.backends.cpu.get_cpu_capability()} CPU"
+
+
+@contextmanager
+def scalars(out: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Give a function that writes a log row for TensorBoard too; without the extra it does nothing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        yield lambda row: None
+        return
+    writer = SummaryWriter(str(out / "tensorboard"))
+
+    def write(row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+            writer.add_scalar(name, value, int(row["step"]))
+
+    try:
+        yield write
+    finally:
+        writer.close()

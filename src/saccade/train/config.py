@@ -1,0 +1,108 @@
+"""Everything that decides an end-to-end training run, in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade import models
+from saccade.data import digits as digit_sources
+from saccade.data import labels as label_schemes
+from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.errors import UsageError
+
+# The order of the phases is fixed: short clips teach digits quickly, long ones teach what to remember.
+SHORT_FRAMES = 4
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One end-to-end training run: one loss through encoder, attention and recurrent network, all weights from scratch.
+
+    Clips are generated as training goes, so no clip is seen twice. Every frame's prediction is supervised. The learning
+    rate rises over the first tenth of the steps and falls as a half cosine to nothing: a function of the step alone.
+
+    Args:
+        model: a name in `models.names()`.
+        condition: normal, rotation, scaling, rotation_scaling or elastic.
+        digits: uci, mnist, auto or a folder with four IDX files.
+        data_dir: where MNIST lies; else the user cache is looked at.
+        labels: pair, ordered or digits.
+        steps: number of optimiser steps; None with `minutes`.
+        minutes: fix the number of steps so that training takes this long here, after a short timing.
+        batch_size: clips of `num_frames` frames in a step.
+        num_frames: frames of a training clip.
+        frames_per_setting: frames between two draws of angle and scale; fewer than in test, where frames alike teach little.
+        short_fraction: part of the steps that use clips of 4 frames, as many frames a step in all.
+        angle: largest rotation in degrees, to either side.
+        learning_rate: the highest one.
+        attention_rate: learning rate of the layers that say where to look, as a multiple of `learning_rate`.
+        weight_decay: decoupled weight decay of AdamW.
+        seed: of the weights and the clips.
+        device: auto, cpu or cuda.
+        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
+        start_from: a checkpoint whose weights training starts from instead of fresh ones.
+    """
+
+    model: str = "lenet-lstm"
+    condition: str = "rotation_scaling"
+    digits: str = "auto"
+    data_dir: Path | None = None
+    labels: str = "pair"
+    steps: int | None = None
+    minutes: float | None = None
+    batch_size: int = 32
+    num_frames: int = 16
+    frames_per_setting: int = 2
+    short_fraction: float = 0.5
+    angle: float = 90.0
+    learning_rate: float = 3e-3
+    attention_rate: float = 0.1
+    weight_decay: float = 0.01
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    start_from: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and self.minutes is not None:
+            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
+        for name in ("batch_size", "num_frames", "frames_per_setting", "learning_rate"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be above 0; got {getattr(self, name)}")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps must be at least 1; got {self.steps}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:
+            raise UsageError(f"minutes must be above 0; got {self.minutes}")
+        if not 0 <= self.short_fraction <= 1:
+            raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
+        self.motion()
+        label_schemes.create(self.labels)
+
+    def motion(self, *, short: bool = False) -> Motion:
+        """Return how the digits of a training clip move."""
+        frames = min(SHORT_FRAMES, self.num_frames) if short else self.num_frames
+        per_setting = 1 if short else self.frames_per_setting
+        return Motion(self.condition, frames, per_setting, max_angle_deg=self.angle)
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return the arguments that `models.create` gets."""
+        return {"num_classes": label_schemes.create(self.labels).num_classes, "digit_pairs": self.labels == "pair"}
+
+    def create_model(self) -> Any:
+        """Build the model with fresh weights."""
+        return models.create(self.model, **self.model_arguments())
+
+    def load_digits(self, split: str) -> digit_sources.Digits:
+        """Load the digit images of a split."""
+        return digit_sources.load(self.digits, split, data_dir=self.data_dir)
+
+    def clips(self, digits: digit_sources.Digits, *, short: bool = False) -> MovingDigits:
+        """Return the training clips: batches for `short` hold as many frames in more clips."""
+        return MovingDigits(digits, self.motion(short=short), labels=self.labels, seed=self.seed)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}

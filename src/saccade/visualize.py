@@ -1,0 +1,119 @@
+"""Pictures of clips and of training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade import files
+from saccade.errors import MissingExtraError
+
+# One colour a model, the same in every picture; told apart by people who do not see red and green alike.
+COLOURS = {"lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833"}
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plot") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def film_strip(
+    frames: UInt8[Tensor, "time height width"], *, num_columns: int, gap_px: int = 2, shade: int = 60
+) -> UInt8[Tensor, "strip_height strip_width"]:
+    """Lay evenly spaced frames of a clip side by side, a line of grey `shade` between them.
+
+    >>> film_strip(torch.zeros(10, 64, 64, dtype=torch.uint8), num_columns=3).shape
+    torch.Size([64, 196])
+    """
+    chosen = torch.linspace(0, len(frames) - 1, num_columns).round().long()
+    height, width = frames.shape[-2:]
+    strip = torch.full((height, num_columns * (width + gap_px) - gap_px), shade, dtype=torch.uint8)
+    for column, index in enumerate(chosen.tolist()):
+        left = column * (width + gap_px)
+        strip[:, left : left + width] = frames[index]
+    return strip
+
+
+def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time height width"], str]]) -> None:
+    """Draw one clip a condition as a film strip, titled with its condition and class.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(len(clips), 1, figsize=(10, 1.18 * len(clips)), squeeze=False)
+    for axis, (condition, (frames, name)) in zip(axes[:, 0], clips.items(), strict=True):
+        axis.imshow(film_strip(frames, num_columns=10).numpy(), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{condition.replace('_', ' + ')}   “{name}”", fontsize=9, loc="left", pad=3)
+        axis.set_axis_off()
+    figure.tight_layout(pad=0.4)
+    _write(figure, path)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a `log.jsonl`; a last line cut short by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
+    """Draw loss and accuracy over training time: a column a condition, a line a model.
+
+    Args:
+        path: a `.png` file.
+        runs: condition -> model -> log rows; `elapsed_s` is the horizontal axis.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        2, len(runs), figsize=(3.1 * len(runs) + 0.8, 4.6), squeeze=False, sharex="col", sharey="row"
+    )
+    for column, (condition, models) in enumerate(runs.items()):
+        for model, rows in models.items():
+            minutes = [row["elapsed_s"] / 60 for row in rows]
+            for axis, name in zip(axes[:, column], ("loss", "accuracy"), strict=True):
+                style = {"color": COLOURS.get(model), "label": model, "linewidth": 1.6}
+                axis.plot(minutes, _smooth([row[name] for row in rows]), **style)
+        axes[0, column].set_title(condition.replace("_", " + "), fontsize=10)
+        axes[1, column].set_xlabel("minutes of training")
+        axes[1, column].set_ylim(0, 1)
+        for axis in axes[:, column]:
+            axis.grid(alpha=0.25)
+            axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("training cross entropy")
+    axes[1, 0].set_ylabel("training accuracy,\nlast frame")
+    axes[0, -1].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    _write(figure, path)
+
+
+def _smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
+    smoothed: list[float] = []
+    for value in values:
+        smoothed.append(weight * smoothed[-1] + (1 - weight) * value if smoothed else value)
+    return smoothed
+
+
+def _write(figure: Any, path: Path) -> None:
+    with files.whole(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+    _pyplot().close(figure)
