@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import saccade
-from saccade.errors import SaccadeError
+from saccade.errors import Interrupted, SaccadeError, unknown_name
 
 
 class Verb(NamedTuple):
@@ -25,18 +25,19 @@ class Verb(NamedTuple):
 
 
 def _generate() -> Callable[..., None]:
+    from saccade import console
     from saccade import generate as verb
-    from saccade.console import err
 
     def generate(config: verb.GenerateConfig) -> None:
-        folder = verb.generate(config)
-        err.print(f"wrote {folder}")
+        with console.counting_bar("clips") as progress:
+            folder = verb.generate(config, progress)
+        console.say(f"wrote {folder}")
 
     return generate
 
 
 def _train() -> Callable[..., None]:
-    from saccade.console import err, training_bar
+    from saccade import console
     from saccade.train import TrainConfig, train
 
     def run(config: TrainConfig, out: Path = Path("runs/train"), resume: bool = False) -> None:
@@ -47,9 +48,9 @@ def _train() -> Callable[..., None]:
             out: the run folder.
             resume: go on with the run in that folder.
         """
-        with training_bar(config.model) as progress:
+        with console.training_bar(config.model) as progress:
             path = train(config, out, resume=resume, progress=progress)
-        err.print(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
+        console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
 
     return run
 
@@ -65,7 +66,8 @@ def _evaluate() -> Callable[..., None]:
             config: what is measured on what.
             json: print the figures as JSON instead of a table.
         """
-        result = verb.run(config)
+        with console.counting_bar("clips, in each of up to two passes") as progress:
+            result = verb.run(config, progress=progress)
         if json:
             print(json_format.dumps(result.as_json()))
         else:
@@ -99,9 +101,9 @@ def _reproduce() -> Callable[..., None]:
     from saccade import reproduce as verb
 
     def reproduce(config: verb.ReproduceConfig) -> None:
-        folder = verb.reproduce(config, say=console.err.print, progress=console.training_lines)
+        folder = verb.reproduce(config, say=console.say, progress=console.training_lines)
         console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
-        console.err.print(f"wrote {folder}: table.md, table.csv, curves.png, samples.png, a GIF a condition")
+        console.say(f"wrote {folder}: table.md, table.csv, curves.png, samples.png, a GIF a condition")
 
     return reproduce
 
@@ -151,12 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SaccadeError as error:
         return _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
-        hint = (
-            f"; go on with: {shlex.join(['saccade', *words])}{'' if '--resume' in words else ' --resume'}"
-            if str(error)
-            else ""
-        )
-        print(f"interrupted: {error or 'nothing was saved'}{hint}", file=sys.stderr)
+        print(_interrupted(error, words), file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -166,8 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(name: str, words: list[str]) -> None:
-    from saccade.errors import unknown_name
-
     if name not in VERBS:
         raise unknown_name("verb", name, VERBS)
     import tyro
@@ -188,6 +183,14 @@ def _fail(error: BaseException, status: int, debug: bool) -> int:
     else:
         print(f"saccade: {' '.join(str(error).split())}", file=sys.stderr)
     return status
+
+
+def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:
+    if not isinstance(error, Interrupted):
+        return "interrupted"
+    # Only training must be told to go on; the others see what is there.
+    resume = ["--resume"] if words[0] == "train" and "--resume" not in words else []
+    return f"interrupted: {error}\ngo on with: {shlex.join(['saccade', *words, *resume])}"
 
 
 def _help() -> str:

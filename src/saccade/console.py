@@ -20,6 +20,20 @@ err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
 
+def say(line: str) -> None:
+    """Print a line beside the results, unwrapped."""
+    err.print(line, soft_wrap=True)
+
+
+@contextmanager
+def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar for things that are counted; its function takes how many are done and how many there are."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
 @contextmanager
 def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
     """Show a progress bar for training; the function it gives takes the log row of every step.
@@ -47,7 +61,7 @@ def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
             step, total = int(row["step"]), int(row["num_steps"])
             progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
-                err.print(f"{title}  step {step}/{total}  {figures}  {row['elapsed_s']:.0f} s")
+                say(f"{title}  step {step}/{total}  {figures}  {row['elapsed_s']:.0f} s")
 
         yield show
 

@@ -10,13 +10,13 @@ class SaccadeError(Exception):
     exit_code = 1
 
 
-class UsageError(SaccadeError, ValueError):
+class UsageError(SaccadeError):
     """The call is wrong: an unknown name, an impossible combination of arguments."""
 
     exit_code = 2
 
 
-class DataError(SaccadeError, ValueError):
+class DataError(SaccadeError):
     """The data is wrong: a truncated file, a checkpoint of another model, NaN in weights."""
 
 
@@ -29,6 +29,10 @@ class MissingExtraError(SaccadeError, ImportError):
 
 class NonFiniteError(SaccadeError, ArithmeticError):
     """A loss, gradient, parameter, offset or affine map became NaN or infinite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C came, and what was done is saved; the message says how much."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -73,8 +73,7 @@ def test_uci_split_never_changes():
     labels = torch.from_numpy(load_digits().target)
     kept = [digits._uci_indices(labels, split).numpy().astype("<i4").tobytes() for split in SPLITS]
     assert (
-        hashlib.sha256(b"".join(kept)).hexdigest()
-        == "656638b36d4489c7b2e14686692f88c95155aebb6b60a50563852f35d2e9d3d3"
+        hashlib.sha256(b"".join(kept)).hexdigest() == "656638b36d4489c7b2e14686692f88c95155aebb6b60a50563852f35d2e9d3d3"
     )
 
 
@@ -96,9 +95,7 @@ def test_uci_upscaling_keeps_the_picture():
     everything = torch.from_numpy(load_digits().images)
     small = everything[digits._uci_indices(torch.from_numpy(load_digits().target), "test")]
     large = load("uci", "test").images.double()
-    back = torch.nn.functional.interpolate(
-        large[:, None, 4:24, 4:24], size=8, mode="bilinear", antialias=True
-    )
+    back = torch.nn.functional.interpolate(large[:, None, 4:24, 4:24], size=8, mode="bilinear", antialias=True)
     pairs = torch.corrcoef(torch.cat([small.flatten(1), back.flatten(1)]))[: len(small), len(small) :]
     assert pairs.diagonal().min() > 0.9
     assert (pairs.argmax(1) == torch.arange(len(small))).all()

@@ -58,7 +58,7 @@ def draw_u32(
 
     >>> import torch
     >>> draw_u32(0, 0, torch.tensor([0, 1]), torch.tensor(0)).tolist()
-    [2634137563, 2170936690]
+    [1476488695, 2099805367]
     """
     counter = (
         (index << DRAW_BITS) + draw + (stream << (INDEX_BITS + DRAW_BITS) if stream < 2 else _signed(stream << 62))

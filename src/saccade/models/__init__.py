@@ -10,6 +10,7 @@ from torch import nn
 
 from saccade.errors import unknown_name
 from saccade.models.matched import dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
 from saccade.models.video_classifier import VideoClassifier, verdict
 
 __all__ = ["MODELS", "VideoClassifier", "create", "names", "verdict"]
@@ -18,6 +19,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,
     "stn-lstm": stn_lstm,
     "dcn-lstm": dcn_lstm,
+    "lenet-lstm-published": lenet_lstm_published,
+    "stn-lstm-published": stn_lstm_published,
+    "dcn-lstm-published": dcn_lstm_published,
 }
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class PairHead(nn.Module):
     """Score unordered pairs of ten things by what speaks for each of the two.
 
-    The logit of a pair {a, b} is the sum of the evidence for a and that for b; that of {a, a} is evidence of its own, since one
-    3 does not make 33. A clip thus teaches something about all the pairs that share a digit with it, which a dense layer of
-    55 rows has to learn pair by pair.
+    The logit of a pair {a, b} is the sum of the evidence for a and that for b; that of {a, a} is evidence of its own,
+    since one 3 does not make 33. A clip thus teaches something about all the pairs that share a digit with it, which a
+    dense layer of 55 rows has to learn pair by pair.
 
     *Conventions:* pairs in the order 00, 01, ..., 09, 11, ..., 99.
 
@@ -33,7 +33,8 @@ class PairHead(nn.Module):
         self.evidence = nn.Linear(in_features, 2 * num_things)
         pairs = torch.tensor(list(combinations_with_replacement(range(num_things), 2)))
         first, second = pairs.unbind(-1)
-        # Columns 0 to 9 speak for one digit, 10 to 19 for two of it; a column of zeros stands in for the second of a double.
+        # Columns 0 to 9 speak for one digit, 10 to 19 for two of it; a column of zeros stands in for the second of a
+        # double.
         self.register_buffer("first", torch.where(first == second, first + num_things, first), persistent=False)
         self.register_buffer("second", torch.where(first == second, 2 * num_things, second), persistent=False)
 

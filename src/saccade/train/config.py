@@ -34,7 +34,8 @@ class TrainConfig:
         minutes: fix the number of steps so that training takes this long here, after a short timing.
         batch_size: clips of `num_frames` frames in a step.
         num_frames: frames of a training clip.
-        frames_per_setting: frames between two draws of angle and scale; fewer than in test, where frames alike teach little.
+        frames_per_setting: frames between two draws of angle and scale; fewer than in test, where frames alike teach
+            little.
         short_fraction: part of the steps that use clips of 4 frames, as many frames a step in all.
         angle: largest rotation in degrees, to either side.
         learning_rate: the highest one.

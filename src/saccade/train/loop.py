@@ -17,10 +17,11 @@ from torch.nn import functional as F
 
 from saccade import checkpoint, run_folder
 from saccade.data.moving_digits import ClipBatch, MovingDigits
-from saccade.errors import DataError, NonFiniteError, UsageError
+from saccade.errors import DataError, Interrupted, NonFiniteError, UsageError
 from saccade.nn import attention
 from saccade.precision import choose_device, choose_precision
 from saccade.train.config import SHORT_FRAMES, TrainConfig
+from saccade.train.interrupts import held_back
 
 CHECKPOINT_EVERY_S = 60.0
 LOG_EVERY_S = 2.0
@@ -28,10 +29,6 @@ MAX_GRADIENT_NORM = 1.0
 _TIMED_STEPS = 6
 
 Progress = Callable[[dict[str, float]], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """Training was interrupted; the checkpoint holds everything up to the step it names."""
 
 
 @dataclass
@@ -91,25 +88,27 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
         trainer.num_steps = config.steps or _steps_in(trainer, config.minutes or 10.0)
         run_folder.update(out, steps=trainer.num_steps, precision=str(trainer.dtype).removeprefix("torch."))
     saved = logged = time.monotonic()
-    with (out / run_folder.LOG).open("a", encoding="utf-8") as log, run_folder.scalars(out) as write_scalars:
-        try:
-            while trainer.step < trainer.num_steps:
-                row = advance(trainer)
-                if progress:
-                    progress(row)
-                now = time.monotonic()
-                if now - logged > LOG_EVERY_S or trainer.step == trainer.num_steps:
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    write_scalars(row)
-                    logged = now
-                if now - saved > CHECKPOINT_EVERY_S:
-                    _save(trainer, out)
-                    saved = now
-        except KeyboardInterrupt as error:
-            _save(trainer, out)
-            raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps}") from error
+    with (
+        held_back() as interrupted,
+        (out / run_folder.LOG).open("a", encoding="utf-8") as log,
+        run_folder.scalars(out) as write_scalars,
+    ):
+        while trainer.step < trainer.num_steps and not interrupted():
+            row = advance(trainer)
+            if progress:
+                progress(row)
+            now = time.monotonic()
+            if now - logged > LOG_EVERY_S or trainer.step == trainer.num_steps:
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                write_scalars(row)
+                logged = now
+            if now - saved > CHECKPOINT_EVERY_S:
+                _save(trainer, out)
+                saved = now
     _save(trainer, out)
+    if trainer.step < trainer.num_steps:
+        raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps} in {out}")
     run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
     return out / checkpoint.NAME
 

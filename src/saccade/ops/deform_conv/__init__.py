@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.amp import is_autocast_available
 
 from saccade.ops.deform_conv import portable, reference
 from saccade.ops.deform_conv.geometry import Geometry, Pair, check
@@ -93,14 +95,16 @@ def deform_conv2d(
     geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
     weight, bias = _autocast(input, weight, bias)
     run = _choose(backend, input, offset, weight, bias, mask, geometry).run
-    with torch.autocast(input.device.type, enabled=False):
+    device = input.device.type
+    with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
         return run(input, offset, weight, bias, mask, geometry)
 
 
 def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Cast what the matrix product takes, as autocast does for `conv2d`, or insist on one dtype."""
     device, tensors = input.device.type, [input, weight] if bias is None else [input, weight, bias]
-    if torch.is_autocast_enabled(device) and all(t.dtype != torch.float64 for t in tensors):
+    active = is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if active and all(t.dtype != torch.float64 for t in tensors):
         dtype = torch.get_autocast_dtype(device)
         return weight.to(dtype), None if bias is None else bias.to(dtype)
     if len({t.dtype for t in tensors}) > 1:

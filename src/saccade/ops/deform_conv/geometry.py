@@ -43,7 +43,7 @@ def position_dtype(input: Tensor) -> torch.dtype:
 
 def pair(value: int | Pair, name: str, minimum: int) -> Pair:
     """Return `value` as (y, x), or say which numbers are allowed."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, tuple | list) else (value, value)
     if len(values) != 2 or any(not isinstance(v, int) or v < minimum for v in values):
         raise ValueError(f"{name} is {value}; it must be an int or a pair (y, x) of ints, each at least {minimum}")
     return values

@@ -96,15 +96,15 @@ class _DeformConv2d(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, offset, weight, mask = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            found = _Gradients(input, offset, weight, mask, ctx.geometry, ctx.needs_input_grad)
+            gradients = _Gradients(input, offset, weight, mask, ctx.geometry, ctx.needs_input_grad)
             for tile in _tiles(input, offset, mask, ctx.geometry):
-                found.add(tile, grad)
+                gradients.add(tile, grad)
             bias = grad.sum((0, 2, 3)) if ctx.needs_input_grad[3] else None
-        return found.input, found.offset, found.weight(), bias, found.mask, None
+        return gradients.input, gradients.offset, gradients.weight, bias, gradients.mask, None
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,11 @@ class _Tile:
     def columns(self, rows: Rows) -> Float[Tensor, "group position tap_and_channel"]:
         """Lay the samples out for the matrix product."""
         taps, groups = self.geometry.num_taps, self.geometry.groups
-        channels = self.table.pixels.shape[1] // groups
-        return rows.view(-1, taps, groups, channels).permute(2, 0, 1, 3).flatten(2)
+        return (
+            rows.view(len(rows) // (taps * self.geometry.offset_groups), taps, groups, -1)
+            .permute(2, 0, 1, 3)
+            .flatten(2)
+        )
 
     def rows(self, columns: Float[Tensor, "group position tap_and_channel"]) -> Rows:
         """Lay the matrix product's columns out as samples: the inverse of `columns`."""
@@ -157,27 +160,37 @@ class _Gradients:
         geometry: Geometry,
         needs: tuple[bool, ...],
     ) -> None:
-        self.geometry = geometry
-        self._weight = weight
-        self._kernels = _kernels(weight, geometry)
         self.input = torch.empty_like(input) if needs[0] else None
         self.offset = torch.empty_like(offset) if needs[1] else None
         self.mask = torch.empty_like(mask) if mask is not None and needs[4] else None
+        self._geometry = geometry
+        self._weight = weight
+        self._kernels = _kernels(weight, geometry)
         # Summed over tiles in full precision, whatever the matrix product runs in.
-        self._sum = torch.zeros_like(self._kernels, dtype=position_dtype(input)) if needs[2] else None
-        self._table: Table | None = None
+        self._grad_kernels = torch.zeros_like(self._kernels, dtype=position_dtype(input)) if needs[2] else None
+        self._images: Table | None = None
         self._one = torch.ones((), dtype=position_dtype(input), device=input.device)
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The gradient of the weight in the weight's own layout."""
+        if self._grad_kernels is None:
+            return None
+        grouped: Tensor = self._grad_kernels.unflatten(1, (self._geometry.num_taps, -1))
+        return grouped.permute(0, 3, 2, 1).reshape(self._weight.shape).to(self._weight.dtype)
 
     def add(self, tile: _Tile, grad: Tensor) -> None:
         """Add what one tile contributes."""
         samples = tile.samples
-        grad_out = tile.cut(grad).flatten(0, 2).unflatten(1, (self.geometry.groups, -1)).transpose(0, 1)
-        if self._sum is not None:
+        grad_out = tile.cut(grad).flatten(0, 2).unflatten(1, (self._geometry.groups, -1)).transpose(0, 1)
+        if self._grad_kernels is not None:
             columns = tile.columns(tile.sample(tile.lines_masked, samples.columns)).to(grad_out.dtype)
-            self._sum += torch.bmm(columns.mT, grad_out)
+            self._grad_kernels += torch.bmm(columns.mT, grad_out)
+        if self.input is None and self.offset is None and self.mask is None:
+            return
         grad_samples = tile.rows(torch.bmm(grad_out, self._kernels.mT))
         if self.input is not None:
-            self._add_input(tile, grad_samples)
+            self._add_images(self.input[tile.images], tile, grad_samples)
         if self.offset is not None:
             # Downwards a sample changes by its lower minus its upper neighbours, and likewise to the right.
             down = tile.sample((-tile.mask, tile.mask), samples.columns)
@@ -188,29 +201,24 @@ class _Gradients:
             self._put(self.mask, tile, _dot(unmasked, grad_samples))
 
     def _put(self, gradient: Tensor, tile: _Tile, *parts: PerSample) -> None:
-        places = by_sample(gradient, self.geometry, len(parts))[:, tile.images, tile.lines]
+        places = by_sample(gradient, self._geometry, len(parts))[:, tile.images, tile.lines]
         for place, part in zip(places, parts, strict=True):
             place.copy_(part.view(place.shape))
 
-    def _add_input(self, tile: _Tile, grad_samples: Rows) -> None:
-        images = self.input[tile.images]
-        if tile.lines.start == 0:
-            self._table = Table(len(images), images, self.geometry.offset_groups)
-        scatter(self._table, tile.samples, tile.lines_masked, grad_samples)
-        if tile.lines.stop == self.geometry.out_size[0]:
-            images.copy_(self._table.images(len(images)))
-
-    def weight(self) -> Tensor | None:
-        """Return the gradient of the weight in its own layout."""
-        if self._sum is None:
-            return None
-        weight = self._weight
-        grouped = self._sum.unflatten(1, (self.geometry.num_taps, -1)).permute(0, 3, 2, 1)
-        return grouped.reshape(weight.shape).to(weight.dtype)
+    def _add_images(self, gradient: Tensor, tile: _Tile, grad_samples: Rows) -> None:
+        # An image's tiles follow each other, and their samples reach into each other's lines.
+        if self._images is None:
+            self._images = tile.table.emptied()
+        scatter(self._images, tile.samples, tile.lines_masked, grad_samples)
+        if tile.lines.stop == self._geometry.out_size[0]:
+            gradient.copy_(self._images.images(len(gradient)))
+            self._images = None
 
 
 def _tiles(input: Tensor, offset: Tensor, mask: Tensor | None, geometry: Geometry) -> Iterator[_Tile]:
     batch, (height, width) = input.shape[0], geometry.out_size
+    if batch == 0:
+        return
     budget = _TILE_BYTES_ON_CPU if input.device.type == "cpu" else _TILE_BYTES_ELSEWHERE
     most = max(1, budget // (width * geometry.num_taps * input.shape[1] * position_dtype(input).itemsize))
     num_images, num_lines = _even(batch, max(1, most // height)), _even(height, most)
@@ -240,10 +248,10 @@ def _dot(a: Rows, b: Rows) -> Float[Tensor, " sample"]:
 
 
 def _kernels(weight: Tensor, geometry: Geometry) -> Float[Tensor, "group tap_and_channel channels_out"]:
-    grouped = weight.flatten(2).unflatten(0, (geometry.groups, -1))
+    grouped: Tensor = weight.flatten(2).unflatten(0, (geometry.groups, -1))
     return grouped.permute(0, 3, 2, 1).flatten(1, 2)
 
 
 def _memory_format(input: Tensor) -> torch.memory_format:
-    last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
+    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -42,9 +42,8 @@ def run(
     geometry: Geometry,
 ) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
-    batch, channels = input.shape[:2]
     y, x = _positions(offset, input, geometry)
-    image = input.to(y.dtype).unflatten(1, (geometry.offset_groups, channels // geometry.offset_groups))
+    image = input.to(y.dtype).unflatten(1, (geometry.offset_groups, input.shape[1] // geometry.offset_groups))
     samples = _interpolate(image, y, x)
     if mask is not None:
         samples = samples * mask.to(y.dtype).view(y.shape)[:, :, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +31,7 @@ class Table:
         self._line, self._image = self.width + 2, (self.height + 2) * (self.width + 2)
         num_pixels = num_images * self._image + 2 * self._line + 2
         dtype = torch.promote_types(like.dtype, torch.float32)
-        self.pixels = torch.zeros(num_pixels, channels, dtype=dtype, device=like.device)
-        self.rows: Rows = self.pixels.view(num_pixels * groups, channels // groups)
+        self.rows: Rows = torch.zeros(num_pixels * groups, channels // groups, dtype=dtype, device=like.device)
         # Rows are numbered in integers, since floats know them only up to 2 ** 24, and in narrow ones for speed.
         index = torch.int32 if len(self.rows) < 2**31 else torch.int64
         self.numbers = torch.arange(len(self.rows), dtype=index, device=like.device)
@@ -40,19 +40,28 @@ class Table:
         #: How many rows further to the same, the right, the lower and the lower right pixel.
         self.corners = (0, groups, self._line * groups, (self._line + 1) * groups)
 
+    def emptied(self) -> Table:
+        """Return a table of the same shape that holds zeros."""
+        table = copy(self)
+        table.rows = torch.zeros_like(self.rows)
+        return table
+
     def images(self, count: int) -> Float[Tensor, "count channel height width"]:
         """Return a view of the first images without their margins."""
-        images = self.pixels[: count * self._image].view(count, self.height + 2, self._line, -1)
-        return images[:, 2:, 2:].permute(0, 3, 1, 2)
+        rows = self.rows[: count * self._image * self.corners[1]]
+        lines = rows.view(count, self.height + 2, self._line, -1)
+        return lines[:, 2:, 2:].permute(0, 3, 1, 2)
 
     def number(self, line: Tensor, column: Tensor) -> Int[Tensor, "image line column tap group"]:
         """Return the rows of pixels, given their (image, line, column, tap, group); overwrites `line`."""
-        return line.mul_(self.corners[2]).add_(column, alpha=self.corners[1]).add_(self._first[: len(line)])
+        row: Tensor = line.mul_(self.corners[2]).add_(column, alpha=self.corners[1])
+        return row.add_(self._first[: len(line)])
 
 
 def by_sample(tensor: Tensor, geometry: Geometry, parts: int) -> Float[Tensor, "part image line column tap group"]:
     """View offsets (2 parts) or a mask (1 part) in the order of the samples."""
-    return tensor.unflatten(1, (geometry.offset_groups, geometry.num_taps, parts)).permute(3, 0, 4, 5, 2, 1)
+    parted: Tensor = tensor.unflatten(1, (geometry.offset_groups, geometry.num_taps, parts))
+    return parted.permute(3, 0, 4, 5, 2, 1)
 
 
 def taps_by_sample(table: Table, geometry: Geometry) -> Float[Tensor, "2 1 line column tap 1"]:
@@ -114,7 +123,7 @@ def scatter(table: Table, samples: Samples, lines: Two, values: Rows) -> None:
 
     Seen from a pixel that is a weighted sum of rows as well, once the samples are sorted by where they lie.
     """
-    ordered, order = samples.row.sort()
+    ordered, order = samples.row.sort(stable=True)
     first = torch.searchsorted(ordered, table.numbers)
     for corner, after in enumerate(table.corners):
         weight = lines[corner // 2] * samples.columns[corner % 2]

@@ -1,0 +1,58 @@
+# Every target sets up what it needs in .venv; nothing is installed twice until pyproject.toml or constraints.txt change.
+#   make reproduce                         the experiment with its table and pictures, in runs/reproduce-quick
+#   make reproduce DATA_DIR=DIR            ... on the MNIST files in DIR
+#   make reproduce ARGS="--preset full"    ... with any flags of `saccade reproduce`
+#   make test | test-slow | check | bench  the suite | its slow part | format, lint, types, imports, spelling | speed
+# PYTHON names the interpreter to start from, PIP_ARGS goes to pip (an index with CPU wheels of torch, say).
+
+PYTHON ?= python3
+PIP_ARGS ?=
+ARGS ?=
+DATA_DIR ?=
+PYTEST_ARGS ?= -n 2
+BENCHMARKS ?= $(filter-out benchmarks/plain_%,$(wildcard benchmarks/*.py))
+
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread each for the two workers of the suite: more would only fight over the cores.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.DELETE_ON_ERROR:
+.PHONY: reproduce test test-slow check bench anew
+
+reproduce: $(VENV)/.has-plot
+	$(BIN)/saccade reproduce $(if $(DATA_DIR),--data-dir '$(DATA_DIR)') $(ARGS)
+
+test: $(VENV)/.has-dev
+	$(PYTEST) $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.has-dev
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+check: $(VENV)/.has-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/codespell
+
+bench: $(VENV)/.has-dev
+	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+
+# An environment serves only where it was made, while its Python is there and one that Saccade supports.
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+USABLE := $(shell { grep -sqF '$(CURDIR)/$(BIN)/python' $(BIN)/pip && $(BIN)/python -c '$(SUPPORTED)'; } 2>/dev/null && echo yes)
+
+$(VENV)/pyvenv.cfg: $(if $(USABLE),,anew)
+	@$(PYTHON) -c '$(SUPPORTED)' || { \
+	  echo "Saccade needs Python 3.11 to 3.13, $(PYTHON) is: $$($(PYTHON) --version 2>&1);" \
+	    "name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) has no venv module; get it with: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+# One file per set of extras that is installed; `dev` holds `plot`.
+$(VENV)/.has-%: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+	@echo "installing saccade[$*] into $(VENV): one to three minutes, torch is the largest part"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot)

@@ -1,0 +1,105 @@
+"""Training clips per second: `saccade train` beside a plain float32 NCHW loop of the same model.
+
+Same batch, threads and optimiser; both generate the clips they learn from. Run:
+
+    python benchmarks/training.py [--steps 15]
+
+Steps of the two alternate, and the ratio is that of the medians. Writes benchmarks/results/training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.nn import functional as F
+
+from saccade import files
+from saccade.checkpoint import versions
+from saccade.run_folder import commit, device_name
+from saccade.train import TrainConfig, loop
+
+MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+
+
+class PlainLoop:
+    """What one writes first: float32, the default memory format, the generator called between two steps."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.model = config.create_model().train()
+        self.clips = config.clips(config.load_digits("train"))
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        self.batch_size, self.step = config.batch_size, 0
+
+    def __call__(self) -> None:
+        first = self.step * self.batch_size
+        batch = self.clips.batch(torch.arange(first, first + self.batch_size), dtype=torch.float32)
+        logits = self.model(batch.frames)
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.repeat_interleave(logits.shape[1]))
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), loop.MAX_GRADIENT_NORM)
+        self.optimizer.step()
+        self.step += 1
+
+
+def measure(model: str, num_steps: int) -> dict[str, float | str]:
+    config = TrainConfig(model=model, digits="uci", steps=1000, short_fraction=0.0)
+    trainer = loop.start(config)
+    plain = PlainLoop(replace(config, precision="float32"))
+    seconds: dict[str, list[float]] = {"ours": [], "plain": []}
+    shares = []
+    for _ in range(num_steps + 2):
+        started = time.perf_counter()
+        shares.append(loop.advance(trainer)["generation_share"])
+        seconds["ours"].append(time.perf_counter() - started)
+        started = time.perf_counter()
+        plain()
+        seconds["plain"].append(time.perf_counter() - started)
+    ours, other = (statistics.median(seconds[name][2:]) for name in ("ours", "plain"))
+    return {
+        "model": model,
+        "precision": str(trainer.dtype).removeprefix("torch."),
+        "clips_per_s": config.batch_size / ours,
+        "plain_clips_per_s": config.batch_size / other,
+        "ratio": other / ours,
+        "generation_share": statistics.median(shares[2:]),
+        "step_s": ours,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = [measure(model, arguments.steps) for model in MODELS]
+    device = f"{device_name('cpu')}, {torch.get_num_threads()} threads"
+    table = Table(title=f"training, {device}, torch {torch.__version__}, commit {commit()}")
+    for name in ("model", "precision", "clips/s", "plain float32 NCHW", "ratio", "generation", "step to LeNet's"):
+        table.add_column(name, justify="left" if name in ("model", "precision") else "right")
+    for row in rows:
+        table.add_row(
+            str(row["model"]),
+            str(row["precision"]),
+            f"{row['clips_per_s']:.1f}",
+            f"{row['plain_clips_per_s']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{100 * float(row['generation_share']):.1f} %",
+            f"{float(row['step_s']) / float(rows[0]['step_s']):.2f}",
+        )
+    Console().print(table)
+    result = {"device": device, "versions": versions(), "commit": commit(), "steps": arguments.steps, "rows": rows}
+    files.write_json(Path(__file__).parent / "results" / "training.json", result)
+
+
+if __name__ == "__main__":
+    main()

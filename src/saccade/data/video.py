@@ -1,0 +1,300 @@
+"""Video files: read into clips, write from them.
+
+Everything goes through PyAV, one thread, one frame at a time. Files are foreign data: one may be cut off or hold no
+picture at all, and is closed whatever comes.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from saccade import files
+from saccade.errors import DataError
+
+SUFFIXES = frozenset((".3gp", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".npz", ".ogv", ".webm"))
+"""Endings of the files that count as clips in a folder; a file named outright may have any."""
+
+_PIXELS = {1: "gray", 3: "rgb24"}
+_WANTED = "uint8 (time, channels, height, width) with 1 or 3 channels"
+_GIVE = "give a video, GIF or .npz file"
+# Constant rate factor 1 is the best that every player's H.264 profile has; 0 would be lossless and plays in few.
+_H264 = {"crf": "1", "preset": "ultrafast"}
+MAX_GIF_FPS = 50
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and what is known of where it came from.
+
+    Args:
+        frames: the pixels, uint8 in [0, 255].
+        fps: average frames per second; None where the file does not say.
+        warning: one line if the file is damaged and only a part could be read.
+    """
+
+    frames: UInt8[Tensor, "time channels height width"]
+    fps: float | None = None
+    warning: str | None = None
+
+
+def read_clip(
+    path: Path, *, size: tuple[int, int] | None = None, num_channels: int = 1, max_frames: int | None = None
+) -> Clip:
+    """Read a clip from a video file, a GIF or an `.npz` file.
+
+    *Conventions:* frames stand as a player would show them: the rotation that a phone writes into the file is applied.
+    Non-square pixels are not stretched and transparency is ignored. Grey is luma in [0, 255]. An `.npz` file holds
+    `frames`, uint8, (time, channels, height, width) or (time, height, width).
+
+    Args:
+        path: the file.
+        size: (height, width) that every frame is resized to; None keeps the size of the first frame.
+        num_channels: 1 for grey, 3 for RGB.
+        max_frames: stop after so many frames; None reads all.
+
+    Raises:
+        DataError: no such file, not a video, only sound, or no frame that can be decoded.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_gif(Path(folder) / "a.gif", torch.zeros(5, 1, 32, 48, dtype=torch.uint8), fps=10)
+    ...     clip = read_clip(Path(folder) / "a.gif", size=(64, 96))
+    >>> clip.frames.shape, clip.fps
+    (torch.Size([5, 1, 64, 96]), 10.0)
+    """
+    if num_channels not in _PIXELS:
+        raise ValueError(f"num_channels is {num_channels}; 1 (grey) or 3 (RGB) is needed")
+    if max_frames is not None and max_frames < 1:
+        raise ValueError(f"max_frames is {max_frames}; at least 1 is needed")
+    if not path.is_file():
+        raise DataError(f"no clip at {path}; {_GIVE}")
+    convert = _Converter(size, _PIXELS[num_channels])
+    if path.suffix.lower() == ".npz":
+        return Clip(_time_first(convert.stack(islice(_npz_frames(path), max_frames))))
+    with _opened(path) as container:
+        return _read_video(container, path, convert, max_frames)
+
+
+def write_mp4(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
+    """Write a clip as H.264 that every player and browser shows, all but lossless for grey frames.
+
+    Grey is written in full range, so that no level is lost to rounding; colour is stored at half resolution. Odd sizes
+    take 4:4:4, which not every player shows. The file appears whole, and the same frames give the same bytes.
+
+    Raises:
+        ValueError: no frames, or not uint8 with 1 or 3 channels.
+        OSError: the file cannot be written.
+    """
+    odd = frames.shape[-2] % 2 or frames.shape[-1] % 2
+    pixels, scaler = "yuvj444p" if odd else "yuvj420p", VideoReformatter()
+    shown = [scaler.reformat(f, format=pixels, dst_color_range="JPEG", threads=1) for f in _as_av(frames)]
+    _write(path, _muxed(shown, fps, "mp4", "libx264", _H264))
+
+
+def write_gif(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
+    """Write a clip as an endless GIF.
+
+    Grey frames keep all 256 levels exactly; RGB frames share the 256 colours that suit them best, without dithering.
+
+    Raises:
+        ValueError: no frames, or not uint8 with 1 or 3 channels; above 50 frames a second, which no GIF shows.
+        OSError: the file cannot be written.
+    """
+    if fps > MAX_GIF_FPS:
+        raise ValueError(f"fps is {fps}; a GIF shows at most {MAX_GIF_FPS} frames a second")
+    shown = list(_as_av(frames))
+    _write(path, _muxed(shown if frames.shape[1] == 1 else _with_palette(shown), fps, "gif", "gif"))
+
+
+def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None:
+    """Write a grey or RGB image.
+
+    Raises:
+        ValueError: not uint8 with 1 or 3 channels.
+        OSError: the file cannot be written.
+    """
+    (frame,) = _as_av(image.unsqueeze(0))
+    encoder = av.CodecContext.create("png", "w")
+    assert isinstance(encoder, VideoCodecContext)
+    encoder.height, encoder.width = frame.height, frame.width
+    encoder.pix_fmt, encoder.time_base = frame.format.name, Fraction(1)
+    _write(path, b"".join(bytes(packet) for packet in (*encoder.encode(frame), *encoder.encode(None))))
+
+
+class _Converter:
+    """Bring frames of any format to one size and pixel format; the scaler's tables are made once for all."""
+
+    def __init__(self, size: tuple[int, int] | None, pixels: str) -> None:
+        self.size, self.pixels, self.scaler = size, pixels, VideoReformatter()
+
+    def stack(self, frames: Iterable[av.VideoFrame]) -> NDArray[np.uint8]:
+        """Convert and stack frames; without a size, the first one's is that of all."""
+        arrays = [self._array(frame) for frame in frames]
+        return np.stack(arrays) if arrays else np.empty((0, 0, 0), np.uint8)
+
+    def _array(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
+        lies = quarter_turns % 2 == 1
+        if self.size is None:
+            self.size = (frame.width, frame.height) if lies else (frame.height, frame.width)
+        height, width = reversed(self.size) if lies else self.size
+        converted = self.scaler.reformat(frame, width, height, self.pixels, threads=1)
+        return np.rot90(converted.to_ndarray(), quarter_turns)
+
+
+def _read_video(container: InputContainer, path: Path, convert: _Converter, max_frames: int | None) -> Clip:
+    stream = _video_stream(container, path)
+    faults: list[str] = []
+    try:
+        frames = convert.stack(islice(_decoded(container, stream, faults), max_frames))
+    except (ValueError, av.FFmpegError) as error:
+        raise DataError(f"{path} holds a frame that cannot be converted ({error}); encode the file anew") from error
+    if not len(frames):
+        none = f"{path} holds {stream.name} video, but no frame of it can be decoded"
+        raise DataError(f"{none}{_why(faults)}; take another copy of the file")
+    stopped = len(frames) == max_frames
+    fps = float(stream.average_rate) if stream.average_rate else None
+    return Clip(_time_first(frames), fps, None if stopped else _damage(path, stream, len(frames), faults))
+
+
+def _opened(path: Path) -> InputContainer:
+    try:
+        # "file:" keeps a colon in the file's name from being taken for a protocol.
+        container = av.open(f"file:{path}", metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise DataError(f"{path} cannot be read as a video ({error.strerror}); {_GIVE}") from error
+    if container.format.name == "tty":
+        container.close()
+        raise DataError(f"{path} holds text; {_GIVE}")
+    return container
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise DataError(f"{path} has no video stream, only {kinds}; give a file with pictures that move")
+    if streams[0].codec_context is None:
+        raise DataError(f"{path} is encoded in a way that this PyAV cannot decode; convert it, to H.264 for example")
+    streams[0].codec_context.thread_count = 1
+    return streams[0]
+
+
+def _decoded(container: InputContainer, stream: VideoStream, faults: list[str]) -> Iterator[av.VideoFrame]:
+    """Give the frames that can be decoded; what cannot is noted in `faults` and left out."""
+    try:
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.FFmpegError as error:
+                faults.append(str(error.strerror))
+                continue
+            yield from frames
+    except av.FFmpegError as error:  # the container itself breaks off
+        faults.append(str(error.strerror))
+
+
+def _damage(path: Path, stream: VideoStream, num_frames: int, faults: list[str]) -> str | None:
+    promised = f" of {stream.frames}" if stream.frames > num_frames else ""
+    line = f"{path} is damaged: {num_frames}{promised} frames could be read{_why(faults)}"
+    return line if faults or promised else None
+
+
+def _why(faults: list[str]) -> str:
+    return f" ({faults[0]}; packets that failed: {len(faults)})" if faults else ""
+
+
+def _npz_frames(path: Path) -> Iterator[av.VideoFrame]:
+    try:
+        # Opened here, since numpy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            frames = archive["frames"]
+    except KeyError as error:
+        raise DataError(f"{path} has no array called frames; save one with numpy.savez(path, frames=...)") from error
+    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is no whole .npz file ({error}); save it anew with numpy.savez") from error
+    clip = frames[:, None] if frames.ndim == 3 else frames
+    try:
+        return _as_av(torch.from_numpy(clip))
+    except (TypeError, ValueError) as error:
+        came = f"{path} has frames of {frames.dtype} {frames.shape}"
+        raise DataError(f"{came}; {_WANTED} or (time, height, width) is needed") from error
+
+
+def _time_first(frames: NDArray[np.uint8]) -> UInt8[Tensor, "time channels height width"]:
+    clip = torch.from_numpy(frames)
+    return clip.unsqueeze(1) if clip.ndim == 3 else clip.permute(0, 3, 1, 2).contiguous()
+
+
+def _as_av(frames: UInt8[Tensor, "time channels height width"]) -> Iterator[av.VideoFrame]:
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] not in _PIXELS or not frames.numel():
+        raise ValueError(f"frames are {frames.dtype} of shape {tuple(frames.shape)}; {_WANTED} is needed")
+    pixels = _PIXELS[frames.shape[1]]
+    arrays = frames.cpu().permute(0, 2, 3, 1).contiguous().numpy()
+    return (av.VideoFrame.from_ndarray(a[..., 0] if pixels == "gray" else a, format=pixels) for a in arrays)
+
+
+def _with_palette(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """Bring RGB frames to 256 colours, chosen once for all of them."""
+    first, graph = frames[0], av.filter.Graph()
+    source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1))
+    split, sink = graph.add("split"), graph.add("buffersink")
+    choose, use = graph.add("palettegen", "reserve_transparent=0"), graph.add("paletteuse", "dither=none")
+    source.link_to(split)
+    split.link_to(choose, 0, 0)
+    split.link_to(use, 1, 0)
+    choose.link_to(use, 0, 1)
+    use.link_to(sink)
+    graph.configure()
+    for index, frame in enumerate(frames):
+        frame.pts, frame.time_base = index, Fraction(1)
+        graph.push(frame)
+    graph.push(None)
+    return [graph.vpull() for _ in frames]
+
+
+def _muxed(
+    frames: list[av.VideoFrame], fps: float, container_format: str, codec: str, options: dict[str, str] | None = None
+) -> bytes:
+    # Into memory: PyAV does not tell when closing a file fails, and a full disk must be told of.
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=_rate(fps), options=options)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width, stream.pix_fmt = frames[0].height, frames[0].width, frames[0].format.name
+        stream.codec_context.thread_count = 1
+        for index, frame in enumerate(frames):
+            frame.pts, frame.time_base = index, 1 / _rate(fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+def _rate(fps: float) -> Fraction:
+    if not 0.01 <= fps <= 1000:
+        raise ValueError(f"fps is {fps}; a number from 0.01 to 1000 is needed")
+    return Fraction(fps).limit_denominator(1000)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with files.whole(path) as temporary:
+        temporary.write_bytes(content)

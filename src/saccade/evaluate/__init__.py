@@ -1,0 +1,29 @@
+"""What a model is worth: figures with intervals, what its attention did, and the files they go to."""
+
+from saccade.evaluate.attention_effect import AttentionEffect, LayerAttention
+from saccade.evaluate.command import EvaluateConfig, Result, run
+from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
+from saccade.evaluate.intervals import Interval, interval, t_interval, wilson_interval
+from saccade.evaluate.report import render, worst_confusions
+from saccade.evaluate.rows import COLUMNS, append_rows, read_rows, write_rows
+
+__all__ = [
+    "COLUMNS",
+    "AttentionEffect",
+    "EvaluateConfig",
+    "Evaluation",
+    "Interval",
+    "LayerAttention",
+    "Result",
+    "append_rows",
+    "attention_effect",
+    "evaluate",
+    "interval",
+    "read_rows",
+    "render",
+    "run",
+    "t_interval",
+    "wilson_interval",
+    "worst_confusions",
+    "write_rows",
+]

@@ -1,0 +1,121 @@
+"""How far a measured accuracy can be trusted: intervals, computed from result rows and never stored in their place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist, fmean, stdev
+from typing import Any, NamedTuple
+
+from saccade.errors import UsageError
+
+MIN_SEEDS = 3
+CELL = ("model", "protocol", "condition", "digits", "instances", "labels")
+"""The columns in which the rows of one interval must agree."""
+
+
+class Interval(NamedTuple):
+    """An interval of accuracies, as fractions, and what it was computed from."""
+
+    low: float
+    high: float
+    label: str
+
+
+def wilson_interval(successes: float, num: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the interval for a probability of which `num` trials with so many successes were seen.
+
+    Unlike the textbook interval it stays within 0 and 1 and has a width even where every trial succeeded.
+
+    Args:
+        successes: number of successes; a mean over several runs need not be whole.
+        num: number of trials.
+        level: how often such intervals hold the true probability.
+
+    Raises:
+        ValueError: no trials, successes outside 0 to `num`, a level outside 0 to 1.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+
+    >>> [round(bound, 4) for bound in wilson_interval(81, 263)]
+    [0.2553, 0.3662]
+    """
+    if num < 1 or not 0 <= successes <= num:
+        raise ValueError(f"a Wilson interval needs 0 to num successes of at least 1 trial; got {successes} of {num}")
+    z = NormalDist().inv_cdf(_upper_tail(level))
+    p, z2 = successes / num, z * z
+    centre = p + z2 / (2 * num)
+    reach = z * math.sqrt(p * (1 - p) / num + z2 / (4 * num * num))
+    # Where all or none succeeded, the bound is 1 or 0 exactly, and rounding must not carry it across.
+    low = 0.0 if successes == 0 else (centre - reach) / (1 + z2 / num)
+    high = 1.0 if successes == num else (centre + reach) / (1 + z2 / num)
+    return low, high
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Return Student's interval for the mean of the population that a few values were drawn from.
+
+    Args:
+        values: at least two, such as the accuracies of several seeds.
+        level: how often such intervals hold the true mean.
+
+    Raises:
+        ValueError: fewer than two values, a level outside 0 to 1.
+
+    Source: Student, "The probable error of a mean", 1908.
+
+    >>> [round(bound, 4) for bound in t_interval([1.0, 2.0, 3.0])]
+    [-0.4841, 4.4841]
+    """
+    if len(values) < 2:
+        raise ValueError(f"a t-interval needs at least 2 values; got {len(values)}")
+    from scipy.stats import t  # slow to import, and only intervals over seeds need it
+
+    quantile = float(t.ppf(_upper_tail(level), len(values) - 1))
+    reach = quantile * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - reach, fmean(values) + reach
+
+
+def interval(rows: Sequence[Mapping[str, Any]], level: float = 0.95) -> Interval:
+    """Return the interval for the accuracy of one cell from its rows.
+
+    From three seeds on it is a t-interval over the seeds' accuracies, cut to 0 to 1. With fewer it is a Wilson interval
+    over clips, around the mean accuracy and with the clips of one run: runs on the same clips are not independent
+    trials. Rows of one seed, such as retrainings of the recurrent part on one CNN, are averaged first.
+
+    Args:
+        rows: result rows of one cell, with at least `seed`, `accuracy` and `num_clips`.
+        level: how often such intervals hold the true accuracy.
+
+    Raises:
+        UsageError: no rows, or rows of several cells.
+
+    >>> row = {"model": "lenet-lstm", "seed": 0, "accuracy": 0.9, "num_clips": 100}
+    >>> interval([row]).label
+    'Wilson, 100 clips'
+    >>> interval([row | {"seed": seed} for seed in range(3)]).label
+    't, 3 seeds'
+    """
+    if not rows:
+        raise UsageError("an interval needs at least 1 row; got none")
+    for column in CELL:
+        if len(found := {row.get(column) for row in rows}) > 1:
+            came = " and ".join(sorted(map(str, found)))
+            raise UsageError(
+                f"an interval is over the rows of one cell; these have the {column} {came}: group them first"
+            )
+    by_seed: dict[Any, list[float]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(row["accuracy"])
+    accuracies = [fmean(values) for values in by_seed.values()]
+    if len(accuracies) >= MIN_SEEDS:
+        low, high = t_interval(accuracies, level)
+        return Interval(max(low, 0.0), min(high, 1.0), f"t, {len(accuracies)} seeds")
+    num = min(int(row["num_clips"]) for row in rows)
+    return Interval(*wilson_interval(min(fmean(accuracies), 1.0) * num, num, level), f"Wilson, {num} clips")
+
+
+def _upper_tail(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level}")
+    return (1 + level) / 2

@@ -1,0 +1,150 @@
+"""Result files: one row per run and cell, in CSV, whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from saccade import files
+from saccade.errors import DataError
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    "model",
+    "protocol",
+    "condition",
+    "digits",
+    "instances",
+    "labels",
+    "seed",
+    "accuracy",
+    "cross_entropy",
+    "num_clips",
+)
+"""The columns that every result file starts with."""
+
+MEASURED = frozenset(
+    {
+        "accuracy",
+        "cross_entropy",
+        "top5_accuracy",
+        "calibration_error",
+        "offset_px_rms",
+        "map_spread",
+        "map_deviation",
+        "accuracy_without_attention",
+        "cross_entropy_without_attention",
+        "verdicts_changed_by_attention",
+        "attention_summary",
+    }
+    | {f"recall_{digit}" for digit in range(10)}
+)
+"""The columns that an evaluation measures; all others say what was evaluated."""
+
+# These stay text even where they look like a number: a commit may read 1234e56.
+_TEXT = frozenset(
+    (*COLUMNS[:6], "order", "split", "trained_on", "checkpoint", "commit", "device", "precision", "attention_summary")
+)
+_WHOLE = re.compile(r"[+-]?\d+")
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a result file whole, replacing an older one.
+
+    Args:
+        path: the CSV file.
+        rows: each with at least `COLUMNS`; further columns follow in the order in which they first occur. None is an
+            empty cell.
+
+    Raises:
+        DataError: a row lacks a column, or its accuracy is no fraction.
+
+    >>> import tempfile
+    >>> row = dict(zip(COLUMNS, ("m", "end_to_end", "normal", "uci", "disjoint", "pair", 0, 0.5, 1.2, 100)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rows(Path(folder) / "results.csv", [row])
+    ...     read_rows(Path(folder) / "results.csv") == [row]
+    True
+    """
+    rows = [dict(row) for row in rows]
+    for row in rows:
+        _check(row, f"a row for {path}")
+    columns = dict.fromkeys((*COLUMNS, *(name for row in rows for name in row)))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read a result file; numbers come back as numbers, empty cells as None.
+
+    Raises:
+        DataError: no such file, or not a result file.
+    """
+    try:
+        lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
+        header = next(lines, [])
+        rows = [(lines.line_num, cells) for cells in lines if cells]
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a result file ({error})") from error
+    if missing := [name for name in COLUMNS if name not in header]:
+        raise DataError(f"{path} has no column {missing[0]}; a result file has at least {', '.join(COLUMNS)}")
+    found = []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path} line {line} has {len(cells)} cells; its header has {len(header)}: is it cut short?"
+            )
+        row = {name: _parse(name, cell) for name, cell in zip(header, cells, strict=True)}
+        _check(row, f"{path} line {line}")
+        found.append(row)
+    return found
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add rows to a result file, or start one; a row that says the same of what was evaluated is replaced.
+
+    Raises:
+        DataError: as `read_rows` and `write_rows`; the file is then left as it was.
+    """
+    new = list(rows)
+    repeated = [_facts(row) for row in new]
+    old = read_rows(path) if path.exists() else []
+    write_rows(path, [*(row for row in old if _facts(row) not in repeated), *new])
+
+
+def _facts(row: Mapping[str, Any]) -> Row:
+    return {name: value for name, value in row.items() if name not in MEASURED and value is not None}
+
+
+def _parse(name: str, cell: str) -> str | int | float | None:
+    if cell == "":
+        return None
+    if name in _TEXT:
+        return cell
+    if _WHOLE.fullmatch(cell):
+        return int(cell)
+    return float(cell) if _DECIMAL.fullmatch(cell) else cell
+
+
+def _check(row: Mapping[str, Any], where: str) -> None:
+    for name in COLUMNS:
+        if row.get(name) is None:
+            raise DataError(f"{where} lacks {name}; a result row has at least {', '.join(COLUMNS)}")
+    for name in COLUMNS[6:]:
+        if not isinstance(row[name], int | float):
+            raise DataError(f"{where} has the {name} {row[name]!r}; a number is needed")
+    for name, value in row.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{where} has the {name} {value}; only finite numbers are results")
+    if not 0 <= row["accuracy"] <= 1:
+        raise DataError(f"{where} has the accuracy {row['accuracy']}; a fraction from 0 to 1 is needed, not per cent")

@@ -1,0 +1,7 @@
+"""The verb `saccade generate`: moving digits as files, for people and for other programs."""
+
+from saccade.generate.config import GenerateConfig
+from saccade.generate.contact_sheet import draw_contact_sheet
+from saccade.generate.dataset import LABELS, MANIFEST, POSES, SHEET, generate
+
+__all__ = ["LABELS", "MANIFEST", "POSES", "SHEET", "GenerateConfig", "draw_contact_sheet", "generate"]

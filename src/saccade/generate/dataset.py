@@ -1,0 +1,189 @@
+"""Clips, labels and poses as files that appear whole, and a manifest that keeps different datasets apart."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+import saccade
+from saccade import files
+from saccade.data.digits import Digits
+from saccade.data.moving_digits import MovingDigits, Poses
+from saccade.data.video import write_png
+from saccade.errors import DataError, Interrupted, UsageError
+from saccade.generate.config import FORMATS, GenerateConfig
+from saccade.generate.contact_sheet import draw_contact_sheet
+
+MANIFEST, LABELS, POSES, SHEET = "dataset.json", "labels.csv", "poses.jsonl", "contact_sheet.png"
+COLUMNS = ("file", "label", "digits", "index", "instances")
+FORMAT = 1
+_FRAMES_PER_ROUND = 800
+_SHEET_CLIPS = 8
+# Where things lie may change between two calls; which digits they are is told by fields of their own.
+_FREE = ("out", "data_dir", "digits")
+
+
+def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write clips into a folder, or go on with those that are missing there; return the folder.
+
+    Every file appears whole or not at all. `labels.csv` comes last: where it lies, the dataset is complete.
+
+    *Conventions:* clip `i` of class `07` is `07/00000i.mp4`. A line of `poses.jsonl` is a clip: lists over frames of
+    lists over digits. Positions are (y, x) in pixels, the centre of the upper left pixel is (0, 0). Boxes are (top,
+    left, bottom, right), bottom and right exclusive. Angles count counter-clockwise as seen on the screen.
+
+    Args:
+        config: which clips, and where.
+        progress: called with the number of clips done and of all clips.
+
+    Raises:
+        UsageError: the folder holds other files, or clips of another configuration.
+        DataError: the folder's manifest is damaged.
+        OSError: the folder cannot be written; what was written stays.
+        Interrupted: Ctrl-C; what was written stays.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     config = GenerateConfig(Path(folder), "rotation", num_clips=2, digits="uci", num_frames=5, format="npz")
+    ...     sorted(str(path.relative_to(folder)) for path in generate(config).rglob("*.*"))
+    ['00/000000.npz', '01/000001.npz', 'contact_sheet.png', 'dataset.json', 'labels.csv', 'poses.jsonl']
+    """
+    digits = config.load_digits()
+    clips = config.clips(digits)
+    _claim(config, digits)
+    there = _clips_there(config)
+    if len(there) == config.num_clips and all((config.out / name).is_file() for name in (LABELS, POSES, SHEET)):
+        return config.out
+    _remove_leftovers(config.out)
+    try:
+        _draw_sheet(config.out / SHEET, clips)
+        _write(config, clips, there, progress or (lambda _done, _total: None))
+    except KeyboardInterrupt as error:
+        num = len(_clips_there(config))
+        raise Interrupted(f"{num} of {config.num_clips} clips are in {config.out}") from error
+    return config.out
+
+
+def class_name(clips: MovingDigits, digits: list[int]) -> str:
+    """Name the class of a clip that shows these digits: `07`, or the set `0-3-7` for the label scheme `digits`."""
+    return "-".join(map(str, sorted(set(digits)))) if clips.labels.multi_label else "".join(map(str, digits))
+
+
+def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progress: Callable[[int, int], None]) -> None:
+    # Labels and poses are written anew in full: they follow from the index, which is far quicker than a clip's file.
+    with (
+        files.whole(config.out / LABELS) as labels_path,
+        files.whole(config.out / POSES) as poses_path,
+        labels_path.open("w", encoding="utf-8", newline="") as labels,
+        poses_path.open("w", encoding="utf-8") as poses,
+    ):
+        table = csv.DictWriter(labels, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        for clip in _described(config, clips):
+            if clip.index not in there:
+                FORMATS[config.format](config.out / clip.file, clip.frames, config.fps)
+            table.writerow(clip.row())
+            poses.write(json.dumps(clip.line(), separators=(",", ":")) + "\n")
+            progress(clip.index + 1, config.num_clips)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """One clip, with what labels and poses say of it."""
+
+    index: int
+    file: str
+    label: str
+    frames: UInt8[Tensor, "time 1 height width"]
+    truth: dict[str, list[Any]]
+
+    def row(self) -> dict[str, str | int]:
+        digits, instances = (" ".join(map(str, self.truth[name])) for name in ("digit", "instance"))
+        return dict(zip(COLUMNS, (self.file, self.label, digits, self.index, instances), strict=True))
+
+    def line(self) -> dict[str, Any]:
+        poses = {name: self.truth[name] for name in ("centre_px", "angle_deg", "scale", "box_px")}
+        return {"file": self.file, "label": self.label, "digits": self.truth["digit"]} | poses
+
+
+def _described(config: GenerateConfig, clips: MovingDigits) -> Iterator[_Clip]:
+    for indices in torch.arange(config.num_clips).split(max(1, _FRAMES_PER_ROUND // config.num_frames)):
+        batch = clips.batch(indices, poses=True)
+        assert batch.poses is not None
+        truths = {name: _exact(getattr(batch.poses, name)) for name in Poses.__dataclass_fields__}
+        for position, index in enumerate(indices.tolist()):
+            truth = {name: values[position] for name, values in truths.items()}
+            label = class_name(clips, truth["digit"])
+            yield _Clip(index, f"{label}/{index:06d}.{config.format}", label, batch.frames[position], truth)
+
+
+def _exact(values: Tensor) -> list[Any]:
+    """Return nested lists whose numbers are the shortest that read back as the same float32."""
+    numbers: list[Any] = values.flatten().tolist()
+    if values.is_floating_point():
+        numbers = [float(str(number)) for number in values.flatten().numpy()]
+    nested: list[Any] = np.array(numbers).reshape(values.shape).tolist()
+    return nested
+
+
+def _claim(config: GenerateConfig, digits: Digits) -> None:
+    """Start the folder, or make sure that it is of the same clips."""
+    pixels = hashlib.sha256(digits.images.numpy().tobytes() + digits.labels.numpy().tobytes())
+    source = {"digits_source": digits.source, "digits_sha256": pixels.hexdigest()}
+    wanted = {name: value for name, value in config.as_json().items() if name not in _FREE} | source
+    manifest = config.out / MANIFEST
+    if not manifest.exists():
+        others = sorted(path.name for path in config.out.glob("[!.]*"))
+        if others:
+            raise UsageError(
+                f"{config.out} holds {others[0]}, but no {MANIFEST}; choose an empty or new folder as --out"
+            )
+        versions = {"saccade": saccade.__version__, "torch": str(torch.__version__)}
+        motion = asdict(config.motion())
+        files.write_json(manifest, {"format": FORMAT, "config": wanted, "motion": motion, "versions": versions})
+        return
+    before = _read_manifest(manifest)
+    for name, value in wanted.items():
+        if before.get(name) != value:
+            other = f"{config.out} holds clips with {name} {before.get(name)!r}; {value!r} is wanted"
+            raise UsageError(f"{other}: choose another --out, or ask for the same again to go on")
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove {path.parent}, or choose another --out") from error
+    return config
+
+
+def _clips_there(config: GenerateConfig) -> set[int]:
+    found = config.out.glob(f"[0-9]*/[0-9]*.{config.format}")
+    return {int(path.stem) for path in found if path.stem.isdecimal() and path.stat().st_size}
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove the unfinished files of a call that was killed."""
+    names = [Path(name) for name in (MANIFEST, LABELS, POSES, SHEET)]
+    patterns = [f".{name.stem}-*{name.suffix}" for name in names] + [f"[0-9]*/.[0-9]*-*.{name}" for name in FORMATS]
+    for pattern in patterns:
+        for path in out.glob(pattern):
+            path.unlink()
+
+
+def _draw_sheet(path: Path, clips: MovingDigits) -> None:
+    indices = torch.linspace(0, len(clips) - 1, min(len(clips), _SHEET_CLIPS)).round().long()
+    batch = clips.batch(indices, poses=True)
+    assert batch.poses is not None
+    names = [class_name(clips, digits) for digits in batch.poses.digit.tolist()]
+    write_png(path, draw_contact_sheet(batch, names, clips.motion))

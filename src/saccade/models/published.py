@@ -1,0 +1,298 @@
+"""The three models with the layer sizes of the paper, for 64x64 grey frames and clips of one length.
+
+Each is a CNN that is trained alone on single digits, and a small recurrent part that is trained on the CNN's
+frozen features. The matched models are the ones to use; these are here to be compared with.
+
+Source: Shan and Atanasov 2017, arXiv 1707.02069.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from saccade.nn.keras_lstm import KerasLSTM
+from saccade.nn.offset_resample import OffsetResample2d
+from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
+
+MNIST_MEAN = 0.1306604762738429
+"""Mean of MNIST's training images; 33.3184 of 255 grey levels."""
+
+Frames = Float[Tensor, "batch 1 64 64"] | UInt8[Tensor, "batch 1 64 64"]
+Clips = Float[Tensor, "batch time 1 64 64"] | UInt8[Tensor, "batch time 1 64 64"]
+
+
+@final
+class GreyInput(nn.Module):
+    """Check that frames are 64x64 grey ones, and subtract the mean of MNIST: `(x - 33.3184) / 255`.
+
+    *Conventions:* uint8 frames are in [0, 255], float frames in [0, 1]. What comes out is 0 at the mean grey,
+    so that the zeros that later layers pad with are that grey and not black.
+
+    The mean is a constant of the published protocol and not a buffer: it is not learned, and it is the same
+    whatever data the model is trained on.
+
+    Raises:
+        ValueError: frames of another shape, in `forward`.
+
+    >>> round(GreyInput()(torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)).max().item(), 6)
+    0.86934
+    """
+
+    def forward(self, frames: Frames) -> Float[Tensor, "batch 1 64 64"]:
+        """Return centred float frames."""
+        if frames.ndim != 4 or frames.shape[1:] != (1, 64, 64):
+            raise ValueError(
+                f"frames have the shape {tuple(frames.shape)}; a published model needs (batch, 1, 64, 64): "
+                "resize them, or take a matched model, which takes any size"
+            )
+        levels = frames if frames.is_floating_point() else frames.float() / 255
+        return levels - MNIST_MEAN
+
+
+@final
+class PublishedCNN(nn.Module):
+    """Tell the digit of a frame: 500 features, and a softmax layer that only the first training stage uses.
+
+    Args:
+        features: frames to 500 activations after relu; the part that goes into the video model.
+        num_classes: number of classes of the softmax layer.
+
+    >>> lenet_cnn()(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 10])
+    >>> lenet_cnn().features(torch.zeros(2, 1, 64, 64)).shape
+    torch.Size([2, 500])
+    """
+
+    def __init__(self, features: nn.Module, num_classes: int = 10) -> None:
+        super().__init__()
+        self.features = features
+        self.logits = _dense(500, num_classes)
+
+    def forward(self, frames: Frames) -> Float[Tensor, "batch classes"]:
+        """Return a logit per class."""
+        logits: Tensor = self.logits(self.features(frames))
+        return logits
+
+
+@final
+class RecurrentClassifier(nn.Module):
+    """Classify a sequence of features by all of its states at once: they are flattened into one dense layer.
+
+    Args:
+        temporal: features to states.
+        num_frames: the one number of time steps that it can read.
+        num_classes: number of classes.
+
+    Raises:
+        ValueError: a sequence of another length, in `forward`.
+
+    >>> recurrent = RecurrentClassifier(KerasLSTM(500, 8), num_frames=50, num_classes=100)
+    >>> recurrent(torch.zeros(2, 50, 500)).shape
+    torch.Size([2, 100])
+    >>> sum(p.numel() for p in recurrent.parameters())
+    56388
+    """
+
+    def __init__(self, temporal: KerasLSTM, *, num_frames: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.temporal = temporal
+        self.head = _dense(num_frames * temporal.hidden, num_classes)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw new weights; the same generator state draws the same weights."""
+        self.temporal.reset_parameters(generator)
+        nn.init.xavier_uniform_(self.head.weight, generator=generator)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch classes"]:
+        """Return a logit per class."""
+        if features.shape[1] != self.num_frames:
+            raise ValueError(
+                f"the clip has {features.shape[1]} frames; this model reads exactly {self.num_frames}, whose "
+                "states it flattens: give it such clips, or take a matched model, which reads any length"
+            )
+        logits: Tensor = self.head(self.temporal(features).flatten(1))
+        return logits
+
+
+@final
+class PublishedClassifier(nn.Module):
+    """Classify a clip of fixed length, with one prediction at its end.
+
+    It is not causal: the prediction needs every frame, so `causal` is False and time has the length 1 in the
+    output, where the matched models predict at every frame.
+
+    Args:
+        encoder: frames to features, such as `PublishedCNN.features`.
+        recurrent: the features of a clip to logits.
+
+    Raises:
+        ValueError: clips of another length, padded ones among them, in `forward`.
+    """
+
+    causal = False
+
+    def __init__(self, *, encoder: nn.Module, recurrent: RecurrentClassifier) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.recurrent = recurrent
+
+    def forward(self, frames: Clips, lengths: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch 1 classes"]:
+        """Return the logits at the end of each clip; `lengths`, where given, must say that none is padded."""
+        num_frames = frames.shape[1]
+        if lengths is not None and bool((lengths != num_frames).any()):
+            raise ValueError(
+                f"clips have lengths {lengths.tolist()}; a published model needs all {num_frames} frames: "
+                "give it whole clips, or take a matched model, which reads any length"
+            )
+        features = self.encoder(frames.flatten(0, 1)).unflatten(0, (-1, num_frames))
+        logits: Tensor = self.recurrent(features)
+        return logits.float().unsqueeze(1)
+
+
+def lenet_cnn() -> PublishedCNN:
+    """Build the CNN without attention: 6,431,080 parameters.
+
+    >>> sum(p.numel() for p in lenet_cnn().parameters())
+    6431080
+    """
+    return PublishedCNN(
+        nn.Sequential(
+            GreyInput(),
+            _conv(1, 20, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            _conv(20, 50, padding=2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            _dense(50 * 16 * 16, 500),
+            nn.ReLU(),
+        )
+    )
+
+
+def stn_cnn() -> PublishedCNN:
+    """Build the CNN that first maps the frame to 32x32 by one affine map: 25,741,976 parameters.
+
+    The map starts as the identity. As in the Keras example that the sizes are those of, only the dense layer
+    of the localisation network has a relu.
+    """
+    localisation = nn.Sequential(
+        nn.MaxPool2d(2),
+        _conv(1, 20),
+        nn.MaxPool2d(2),
+        _conv(20, 20),
+        nn.Flatten(),
+        _dense(20 * 10 * 10, 50),
+        nn.ReLU(),
+        IdentityLinear(50),
+    )
+    return PublishedCNN(
+        nn.Sequential(
+            GreyInput(),
+            SpatialTransformer(localisation, out_size=(32, 32), mode="affine"),
+            _conv(1, 20, padding=2),
+            nn.ReLU(),
+            _conv(20, 50, padding=2),
+            nn.ReLU(),
+            nn.Flatten(),
+            _dense(50 * 32 * 32, 500),
+            nn.ReLU(),
+        )
+    )
+
+
+def dcn_cnn() -> PublishedCNN:
+    """Build the CNN that resamples both feature maps with learned offsets: 102,483,280 parameters."""
+    return PublishedCNN(
+        nn.Sequential(
+            GreyInput(),
+            _conv(1, 20, padding=2),
+            nn.ReLU(),
+            OffsetResample2d(20),
+            _conv(20, 50, padding=2),
+            nn.ReLU(),
+            OffsetResample2d(50),
+            nn.Flatten(),
+            _dense(50 * 64 * 64, 500),
+            nn.ReLU(),
+        )
+    )
+
+
+CNNS: dict[str, Callable[[], PublishedCNN]] = {
+    "lenet-lstm-published": lenet_cnn,
+    "stn-lstm-published": stn_cnn,
+    "dcn-lstm-published": dcn_cnn,
+}
+"""The CNN that the first stage trains, by the name of the video model that it becomes part of."""
+
+
+def lenet_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+    """Build the published LeNet-LSTM, the baseline without attention.
+
+    Args:
+        num_classes: number of classes.
+        num_frames: the one clip length that it can read.
+
+    >>> lenet_lstm_published(num_frames=4)(torch.zeros(2, 4, 1, 64, 64)).shape
+    torch.Size([2, 1, 100])
+    """
+    return _video_model(lenet_cnn(), num_classes, num_frames)
+
+
+def stn_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+    """Build the published STN-LSTM: one global affine map per frame.
+
+    Args:
+        num_classes: number of classes.
+        num_frames: the one clip length that it can read.
+    """
+    return _video_model(stn_cnn(), num_classes, num_frames)
+
+
+def dcn_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+    """Build the published DCN-LSTM: offsets for every position and channel of two feature maps.
+
+    Args:
+        num_classes: number of classes.
+        num_frames: the one clip length that it can read.
+    """
+    return _video_model(dcn_cnn(), num_classes, num_frames)
+
+
+def recurrent_part(*, num_classes: int = 100, num_frames: int = 50) -> RecurrentClassifier:
+    """Build the part after the CNN, the same for all three: LSTM with 8 units, 50 states to one dense layer.
+
+    Args:
+        num_classes: number of classes.
+        num_frames: the one clip length that it can read.
+    """
+    return RecurrentClassifier(KerasLSTM(500, 8), num_frames=num_frames, num_classes=num_classes)
+
+
+def _video_model(cnn: PublishedCNN, num_classes: int, num_frames: int) -> PublishedClassifier:
+    recurrent = recurrent_part(num_classes=num_classes, num_frames=num_frames)
+    return PublishedClassifier(encoder=cnn.features, recurrent=recurrent)
+
+
+def _conv(in_channels: int, out_channels: int, padding: int = 0) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size=5, padding=padding)
+    nn.init.xavier_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv
+
+
+def _dense(in_features: int, out_features: int) -> nn.Linear:
+    # Without drawing torch's own initial weights first: there are up to 102 million.
+    dense: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
+    nn.init.xavier_uniform_(dense.weight)
+    nn.init.zeros_(dense.bias)
+    return dense

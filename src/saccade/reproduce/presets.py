@@ -1,0 +1,106 @@
+"""What each preset runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from saccade.errors import UsageError, unknown_name
+
+MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """The size of a reproduction.
+
+    Args:
+        protocol: `end_to_end` or `published`.
+        minutes: training time of all models and conditions of one seed together.
+        share: part of that time each model gets; a step with attention costs more.
+        warm_up: part of a model's time spent on weights that all its conditions start from; 0 trains each from scratch.
+        num_clips: test clips a cell.
+        num_seeds: repetitions.
+    """
+
+    protocol: str
+    minutes: float
+    share: dict[str, float]
+    warm_up: float
+    num_clips: int
+    num_seeds: int
+
+
+PRESETS = {
+    "quick": Preset("end_to_end", 7.2, {"lenet-lstm": 0.25, "stn-lstm": 0.32, "dcn-lstm": 0.43}, 0.6, 200, 1),
+    "full": Preset("end_to_end", 12 * 60.0, {"lenet-lstm": 0.25, "stn-lstm": 0.3, "dcn-lstm": 0.45}, 0.0, 2000, 3),
+    "published": Preset("published", 0.0, {}, 0.0, 100, 1),
+}
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """One reproduction.
+
+    Args:
+        preset: `quick` (ten minutes on two cores, matched models end to end), `published` (the three stages as
+            published), or `full` (end to end, several seeds; meant for a GPU).
+        out: the run folder; by default runs/reproduce-PRESET. What is finished there is not done again.
+        digits: uci, mnist, auto or a folder with four IDX files.
+        data_dir: where MNIST lies; else the user cache is looked at.
+        models: which kinds.
+        conditions: which conditions.
+        elastic: add the fifth condition of the poster.
+        minutes: training time of one seed in all; by default the preset's.
+        seeds: number of seeds; by default the preset's.
+        num_clips: test clips a cell; by default the preset's.
+        instances: for `published`: `shared` or `disjoint` digit images in test.
+        order: for `published`: `visible` or `hidden` order of the pair.
+        stage1_minutes: for `published`: cut the CNN's training short; None trains the published five epochs.
+        retrainings: for `published`: how many LSTMs the mean is over.
+        device: auto, cpu or cuda.
+    """
+
+    preset: str = "quick"
+    out: Path | None = None
+    digits: str = "auto"
+    data_dir: Path | None = None
+    models: tuple[str, ...] = MODELS
+    conditions: tuple[str, ...] = CONDITIONS
+    elastic: bool = False
+    minutes: float | None = None
+    seeds: int | None = None
+    num_clips: int | None = None
+    instances: str = "shared"
+    order: str = "visible"
+    stage1_minutes: float | None = None
+    retrainings: int = 300
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise unknown_name("preset", self.preset, PRESETS)
+        for kind, asked, known in (
+            ("model", self.models, MODELS),
+            ("condition", self.conditions, (*CONDITIONS, "elastic")),
+        ):
+            for name in asked:
+                if name not in known:
+                    raise unknown_name(kind, name, known)
+            if not asked:
+                raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
+        for name in ("minutes", "seeds", "num_clips", "stage1_minutes"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be above 0; got {value}")
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out or Path("runs") / f"reproduce-{self.preset}"
+
+    @property
+    def all_conditions(self) -> tuple[str, ...]:
+        """The conditions with the fifth where it was asked for."""
+        return (*self.conditions, "elastic") if self.elastic and "elastic" not in self.conditions else self.conditions

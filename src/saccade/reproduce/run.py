@@ -1,0 +1,206 @@
+"""Run the cells of a reproduction, one after the other, and write what is known after each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saccade import checkpoint, files, run_folder, visualize
+from saccade.data import digits as digit_sources
+from saccade.data import video
+from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.errors import UsageError
+from saccade.evaluate import attention_effect, evaluate, write_rows
+from saccade.precision import choose_device
+from saccade.reproduce import table
+from saccade.reproduce.presets import PRESETS, Preset, ReproduceConfig
+from saccade.train import TrainConfig, train
+from saccade.train.loop import Progress
+from saccade.train.published import PublishedConfig
+from saccade.train.published import run as run_published
+
+ROW = "row.json"
+# Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
+EVALUATION_BATCH = 8
+WARM_UP_CONDITION = "rotation_scaling"
+Say = Callable[[str], None]
+
+
+class _Reproduction:
+    """One reproduction on its way through the cells."""
+
+    def __init__(self, config: ReproduceConfig, say: Say, progress: Callable[[str], Progress]) -> None:
+        self.config, self.say, self.progress = config, say, progress
+        self.preset: Preset = PRESETS[config.preset]
+        self.folder = config.folder
+        self.seeds = range(config.seeds or self.preset.num_seeds)
+        self.minutes = config.minutes or self.preset.minutes
+
+    def run(self) -> None:
+        for seed in self.seeds:
+            for model in self.config.models:
+                for condition in self.config.all_conditions:
+                    folder = self.cell(model, condition, seed)
+                    if not (folder / ROW).is_file():
+                        make = self.published_row if self.preset.protocol == "published" else self.end_to_end_row
+                        row = make(model, condition, seed)
+                        files.write_json(folder / ROW, row)
+                        self.say(f"{model} on {condition}: accuracy {100 * row['accuracy']:.1f} %")
+                    self.report()
+
+    def cell(self, model: str, condition: str, seed: int) -> Path:
+        return self.folder / "cells" / f"{model}-{condition}-seed{seed}"
+
+    def end_to_end_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
+        conditions = len(self.config.all_conditions)
+        total = self.minutes * self.preset.share[model] / sum(self.preset.share[m] for m in self.config.models)
+        start_from = None
+        if self.preset.warm_up:
+            warm = self.folder / "cells" / f"{model}-warm-up-seed{seed}"
+            start_from = self.trained(warm, model, WARM_UP_CONDITION, seed, total * self.preset.warm_up, None)
+        minutes = total * (1 - self.preset.warm_up) / conditions
+        folder = self.cell(model, condition, seed)
+        path = self.trained(folder, model, condition, seed, minutes, start_from)
+        return self.measured(path, condition, seed)
+
+    def trained(
+        self, folder: Path, model: str, condition: str, seed: int, minutes: float, start_from: Path | None
+    ) -> Path:
+        """Train into a folder unless that is done; go on where an earlier call stopped."""
+        path = folder / checkpoint.NAME
+        begun = (folder / run_folder.RUN).is_file()
+        if begun and run_folder.read(folder).get("finished"):
+            return path
+        resume = path.is_file()
+        if begun and not resume:
+            (folder / run_folder.RUN).unlink()  # stopped before its first checkpoint: nothing to go on from
+        config = TrainConfig(
+            model=model,
+            condition=condition,
+            digits=self.config.digits,
+            data_dir=self.config.data_dir,
+            minutes=minutes,
+            seed=seed,
+            device=self.config.device,
+            start_from=start_from,
+            **(FINE_TUNING if start_from else {}),
+        )
+        return train(config, folder, resume=resume, progress=self.progress(folder.name))
+
+    def measured(self, path: Path, condition: str, seed: int) -> dict[str, Any]:
+        device = choose_device(self.config.device)
+        model, header = checkpoint.load(path, device)
+        digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
+        num_clips = self.config.num_clips or self.preset.num_clips
+        clips = MovingDigits(digits, Motion(condition), labels=header.data["labels"], num_clips=num_clips)
+        result = evaluate(model, clips, batch_size=EVALUATION_BATCH, device=device)
+        effect = attention_effect(model, clips, batch_size=EVALUATION_BATCH, device=device, with_attention=result)
+        return result.row(
+            model=header.model,
+            protocol="end_to_end",
+            condition=condition,
+            digits=digits.source,
+            instances="disjoint",
+            labels=header.data["labels"],
+            seed=seed,
+            steps=header.training["num_steps"],
+            attention=effect,
+        )
+
+    def published_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
+        asked = self.config
+        config = PublishedConfig(
+            model=f"{model}-published",
+            condition=condition,
+            digits=asked.digits,
+            data_dir=asked.data_dir,
+            instances=asked.instances,
+            order=asked.order,
+            minutes=asked.stage1_minutes,
+            retrainings=asked.retrainings,
+            seed=seed,
+            device=asked.device,
+        )
+        return run_published(config, self.folder / "cells", progress=self.progress(f"{model} single digits"))
+
+    def rows(self) -> list[dict[str, Any]]:
+        found = sorted((self.folder / "cells").glob(f"*/{ROW}"))
+        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+
+    def report(self) -> None:
+        """Write the table and the curves of what is finished so far."""
+        rows = self.rows()
+        write_rows(self.folder / "table.csv", rows)
+        files.write_text(self.folder / "table.md", table.markdown(rows))
+        runs: dict[str, dict[str, list[dict[str, float]]]] = {}
+        for condition in self.config.all_conditions:
+            for model in self.config.models:
+                if log := visualize.read_log(self.cell(model, condition, 0) / run_folder.LOG):
+                    runs.setdefault(condition, {})[model] = log
+        if runs:
+            visualize.draw_curves(self.folder / "curves.png", runs)
+
+    def pictures(self) -> None:
+        """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
+        digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
+        strips = {}
+        for condition in self.config.all_conditions:
+            clips = MovingDigits(digits, Motion(condition))
+            frames = clips.batch(torch.tensor([18])).frames[0]
+            strips[condition] = (frames[:, 0], clips.labels.names[18])
+            video.write_gif(self.folder / f"{condition}.gif", frames, fps=10)
+        visualize.draw_samples(self.folder / "samples.png", strips)
+
+
+# Weights that know digits need neither short clips nor a high rate.
+FINE_TUNING: dict[str, Any] = {"short_fraction": 0.0, "learning_rate": 1.5e-3}
+
+
+def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[str], Progress] | None = None) -> Path:
+    """Train, evaluate, table and picture every cell; return the run folder.
+
+    The folder gets `table.md`, `table.csv`, `curves.png`, `samples.png`, a GIF a condition, `run.json`, and a folder of
+    its own for each cell. All but `run.json` is rewritten after each cell; a second call goes on with the cells that
+    are missing.
+
+    Raises:
+        UsageError: the folder holds a reproduction of another kind.
+    """
+    silent: Callable[[str], Progress] = lambda title: lambda row: None  # noqa: E731
+    work = _Reproduction(config, say, progress or silent)
+    _open(config)
+    source = digit_sources.resolve(config.digits, config.data_dir)
+    say(f"digits: {source.name}, {source.reason}")
+    work.pictures()
+    work.run()
+    run_folder.update(config.folder, finished=True)
+    return config.folder
+
+
+def _open(config: ReproduceConfig) -> None:
+    """Start the run folder, or check that the one there is of the same kind."""
+    free = {
+        "out",
+        "data_dir",
+        "models",
+        "conditions",
+        "elastic",
+        "seeds",
+        "device",
+    }  # more cells may be added later
+    described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    if not (config.folder / run_folder.RUN).is_file():
+        run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)))
+        return
+    before = run_folder.read(config.folder)["config"]
+    for name, value in described.items():
+        if name not in free and before.get(name) != value:
+            raise UsageError(
+                f"{config.folder} holds a reproduction with {name}={before.get(name)}, not {value};"
+                " choose another --out"
+            )

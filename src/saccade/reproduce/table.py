@@ -1,0 +1,122 @@
+"""The published table beside ours, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from saccade.evaluate import interval
+from saccade.reproduce.published_figures import PUBLISHED
+
+TITLES = {"lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM"}
+CONDITION_TITLES = {
+    "normal": "Normal",
+    "rotation": "Rotation",
+    "scaling": "Scaling",
+    "rotation_scaling": "Rotation+Scaling",
+    "elastic": "Elastic",
+}
+Row = Mapping[str, Any]
+
+
+def family(model: str) -> str:
+    """Return the column a model belongs to: the published and the matched size of a kind share one."""
+    return model.removesuffix("-published")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Render rows of results as a table of conditions by models, published figures beside ours.
+
+    The lines above the table say what differs between the two, because only like compares with like.
+    """
+    models = [model for model in TITLES if any(family(row["model"]) == model for row in rows)]
+    conditions = [c for c in CONDITION_TITLES if any(row["condition"] == c for row in rows)]
+    header = ["Moving digits", *(f"{TITLES[m]} {whose}" for m in models for whose in ("published", "ours"))]
+    lines = [_line(header), _line(["---"] * len(header))]
+    for condition in conditions:
+        cells = [CONDITION_TITLES[condition]]
+        for model in models:
+            mine = [row for row in rows if family(row["model"]) == model and row["condition"] == condition]
+            cells += [_published(model, condition), _ours(mine)]
+        lines.append(_line(cells))
+    return "\n".join([*_preface(rows), "", *lines, "", *_attention(rows, conditions, models), ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _published(model: str, condition: str) -> str:
+    if (model, condition) not in PUBLISHED:
+        return "—"
+    cross_entropy, accuracy = PUBLISHED[model, condition]
+    return f"{cross_entropy:.2f}, {100 * accuracy:.1f} %"
+
+
+def _ours(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "missing"
+    low, high, _ = interval(rows)
+    accuracy = sum(float(row["accuracy"]) for row in rows) / len(rows)
+    cross_entropy = sum(float(row["cross_entropy"]) for row in rows) / len(rows)
+    return f"{cross_entropy:.2f}, {100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _preface(rows: Sequence[Row]) -> list[str]:
+    """Say what is shown and what differs from the published experiment."""
+    if not rows:
+        return ["# Moving digits: published and ours", "", "No cell is finished yet."]
+    first = rows[0]
+    _, _, kind = interval(
+        [row for row in rows if row["model"] == first["model"] and row["condition"] == first["condition"]]
+    )
+    differs = {
+        "labels": ("100 ordered pairs", {"pair": "55 unordered pairs", "ordered": "100 ordered pairs"}),
+        "instances": (
+            "not stated",
+            {
+                "shared": "shared: test clips show the training clips' digit images",
+                "disjoint": "disjoint: digits never seen",
+            },
+        ),
+    }
+    ours = {
+        name: _values(rows, name)
+        for name in ("protocol", "digits", "labels", "instances", "num_clips", "steps", "order")
+    }
+    lines = ["# Moving digits: published and ours", "", "Each cell: cross entropy, accuracy on test clips"]
+    lines[-1] += f"; in brackets the 95 % interval ({kind})."
+    lines += ["", "| | published | ours |", "|---|---|---|"]
+    lines.append(f"| protocol | three stages, CNN frozen | {ours['protocol']} |")
+    lines.append(f"| digits | MNIST | {ours['digits']} |")
+    for name, (theirs, words) in differs.items():
+        lines.append(f"| {name} | {theirs} | {'; '.join(words.get(v, v) for v in ours[name].split(', '))} |")
+    if ours["order"]:
+        lines.append(f"| order of the pair | not visible | {ours['order']} |")
+    lines.append(f"| test clips a cell | 100 | {ours['num_clips']} |")
+    lines.append(f"| training steps | 20 an LSTM, 5 epochs the CNN | {ours['steps']} |")
+    if ours["labels"] != "ordered" or "disjoint" in ours["instances"]:
+        lines += [
+            "",
+            "Labels or digit images differ, so the two columns do not compete: neither beats the other.",
+        ]
+    return lines
+
+
+def _values(rows: Sequence[Row], name: str) -> str:
+    values = {str(row[name]) for row in rows if row.get(name) not in (None, "")}
+    if len(values) > 4 and all(value.isdigit() for value in values):
+        numbers = sorted(map(int, values))
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(sorted(values))
+
+
+def _attention(rows: Sequence[Row], conditions: Sequence[str], models: Sequence[str]) -> list[str]:
+    told = [row for row in rows if row.get("accuracy_without_attention") not in (None, "")]
+    if not told:
+        return []
+    lines = ["What the attention did:", ""]
+    for row in sorted(told, key=lambda r: (models.index(family(r["model"])), conditions.index(r["condition"]))):
+        seed = f", seed {row['seed']}" if len({r["seed"] for r in told}) > 1 else ""
+        lines.append(f"- {row['model']}, {CONDITION_TITLES[row['condition']]}{seed}: {row['attention_summary']}")
+    return lines

@@ -1,0 +1,218 @@
+"""The published protocol: a CNN learns single digits, then a small LSTM learns clips from frozen features.
+
+Framework, sizes and defaults are those of 2017 (Shan and Atanasov, arXiv 1707.02069, with Keras 2.0).
+Training takes the `train` split of the digits and the figures are those of the `test` split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from saccade import checkpoint, files
+from saccade.data import digits as digit_sources
+from saccade.data.digits import Digits
+from saccade.data.moving_digits import CONDITIONS, Motion, MovingDigits
+from saccade.errors import UsageError, unknown_name
+from saccade.models.published import CNNS
+from saccade.precision import choose_device, choose_precision
+from saccade.train.loop import Progress
+from saccade.train.published_cnn import DigitTraining, Limits, train_cnn
+from saccade.train.published_retraining import retrain
+
+NUM_CLIPS = 100
+"""Clips in a split: one for each ordered pair of digits."""
+
+
+@final
+@dataclass(frozen=True)
+class PublishedConfig:
+    """One cell of the published experiment: a model under a condition, in one reading of what was published.
+
+    Args:
+        model: `lenet-lstm-published`, `stn-lstm-published` or `dcn-lstm-published`.
+        condition: how the digits move, the same in training and test.
+        digits: where digits come from: uci, mnist, auto or a folder with four IDX files.
+        data_dir: where MNIST lies; else the user cache is looked at.
+        instances: whether test clips show the digit images of the training clips (`shared`) or unseen ones
+            (`disjoint`).
+        order: whether the first digit starts each setting to the left of the second (`visible`) or anywhere
+            (`hidden`).
+        epochs: passes of stage 1 over the digits.
+        max_steps: most steps of stage 1.
+        minutes: fix the steps of stage 1 so that they take this long here, after a short timing.
+        retrainings: how often stage 3 trains the recurrent part anew.
+        seed: of weights, batches and clips.
+        device: auto, cpu or cuda.
+        precision: of stages 1 and 2: auto (bfloat16 where the processor computes it natively), float32 or
+            bfloat16.
+
+    Raises:
+        UsageError: an unknown name, or a length that is not above zero.
+    """
+
+    model: str = "lenet-lstm-published"
+    condition: str = "normal"
+    digits: str = "auto"
+    data_dir: Path | None = None
+    instances: str = "disjoint"
+    order: str = "visible"
+    epochs: int = 5
+    max_steps: int | None = None
+    minutes: float | None = None
+    retrainings: int = 300
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        known = {
+            "model": tuple(CNNS),
+            "condition": CONDITIONS,
+            "instances": ("shared", "disjoint"),
+            "order": ("visible", "hidden"),
+        }
+        for kind, names in known.items():
+            if getattr(self, kind) not in names:
+                raise unknown_name(kind, getattr(self, kind), names)
+        for name in ("epochs", "max_steps", "minutes", "retrainings"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UsageError(f"{name} must be above 0; got {value}")
+        if self.seed < 0:
+            raise UsageError(f"seed must be 0 or above; got {self.seed}")
+
+    @property
+    def limits(self) -> Limits:
+        """How long stage 1 takes."""
+        return Limits(self.epochs, self.max_steps, self.minutes)
+
+    def load_digits(self, split: str) -> Digits:
+        """Load the digit images of a split."""
+        return digit_sources.load(self.digits, split, data_dir=self.data_dir)
+
+
+def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Run the three stages for one cell; return its row of results.
+
+    Stage 1 depends neither on condition nor on instances nor on order: it is trained once, lies in
+    `out/stage1-<model>-seed<seed>` and is shared by the cells that have the same `out`. An unfinished one is
+    continued. Features are kept in the same folder.
+
+    Args:
+        config: the cell.
+        out: the run folder.
+        progress: called after every step of stage 1.
+
+    Returns:
+        The row: the cell, `accuracy` (a fraction) and `cross_entropy` as means over the retrainings, their
+        standard deviations, and the steps and single-digit accuracy of stage 1.
+
+    Raises:
+        UsageError: the stage 1 in `out` was trained on other digits or for longer.
+        NonFiniteError: the loss or a weight became NaN or infinite.
+        Interrupted: Ctrl-C; the state of stage 1 was saved.
+    """
+    folder = out / f"stage1-{config.model}-seed{config.seed}"
+    training = _stage1(config, folder, progress)
+    source_of_test = "train" if config.instances == "shared" else "test"
+    features_train, labels_train = _features(config, training, folder, digits_split="train", split="train")
+    features_test, labels_test = _features(config, training, folder, digits_split=source_of_test, split="test")
+    found = retrain(
+        features_train,
+        labels_train,
+        features_test,
+        labels_test,
+        num_retrainings=config.retrainings,
+        seed=config.seed,
+    )
+    return {
+        "model": config.model,
+        "protocol": "published",
+        "condition": config.condition,
+        "digits": training.digits.source,
+        "instances": config.instances,
+        "labels": "ordered",
+        "order": config.order,
+        "seed": config.seed,
+        "accuracy": found.accuracy.mean().item(),
+        "cross_entropy": found.cross_entropy.mean().item(),
+        "num_clips": NUM_CLIPS,
+        "retrainings": config.retrainings,
+        "accuracy_std": found.accuracy.std(correction=0).item(),
+        "cross_entropy_std": found.cross_entropy.std(correction=0).item(),
+        "stage1_steps": training.standing.step,
+        "stage1_accuracy": training.standing.accuracy,
+    }
+
+
+def _stage1(config: PublishedConfig, folder: Path, progress: Progress | None) -> DigitTraining:
+    device = choose_device(config.device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        cnn = CNNS[config.model]()
+    training = DigitTraining(
+        cnn,
+        config.model.replace("-lstm-", "-cnn-"),
+        config.load_digits("train"),
+        config.limits,
+        seed=config.seed,
+        device=device,
+        dtype=choose_precision(config.precision, device),
+    )
+    train_cnn(training, config.load_digits("test"), folder / checkpoint.NAME, progress=progress)
+    return training
+
+
+def _features(
+    config: PublishedConfig, training: DigitTraining, folder: Path, *, digits_split: str, split: str
+) -> tuple[Float[Tensor, "clips time 500"], Int64[Tensor, " clips"]]:
+    """Return features and labels of the clips of a split, from disk where they are there already."""
+    path = folder / f"features-{config.condition}-{config.order}-{digits_split}-{split}.safetensors"
+    made_by = checkpoint.versions() | {"step": str(training.standing.step), "dtype": str(training.dtype)}
+    kept = _read_features(path, made_by)
+    if kept is None:
+        digits = training.digits if digits_split == "train" else config.load_digits(digits_split)
+        motion = Motion(config.condition)
+        clips = MovingDigits(
+            digits,
+            motion,
+            split=split,
+            labels="ordered",
+            order=config.order,
+            num_clips=NUM_CLIPS,
+            seed=config.seed,
+        )
+        kept = extract(training, clips)
+        with files.whole(path) as temporary:
+            save_file(kept, temporary, metadata=made_by)
+    return kept["features"].to(training.device), kept["labels"].to(training.device)
+
+
+@torch.no_grad()
+def extract(training: DigitTraining, clips: MovingDigits) -> dict[str, Tensor]:
+    """Return the CNN's 500 activations on every frame of the clips, as `features`, and the `labels`."""
+    features, labels = [], []
+    for index in range(len(clips)):
+        batch = clips.batch(torch.tensor([index]))
+        features.append(training.features(batch.frames.flatten(0, 1)).cpu())
+        labels.append(batch.labels)
+    return {"features": torch.stack(features), "labels": torch.cat(labels)}
+
+
+def _read_features(path: Path, made_by: dict[str, str]) -> dict[str, Tensor] | None:
+    """Return the tensors of a file, or None where they must be made anew."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            if opened.metadata() == made_by:
+                return {name: opened.get_tensor(name) for name in ("features", "labels")}
+    except (SafetensorError, OSError):
+        pass
+    return None

@@ -1,0 +1,35 @@
+"""What many tests share: the digits, the folder of MNIST, one thread."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.data import digits
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Several test processes share the cores; more threads than cores only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def uci():
+    """Load UCI's three splits by name."""
+    return {split: digits.load("uci", split) for split in digits.SPLITS}
+
+
+@pytest.fixture(scope="session")
+def mnist_folder():
+    """Find MNIST, or skip."""
+    folder = Path(os.environ.get("SACCADE_MNIST", REPOSITORY.parent / "shared" / "data" / "mnist"))
+    if not (folder / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"MNIST is not in {folder}; SACCADE_MNIST says where it lies")
+    return folder

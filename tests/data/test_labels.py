@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from saccade.data import labels
+from saccade.errors import UsageError
+
+
+@pytest.mark.parametrize(("name", "num_classes"), [("pair", 55), ("ordered", 100), ("digits", 10)])
+def test_schemes_have_as_many_names_as_classes(name, num_classes):
+    scheme = labels.create(name)
+    assert scheme.name == name
+    assert scheme.num_classes == num_classes
+    assert len(set(scheme.names)) == len(scheme.names) == num_classes
+    assert scheme.multi_label == (name == "digits")
+
+
+def test_pairs_are_unordered_and_ordered_ones_are_all_of_00_to_99():
+    assert labels.create("pair").names == tuple(f"{a}{b}" for a in range(10) for b in range(a, 10))
+    assert labels.create("ordered").names == tuple(f"{n:02}" for n in range(100))
+
+
+@pytest.mark.parametrize("name", ["pair", "ordered"])
+def test_a_clip_shows_the_digits_that_its_class_names(name):
+    scheme = labels.create(name)
+    indices = torch.tensor([0, 1, 54, 55, 99, 100, 2**37])
+    digits = scheme.choose(indices, torch.full((7, 2), 9))
+    classes = scheme.encode(digits, indices)
+    assert classes.tolist() == [i % scheme.num_classes for i in indices.tolist()]
+    assert [f"{a}{b}" for a, b in digits.tolist()] == [scheme.names[c] for c in classes.tolist()]
+
+
+def test_presence_of_digits_counts_a_repeated_digit_once():
+    scheme = labels.create("digits")
+    drawn = torch.tensor([[3, 3, 0], [9, 8, 7]])
+    assert torch.equal(scheme.choose(torch.arange(2), drawn), drawn)
+    present = scheme.encode(drawn, torch.arange(2))
+    assert present.dtype == torch.float32
+    assert [row.nonzero().flatten().tolist() for row in present] == [[0, 3], [7, 8, 9]]
+    assert set(present.flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", ["pair", "ordered"])
+def test_pairs_are_of_two_digits(name):
+    labels.create(name).check_num_digits(2)
+    for num_digits in (1, 3):
+        with pytest.raises(UsageError, match=f"'{name}' name two digits; got {num_digits}; use labels='digits'"):
+            labels.create(name).check_num_digits(num_digits)
+
+
+def test_one_to_five_digits():
+    for num_digits in range(1, 6):
+        labels.create("digits").check_num_digits(num_digits)
+    for num_digits in (-1, 0, 6):
+        with pytest.raises(UsageError, match=f"1 to 5 digits; got {num_digits}"):
+            labels.create("digits").check_num_digits(num_digits)
+
+
+def test_an_unknown_scheme_names_the_nearest():
+    with pytest.raises(UsageError, match="no label scheme is called 'pairs'; did you mean 'pair'"):
+        labels.create("pairs")

@@ -1,0 +1,94 @@
+import csv
+
+import pytest
+
+from saccade.errors import DataError
+from saccade.evaluate import COLUMNS, append_rows, read_rows, write_rows
+
+ROW = {
+    "model": "stn-lstm",
+    "protocol": "end_to_end",
+    "condition": "rotation",
+    "digits": "uci",
+    "instances": "disjoint",
+    "labels": "pair",
+    "seed": 0,
+    "accuracy": 0.1 + 0.2,
+    "cross_entropy": 1.0,
+    "num_clips": 2000,
+}
+
+
+def test_rows_come_back_as_they_were(tmp_path):
+    rows = [
+        ROW | {"steps": 10, "recall_6": 1e-7, "attention_summary": 'maps, "spread"'},
+        ROW | {"seed": 1, "accuracy": 1.0, "commit": "1234e56", "digits": "007", "offset_px_rms": None},
+    ]
+    path = tmp_path / "new" / "results.csv"
+    write_rows(path, rows)
+    every = dict.fromkeys(name for row in rows for name in row)
+    assert read_rows(path) == [every | row for row in rows]
+    assert [type(value) for value in read_rows(path)[0].values()] == [type((every | rows[0])[name]) for name in every]
+
+
+def test_the_columns_start_as_every_result_file(tmp_path):
+    path = tmp_path / "results.csv"
+    write_rows(path, [{"steps": 3, **dict(reversed(ROW.items()))}])
+    assert path.read_text().splitlines()[0] == ",".join((*COLUMNS, "steps"))
+    with path.open() as file:
+        assert next(csv.DictReader(file))["accuracy"] == "0.30000000000000004"
+
+
+def test_a_repeated_evaluation_replaces_its_row_and_others_stay(tmp_path):
+    path = tmp_path / "results.csv"
+    append_rows(path, [ROW, ROW | {"seed": 1}])
+    append_rows(path, [ROW | {"accuracy": 0.9, "recall_3": 0.5}])
+    found = read_rows(path)
+    assert sorted((row["seed"], row["accuracy"]) for row in found) == [(0, 0.9), (1, ROW["accuracy"])]
+    append_rows(path, [ROW | {"condition": "normal"}])
+    assert len(read_rows(path)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accuracy": 93.1}, "fraction from 0 to 1"),
+        ({"accuracy": "high"}, "a number is needed"),
+        ({"cross_entropy": float("nan")}, "only finite numbers"),
+        ({"seed": None}, "lacks seed"),
+    ],
+)
+def test_a_bad_row_leaves_the_file_as_it_was(tmp_path, change, message):
+    path = tmp_path / "results.csv"
+    write_rows(path, [ROW])
+    before = path.read_bytes()
+    for write in (write_rows, append_rows):
+        with pytest.raises(DataError, match=message):
+            write(path, [ROW | {"seed": 1} | change])
+    assert path.read_bytes() == before
+    assert [other.name for other in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_a_file_cut_short_is_told_with_its_line(tmp_path):
+    path = tmp_path / "results.csv"
+    write_rows(path, [ROW, ROW | {"seed": 1}])
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(DataError, match=r"line 3 has \d+ cells"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a,b\n", b"\xff\xfe\x00", b"model,seed\nm,0\n"])
+def test_what_is_no_result_file_is_told(tmp_path, content):
+    path = tmp_path / "results.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"results\.csv"):
+        read_rows(path)
+
+
+def test_per_cent_in_a_file_by_hand_is_told(tmp_path):
+    path = tmp_path / "results.csv"
+    write_rows(path, [ROW])
+    path.write_text(path.read_text().replace("0.30000000000000004", "30.0"))
+    with pytest.raises(DataError, match="line 2 has the accuracy"):
+        read_rows(path)

@@ -1,0 +1,57 @@
+"""What a wrong call is told, and which backend is taken."""
+
+import pytest
+import torch
+
+from saccade.ops import deform_conv2d
+
+GOOD = {
+    "input": torch.zeros(2, 6, 5, 5),
+    "offset": torch.zeros(2, 18, 5, 5),
+    "weight": torch.zeros(4, 6, 3, 3),
+    "padding": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (
+            {"offset": torch.zeros(2, 17, 5, 5)},
+            r"offset has 17 channels; a 3x3 kernel needs a multiple of 18 \(2 \* 3 \* 3\)",
+        ),
+        ({"offset": torch.zeros(2, 0, 5, 5)}, "offset has 0 channels"),
+        ({"offset": torch.zeros(2, 72, 5, 5)}, r"makes 4 offset groups .*; the 6 input channels do not divide"),
+        ({"offset": torch.zeros(2, 18, 4, 5)}, r"offset has shape \(2, 18, 4, 5\); .* needs \(2, 18, 5, 5\)"),
+        ({"offset": torch.zeros(1, 18, 5, 5)}, r"offset has shape \(1, 18, 5, 5\); .* needs \(2, 18, 5, 5\)"),
+        ({"mask": torch.zeros(2, 18, 5, 5)}, r"mask has shape \(2, 18, 5, 5\); .* needs \(2, 9, 5, 5\)"),
+        ({"input": torch.zeros(6, 5, 5)}, r"input has 3 dimensions, shape \(6, 5, 5\); it must have 4"),
+        ({"weight": torch.zeros(4, 4, 3, 3)}, "input has 6 channels; the weight takes 4 a group"),
+        ({"weight": torch.zeros(4, 0, 3, 3)}, "input has 6 channels; the weight takes 0 a group"),
+        ({"weight": torch.zeros(4, 2, 3, 3)}, "weight has 4 output channels; they must divide into 3 groups"),
+        ({"weight": torch.zeros(4, 6, 3, 0)}, "the kernel must be at least 1x1"),
+        ({"bias": torch.zeros(3)}, r"bias has shape \(3,\); the weight needs \(4,\)"),
+        ({"bias": torch.zeros(4).double()}, "input, weight and bias must have one dtype outside autocast"),
+        ({"weight": torch.zeros(4, 6, 3, 3).double()}, "input, weight and bias must have one dtype outside autocast"),
+        ({"offset": torch.zeros(2, 18, 5, 5).long()}, "offset is torch.int64; it must be a floating-point tensor"),
+        ({"mask": torch.zeros(2, 9, 5, 5, device="meta")}, "mask is on meta and input on cpu"),
+        ({"stride": 0}, r"stride is 0; it must be an int or a pair \(y, x\) of ints, each at least 1"),
+        ({"padding": (1, -1)}, r"padding is \(1, -1\).* at least 0"),
+        ({"padding": (1, 1, 1)}, r"padding is \(1, 1, 1\)"),
+        ({"dilation": 1.5}, r"dilation is 1.5"),
+        ({"dilation": (1, 4)}, "input is 7 pixels wide with its padding; the dilated kernel needs at least 9"),
+        ({"dilation": (4, 1)}, "input is 7 pixels high with its padding; the dilated kernel needs at least 9"),
+        ({"backend": "cuda"}, "no backend is called 'cuda'; known: auto, portable, reference"),
+    ],
+)
+def test_a_wrong_call_is_told_what_was_wanted_and_what_came(wrong, message):
+    deform_conv2d(**GOOD)
+    with pytest.raises(ValueError, match=message):
+        deform_conv2d(**GOOD | wrong)
+
+
+def test_auto_takes_the_first_backend_that_can_and_a_named_one_says_why_not():
+    given = {name: value.to("meta") if name != "padding" else value for name, value in GOOD.items()}
+    assert deform_conv2d(**given).shape == (2, 4, 5, 5)
+    with pytest.raises(ValueError, match="portable: it is made for cpu and cuda; input is on meta"):
+        deform_conv2d(**given, backend="portable")

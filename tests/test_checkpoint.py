@@ -1,0 +1,261 @@
+import json
+import os
+import pickle
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from saccade import checkpoint, models
+from saccade.checkpoint import FORMAT, NAME, Header, load, load_weights, locate, read_header, save
+from saccade.errors import DataError, SaccadeError
+
+ARGUMENTS = {"num_classes": 7}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return models.create("lenet-lstm", **ARGUMENTS).eval()
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    """A checkpoint as training writes it."""
+    path = tmp_path / NAME
+    data, training = {"digits": "uci"}, {"step": 3}
+    save(path, model, Header("lenet-lstm", ARGUMENTS, data, training), {"optimizer.0.exp_avg": torch.arange(3.0)})
+    return path
+
+
+def contents(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def rewrite(path, *, metadata=None, **tensors):
+    """Change what a checkpoint file holds; a tensor given as None is taken out."""
+    with safe_open(path, framework="pt") as opened:
+        old = opened.metadata()
+    held = load_file(path) | tensors
+    save_file({k: v for k, v in held.items() if v is not None}, path, metadata=metadata or old)
+
+
+def header_with(path, **changes):
+    """Change what the header in a checkpoint file says."""
+    with safe_open(path, framework="pt") as opened:
+        described = json.loads(opened.metadata()["saccade"])
+    rewrite(path, metadata={"saccade": json.dumps(described | changes)})
+
+
+# --- There and back
+
+
+@pytest.mark.parametrize("name", ["lenet-lstm", "stn-lstm", "dcn-lstm"])
+@pytest.mark.parametrize("arguments", [{"num_classes": 3, "channels": 3}, {"temporal": "gru"}])
+def test_a_loaded_model_is_the_saved_one(name, arguments, tmp_path):
+    model = models.create(name, **arguments).to(memory_format=torch.channels_last)
+    save(tmp_path / NAME, model, Header(name, arguments))
+    loaded, header = load(tmp_path)
+    assert (header.model, header.arguments) == (name, arguments)
+    assert not loaded.training
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+def test_loading_keeps_the_memory_layout_of_the_model(model, path):
+    into = models.create("lenet-lstm", **ARGUMENTS).to(memory_format=torch.channels_last)
+    strides = {name: tensor.stride() for name, tensor in into.state_dict().items()}
+    load_weights(into, path)
+    assert {name: tensor.stride() for name, tensor in into.state_dict().items()} == strides
+    assert torch.equal(into.encoder.trunk[1][0].weight, model.encoder.trunk[1][0].weight)
+
+
+def test_the_header_says_what_is_needed(path):
+    header = read_header(path)
+    assert header.model == "lenet-lstm"
+    assert header.arguments == ARGUMENTS
+    assert header.data == {"digits": "uci"}
+    assert header.training == {"step": 3}
+    assert header.format == FORMAT
+    assert header.versions.keys() >= {"saccade", "torch", "python"}
+
+
+def test_a_copy_of_the_header_lies_beside(path):
+    beside = json.loads(path.with_suffix(".json").read_text())
+    with safe_open(path, framework="pt") as opened:
+        assert beside == json.loads(opened.metadata()["saccade"])
+
+
+def test_other_tensors_come_back(model, path):
+    other = load_weights(model, path)
+    assert list(other) == ["optimizer.0.exp_avg"]
+    assert other["optimizer.0.exp_avg"].tolist() == [0, 1, 2]
+
+
+def test_a_folder_means_the_checkpoint_in_it(path):
+    assert locate(path.parent) == locate(path) == path
+
+
+def test_saving_again_replaces_and_leaves_nothing_else(model, path):
+    save(path, model, Header("lenet-lstm", ARGUMENTS, training={"step": 4}))
+    assert read_header(path).training == {"step": 4}
+    assert contents(path.parent) == {"checkpoint.json", NAME}
+
+
+# --- Nothing is lost
+
+
+def test_a_save_that_fails_halfway_leaves_the_old_one_whole(model, path, monkeypatch):
+    before = path.read_bytes(), path.with_suffix(".json").read_bytes()
+
+    def half(_tensors, filename, **_options):
+        filename.write_bytes(before[0][:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(OSError, match="No space"):
+        save(path, model, Header("lenet-lstm", ARGUMENTS, training={"step": 4}))
+    assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == before
+    assert contents(path.parent) == {"checkpoint.json", NAME}
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(model, path):
+    before = path.read_bytes()
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        # Either is one line on the command line.
+        with pytest.raises((OSError, SaccadeError)):
+            save(path, model, Header("lenet-lstm", ARGUMENTS))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert path.read_bytes() == before
+    assert contents(path.parent) == {"checkpoint.json", NAME}
+
+
+# --- What is refused
+
+
+def test_a_missing_checkpoint(tmp_path):
+    for path in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
+        with pytest.raises(DataError, match=r"no checkpoint at .*; give a \.safetensors file or the folder of a run"):
+            load(path)
+
+
+@pytest.mark.parametrize("share", [0, 1e-6, 1e-5, 1e-3, 0.1, 0.5, 0.9, 0.9999, 0.999999])
+def test_a_checkpoint_cut_short(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    for call in (load, read_header):
+        with pytest.raises(DataError, match="is no whole safetensors file"):
+            call(path)
+
+
+def test_a_checkpoint_that_goes_on(path):
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(DataError, match="is no whole safetensors file"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\x00" * 5000, b"\xff" * 5000, b"PK\x03\x04" * 100])
+def test_files_of_another_kind(tmp_path, content):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is no whole safetensors file"):
+        load(path)
+
+
+def test_no_code_of_a_checkpoint_runs(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "ran"),))
+
+    torch.save({"model": Bomb()}, tmp_path / "a.safetensors")
+    (tmp_path / "b.safetensors").write_bytes(pickle.dumps(Bomb()))
+    for name in ("a", "b"):
+        with pytest.raises(DataError):
+            load(tmp_path / f"{name}.safetensors")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_safetensors_of_someone_else(tmp_path):
+    for metadata in (None, {"format": "pt"}):
+        save_file({"weight": torch.zeros(3)}, tmp_path / NAME, metadata=metadata)
+        with pytest.raises(DataError, match="was not written by saccade"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("garbage", ["", "{", "[]", "null", "7", '{"model": "lenet-lstm"}', '"text"'])
+def test_a_header_that_is_none(path, garbage):
+    rewrite(path, metadata={"saccade": garbage})
+    with pytest.raises(DataError):
+        load(path)
+
+
+@pytest.mark.parametrize("format", [0, FORMAT + 1, "1", None])
+def test_another_format(path, format):
+    header_with(path, format=format)
+    with pytest.raises(DataError, match=f"has checkpoint format {format}; this version reads format {FORMAT}"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "vit-lstm"},
+        {"arguments": {"num_clases": 7}},
+        {"arguments": ["num_classes"]},
+        {"model": None},
+        {"something": "new"},
+    ],
+)
+def test_a_header_of_another_version(path, changes):
+    header_with(path, **changes)
+    with pytest.raises(DataError):
+        load(path)
+
+
+@pytest.mark.parametrize("changes", [{"model": "dcn-lstm"}, {"model": "stn-lstm"}, {"arguments": {"num_classes": 8}}])
+def test_weights_of_another_model(path, changes):
+    header_with(path, **changes)
+    with pytest.raises(DataError, match=r"does not fit: .* should be \(.*\), is "):
+        load(path)
+
+
+def test_weights_for_another_model(path):
+    with pytest.raises(DataError, match="holds a lenet-lstm, which does not fit"):
+        load_weights(models.create("dcn-lstm"), path)
+
+
+def test_weights_too_few_and_too_many(path, model):
+    content = path.read_bytes()
+    rewrite(path, **{"model.head.bias": None})
+    with pytest.raises(DataError, match=r"head\.bias should be \(7,\), is nothing"):
+        load(path)
+    path.write_bytes(content)
+    rewrite(path, **{"model.extra": torch.zeros(1)})
+    with pytest.raises(DataError, match="extra is not in the model"):
+        load(path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite(path, value):
+    weight = load_file(path)["model.encoder.trunk.1.0.weight"]
+    weight[3, 2, 1, 0] = value
+    rewrite(path, **{"model.encoder.trunk.1.0.weight": weight})
+    with pytest.raises(DataError, match=r"NaN or infinity in encoder\.trunk\.1\.0\.weight; take an earlier"):
+        load(path)
+
+
+def test_what_is_refused_leaves_the_model_as_it_was(path):
+    model = models.create("lenet-lstm", **ARGUMENTS)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    rewrite(path, **{"model.head.bias": torch.full((7,), torch.nan)})
+    with pytest.raises(DataError):
+        load_weights(model, path)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())

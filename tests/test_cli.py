@@ -1,0 +1,255 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import saccade
+from saccade import cli
+from saccade.cli import VERBS, main
+
+TINY = "train --digits uci --batch-size 2 --num-frames 4 --precision float32 --device cpu".split()
+
+
+def run(*words, **options):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "saccade.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, **options)
+
+
+def only_line(text):
+    (line,) = text.splitlines()
+    return line
+
+
+# --- Help
+
+
+def test_help_lists_every_verb_with_an_example(capsys):
+    for words in (["--help"], ["-h"]):
+        assert main(words) == 0
+        shown = capsys.readouterr().out
+        for name, verb in VERBS.items():
+            assert f"  {name} " in shown
+            assert verb.example in shown
+
+
+def test_without_a_verb_help_is_shown_and_the_call_was_wrong(capsys):
+    assert main([]) == 2
+    assert "usage: saccade VERB" in capsys.readouterr().out
+
+
+def test_the_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"saccade {saccade.__version__}\n"
+
+
+def test_help_does_not_wait_for_torch():
+    script = (
+        "import sys; from saccade.cli import main\n"
+        "status = main(['--help']); heavy = {'torch', 'numpy', 'tyro', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'{status} {heavy}' if status or heavy else 0)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_verb_shows_its_options_and_an_example(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"usage: saccade {name}" in shown
+    assert VERBS[name].example in shown
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_verb_has_at_most_twenty_flags_that_need_no_prefix(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert "--config." not in shown
+    assert "--no-" not in shown
+    flags = {word for line in shown.splitlines() for word in line.split() if word.startswith("--")}
+    assert len(flags) <= 24
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_examples_begin_with_their_verb_and_parse(name):
+    words = VERBS[name].example.split()
+    assert words[:2] == ["saccade", name]
+    ended = None
+    try:
+        main([*words[1:], "--help"])
+    except SystemExit as error:
+        ended = error.code
+    assert ended == 0
+
+
+# --- Errors
+
+
+def test_an_unknown_verb_names_the_nearest(capsys):
+    assert main(["trian"]) == 2
+    shown = capsys.readouterr()
+    assert only_line(shown.err).startswith("saccade: no verb is called 'trian'; did you mean 'train'?")
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", "--modle", "lenet-lstm"],
+        ["train", "--steps", "many"],
+        ["train", "--steps", "2", "--minutes", "1"],
+        ["train", "--condition", "rotated"],
+        [*TINY, "--model", "lenet-ltsm"],
+        [*TINY, "--steps", "0"],
+        [*TINY, "--device", "tpu"],
+        ["train", "--digits", "no/such/folder"],
+    ],
+)
+def test_a_wrong_call_exits_with_2_and_writes_nothing(words, capsys, tmp_path):
+    out = tmp_path / "run"
+    try:
+        status = main([*words, "--out", str(out)])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert shown.err.strip() or shown.out.strip()
+    assert not out.exists()
+
+
+def test_bad_data_exits_with_1_in_one_line(capsys, tmp_path):
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03")
+    status = main(["train", "--digits", str(tmp_path / "digits"), "--out", str(tmp_path / "run"), "--steps", "1"])
+    assert status == 1
+    assert only_line(capsys.readouterr().err).startswith("saccade: no train-labels-idx1-ubyte in")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_checkpoint_exits_with_1_in_one_line(capsys, tmp_path):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
+    assert main([*TINY, "--start-from", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "1"]) == 1
+    assert "is no whole safetensors file" in only_line(capsys.readouterr().err)
+
+
+def test_an_unwritable_folder_exits_with_1_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").write_text("kept")
+    assert main([*TINY, "--steps", "1", "--out", str(tmp_path / "file" / "run")]) == 1
+    assert only_line(capsys.readouterr().err).startswith("saccade: ")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("words", [["--debug", "trian"], ["trian", "--debug"]])
+def test_debug_shows_the_whole_error(words, capsys):
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in shown
+    assert "UsageError: no verb is called 'trian'" in shown
+
+
+def test_an_error_of_several_lines_is_told_in_one(capsys, monkeypatch):
+    def fail(_name, _words):
+        raise OSError("first\n  second")
+
+    monkeypatch.setattr(cli, "_call", fail)
+    assert main(["info"]) == 1
+    assert only_line(capsys.readouterr().err) == "saccade: first second"
+
+
+def test_an_interrupt_without_anything_saved_says_so(capsys, monkeypatch):
+    def fail(_name, _words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_call", fail)
+    assert main(["info"]) == 130
+    assert only_line(capsys.readouterr().err) == "interrupted: nothing was saved"
+
+
+# --- Verbs
+
+
+def test_info_tells_versions_models_and_digits(capsys):
+    assert main(["info"]) == 0
+    shown = capsys.readouterr().out
+    for wanted in (torch.__version__, saccade.__version__, "lenet-lstm", "dcn-lstm", "parameters", "digits"):
+        assert wanted in shown
+
+
+def test_train_writes_a_run_and_says_what_comes_next(capsys, tmp_path):
+    out = tmp_path / "a b"
+    assert main([*TINY, "--steps", "2", "--out", str(out)]) == 0
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "step 2/2" in shown
+    assert f"saccade evaluate --model '{out}'" in shown.replace("\n", "")
+    assert json.loads((out / "run.json").read_text())["finished"]
+    assert main([*TINY, "--steps", "2", "--out", str(out)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+
+
+def interrupt(words, when):
+    """Start a command, press Ctrl-C once it has said `when`, and return status and what it said."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "saccade.cli", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A shell that starts tests in the background has Ctrl-C ignored; not so the command.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        said = ""
+        for line in process.stderr:
+            said += line
+            if when in line:
+                process.send_signal(signal.SIGINT)
+                when = "\0"
+        return process.wait(timeout=60), said
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits(tmp_path):
+    words = [*TINY, "--steps", "60", "--out", str(tmp_path / "run")]
+    status, said = interrupt(words, "step 6/60")
+    assert status == 130
+    last = said.splitlines()[-1]
+    assert last.startswith("interrupted: saved at step ")
+    assert "Traceback" not in said
+    step = int(last.split()[4])
+    assert 6 <= step < 60
+    command = last.partition("go on with: saccade ")[2]
+    assert command == f"{' '.join(words)} --resume"
+    assert main(command.split()) == 0
+    assert main([*TINY, "--steps", "60", "--out", str(tmp_path / "whole")]) == 0
+    resumed, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("run", "whole"))
+    assert resumed.keys() == whole.keys()
+    for name in whole:
+        assert torch.equal(resumed[name], whole[name]), name
+
+
+def test_a_reader_that_leaves_is_no_crash():
+    ended = subprocess.run(
+        f"{sys.executable} -m saccade.cli --help | head -1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert ended.stdout == "usage: saccade VERB [--help] [options]\n"
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_command_is_installed():
+    ended = run("info", "--help")
+    assert ended.returncode == 0
+    assert "saccade info" in ended.stdout

@@ -1,0 +1,80 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from saccade import run_folder
+from saccade.errors import DataError, UsageError
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/saccade", "train", "--out", "a b"])
+    run_folder.create(tmp_path / "run", "train", {"seed": 3}, device="cpu")
+    return tmp_path / "run"
+
+
+def test_run_json_says_how_to_do_it_again(run):
+    described = json.loads((run / "run.json").read_text())
+    assert described["verb"] == "train"
+    assert described["command"] == "saccade train --out 'a b'"
+    assert described["config"] == {"seed": 3}
+    assert described["versions"].keys() >= {"saccade", "torch", "python"}
+    assert described["num_threads"] == torch.get_num_threads()
+    assert "CPU" in described["device"]
+    assert described["commit"]
+    assert described["started"].endswith("+00:00")
+    assert run_folder.read(run) == described
+
+
+def test_a_run_is_not_overwritten(run):
+    before = (run / "run.json").read_bytes()
+    with pytest.raises(UsageError, match=r"already holds a run; add --resume .* or choose another --out"):
+        run_folder.create(run, "train", {"seed": 4}, device="cpu")
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_facts_are_added(run):
+    run_folder.update(run, steps=7)
+    run_folder.update(run, finished=True)
+    described = run_folder.read(run)
+    assert (described["steps"], described["finished"], described["config"]) == (7, True, {"seed": 3})
+
+
+@pytest.mark.parametrize("content", [None, "", "{"])
+def test_a_folder_that_is_no_run(tmp_path, content):
+    if content is not None:
+        (tmp_path / "run.json").write_text(content)
+    with pytest.raises(DataError, match="is not the folder of a run"):
+        run_folder.read(tmp_path)
+
+
+def test_the_commit_is_that_of_the_checkout_or_unknown(monkeypatch):
+    assert run_folder.commit() == "unknown" or len(run_folder.commit().rstrip("+")) == 12
+
+    def no_git(*_args, **_kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert run_folder.commit() == "unknown"
+
+
+def test_a_gpu_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device}")
+    assert run_folder.device_name("cuda:1") == "Card cuda:1"
+
+
+def test_scalars_go_to_tensorboard(tmp_path):
+    pytest.importorskip("tensorboard")
+    with run_folder.scalars(tmp_path) as write:
+        write({"step": 1, "loss": 0.5})
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_without_tensorboard_scalars_go_nowhere(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with run_folder.scalars(tmp_path) as write:
+        write({"step": 1, "loss": 0.5})
+    assert list(tmp_path.iterdir()) == []

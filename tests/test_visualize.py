@@ -1,0 +1,106 @@
+import json
+import sys
+
+import pytest
+import torch
+
+from saccade import visualize
+from saccade.errors import MissingExtraError
+
+
+def frames_of(time=10, height=8, width=6):
+    return torch.arange(time, dtype=torch.uint8).view(-1, 1, 1).expand(time, height, width) * 20 + 1
+
+
+def test_a_film_strip_shows_first_to_last_frame_with_lines_between():
+    strip = visualize.film_strip(frames_of(), num_columns=4, gap_px=3, shade=99)
+    assert strip.shape == (8, 4 * 6 + 3 * 3)
+    assert strip.dtype == torch.uint8
+    assert strip[0, ::9].tolist() == [1, 61, 121, 181]
+    assert (strip[:, 6:9] == 99).all()
+    assert (strip[:, 9:15] == 61).all()
+
+
+@pytest.mark.parametrize(("time", "num_columns"), [(1, 1), (1, 3), (3, 5), (50, 1)])
+def test_a_film_strip_of_any_number_of_frames(time, num_columns):
+    strip = visualize.film_strip(frames_of(time) % 200, num_columns=num_columns)
+    assert strip.shape == (8, num_columns * 8 - 2)
+    assert strip[0, 0] == 1
+
+
+def rows_of(num=5):
+    return [{"elapsed_s": 30.0 * i, "loss": 4.0 / (i + 1), "accuracy": i / num, "step": i} for i in range(num)]
+
+
+def size_of(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+
+
+def test_samples_are_a_strip_a_condition(tmp_path):
+    pytest.importorskip("matplotlib")
+    clips = {condition: (frames_of() % 200, "03") for condition in ("normal", "rotation_scaling")}
+    visualize.draw_samples(tmp_path / "one.png", {"normal": clips["normal"]})
+    visualize.draw_samples(tmp_path / "two.png", clips)
+    assert size_of(tmp_path / "two.png")[1] > 1.5 * size_of(tmp_path / "one.png")[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png"}
+
+
+@pytest.mark.parametrize(
+    "runs",
+    [
+        {"normal": {"lenet-lstm": rows_of()}},
+        {c: {m: rows_of() for m in visualize.COLOURS} for c in ("normal", "rotation", "scaling", "rotation_scaling")},
+        {"normal": {"lenet-lstm": rows_of(1), "a-model-of-yours": rows_of()}},
+        {"normal": {"lenet-lstm": rows_of()}, "rotation": {"lenet-lstm": []}},
+        {"normal": {"lenet-lstm": rows_of()}, "rotation": {}},
+    ],
+)
+def test_curves_are_drawn_of_any_runs(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    visualize.draw_curves(tmp_path / "curves.png", runs)
+    assert min(size_of(tmp_path / "curves.png")) > 300
+
+
+def test_drawing_leaves_no_figure_open(tmp_path):
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    visualize.draw_curves(tmp_path / "curves.png", {"normal": {"lenet-lstm": rows_of()}})
+    assert pyplot.get_fignums() == []
+
+
+def test_smoothing_keeps_a_level_and_halves_noise():
+    assert visualize._smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    smoothed = visualize._smooth([0.0, 1.0] * 20)
+    assert max(smoothed[10:]) - min(smoothed[10:]) < 0.5
+    assert visualize._smooth([]) == []
+
+
+def test_a_log_is_read_back(tmp_path):
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of()))
+    assert visualize.read_log(tmp_path / "log.jsonl") == rows_of()
+    assert visualize.read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_last_line_cut_short_is_left_out(tmp_path):
+    text = "".join(json.dumps(row) + "\n" for row in rows_of())
+    (tmp_path / "log.jsonl").write_text(text[:-9])
+    assert visualize.read_log(tmp_path / "log.jsonl") == rows_of()[:-1]
+
+
+def test_rows_after_a_line_cut_short_are_kept(tmp_path):
+    # A run was killed while it wrote, and resumed: its next row follows in the same line.
+    lines = [json.dumps(row) + "\n" for row in rows_of()]
+    (tmp_path / "log.jsonl").write_text(lines[0] + lines[1] + lines[2][:9] + lines[2] + lines[3] + lines[4])
+    steps = [row["step"] for row in visualize.read_log(tmp_path / "log.jsonl")]
+    assert steps[:2] == [0, 1]
+    assert steps[-2:] == [3, 4]
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        MissingExtraError, match=r"matplotlib is not installed; get it with: pip install 'saccade\[plot\]'"
+    ):
+        visualize.draw_curves(tmp_path / "curves.png", {"normal": {}})
+    assert list(tmp_path.iterdir()) == []
