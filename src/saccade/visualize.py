@@ -91,7 +91,12 @@ def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str
         for model, rows in models.items():
             minutes = [row["elapsed_s"] / 60 for row in rows]
             for axis, name in zip(axes[:, column], ("loss", "accuracy"), strict=True):
-                style = {"color": COLOURS.get(model), "label": model, "linewidth": 1.6}
+                style = {
+                    "color": COLOURS.get(model),
+                    "label": model,
+                    "linewidth": 1.6,
+                    "marker": "." if len(rows) < 20 else "",
+                }
                 axis.plot(minutes, _smooth([row[name] for row in rows]), **style)
         axes[0, column].set_title(condition.replace("_", " + "), fontsize=10)
         axes[1, column].set_xlabel("minutes of training")

@@ -64,7 +64,7 @@ def _resample(
     # grid_sample wants (x, y) with -1 and 1 at the outer edges of the border pixels. Counted so, whole pixels of a
     # map whose sides are powers of two are exact.
     per_pixel = offset_px.new_tensor([2 / width, 2 / height])[:, None, None]
-    y, x = (((2 * torch.arange(n, device=map.device) + 1) / n - 1).to(map.dtype) for n in (height, width))
+    y, x = ((2 * torch.arange(n).to(map) + 1) / n - 1 for n in (height, width))
     still = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
     offset_xy = offset_px.reshape(-1, 2, height, width).flip(1)
     grid = torch.addcmul(still, offset_xy, per_pixel).permute(0, 2, 3, 1)

@@ -56,13 +56,17 @@ class _Reproduction:
     def cell(self, model: str, condition: str, seed: int) -> Path:
         return self.folder / "cells" / f"{model}-{condition}-seed{seed}"
 
+    def warm_up(self, model: str, seed: int) -> Path:
+        return self.folder / "cells" / f"{model}-warm-up-seed{seed}"
+
     def end_to_end_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
         conditions = len(self.config.all_conditions)
         total = self.minutes * self.preset.share[model] / sum(self.preset.share[m] for m in self.config.models)
         start_from = None
         if self.preset.warm_up:
-            warm = self.folder / "cells" / f"{model}-warm-up-seed{seed}"
-            start_from = self.trained(warm, model, WARM_UP_CONDITION, seed, total * self.preset.warm_up, None)
+            start_from = self.trained(
+                self.warm_up(model, seed), model, WARM_UP_CONDITION, seed, total * self.preset.warm_up, None
+            )
         minutes = total * (1 - self.preset.warm_up) / conditions
         folder = self.cell(model, condition, seed)
         path = self.trained(folder, model, condition, seed, minutes, start_from)
@@ -140,10 +144,17 @@ class _Reproduction:
         runs: dict[str, dict[str, list[dict[str, float]]]] = {}
         for condition in self.config.all_conditions:
             for model in self.config.models:
-                if log := visualize.read_log(self.cell(model, condition, 0) / run_folder.LOG):
+                if log := self.log(model, condition):
                     runs.setdefault(condition, {})[model] = log
         if runs:
             visualize.draw_curves(self.folder / "curves.png", runs)
+
+    def log(self, model: str, condition: str) -> list[dict[str, float]]:
+        """Return the log of a cell's training, with the warm-up that it started from before it."""
+        rows = visualize.read_log(self.cell(model, condition, 0) / run_folder.LOG)
+        before = visualize.read_log(self.warm_up(model, 0) / run_folder.LOG) if rows else []
+        spent = before[-1]["elapsed_s"] if before else 0.0
+        return before + [row | {"elapsed_s": row["elapsed_s"] + spent} for row in rows]
 
     def pictures(self) -> None:
         """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
