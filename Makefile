@@ -10,7 +10,7 @@ PIP_ARGS ?=
 ARGS ?=
 DATA_DIR ?=
 PYTEST_ARGS ?= -n 2
-BENCHMARKS ?= $(filter-out benchmarks/plain_%,$(wildcard benchmarks/*.py))
+BENCHMARKS ?= $(filter-out benchmarks/plain_% benchmarks/make_%,$(wildcard benchmarks/*.py))
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,6 +1,6 @@
 """Train a small model for a moment, then watch it make up its mind frame by frame.
 
-    python examples/classify_moving_digits.py [STEPS]
+python examples/classify_moving_digits.py [STEPS]
 """
 
 import sys

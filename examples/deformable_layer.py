@@ -1,6 +1,6 @@
 """Put a deformable convolution into any network; it starts as the plain one and learns where to look.
 
-    python examples/deformable_layer.py
+python examples/deformable_layer.py
 """
 
 import torch

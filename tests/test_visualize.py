@@ -65,6 +65,7 @@ def test_curves_are_drawn_of_any_runs(runs, tmp_path):
 
 def test_drawing_leaves_no_figure_open(tmp_path):
     pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.close("all")
     visualize.draw_curves(tmp_path / "curves.png", {"normal": {"lenet-lstm": rows_of()}})
     assert pyplot.get_fignums() == []
 

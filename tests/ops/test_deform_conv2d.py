@@ -177,7 +177,7 @@ def test_the_result_has_the_dtype_of_conv2d_under_autocast(backend, image, kerne
     torch.testing.assert_close(found, plain, rtol=2e-2, atol=2e-2)
 
 
-def test_a_fixed_seed_and_uninitialised_memory_change_nothing(backend):
+def test_no_uninitialised_memory_is_read(backend):
     leaves = [torch.randn(2, 4, 6, 5), torch.randn(2, 36, 3, 5) * 3, torch.randn(4, 2, 3, 3), torch.randn(4)]
     leaves = [leaf.requires_grad_() for leaf in leaves]
 

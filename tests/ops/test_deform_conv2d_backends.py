@@ -2,6 +2,8 @@
 
 import json
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from saccade.ops import deform_conv2d
-from saccade.ops.deform_conv import BACKENDS, portable
+from saccade.ops.deform_conv import BACKENDS, rows, tiles
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "deform_conv2d.safetensors"
 with safe_open(GOLDEN, "pt") as file:
@@ -81,7 +83,7 @@ def test_portable_is_the_reference_in_float64(seed, monkeypatch):
     rng = random.Random(seed)
     tensors, given = arguments(rng)
     # From single lines of single images to all at once.
-    monkeypatch.setattr(portable, "_TILE_BYTES_ON_CPU", rng.choice([1, 3000, 30000, 1 << 22]))
+    monkeypatch.setattr(tiles, "TILE_BYTES_ON_CPU", rng.choice([1, 3000, 30000, 1 << 22]))
     expected = value_and_gradients(tensors, given, "reference")
     grad = torch.randn_like(expected["output"])
     expected = value_and_gradients(tensors, given, "reference", grad)
@@ -160,3 +162,55 @@ def test_portable_is_not_differentiable_twice_and_says_so():
     (gradient,) = torch.autograd.grad(run("portable")(*inputs).square().sum(), inputs[0], create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@pytest.fixture
+def two_threads(monkeypatch):
+    """Make any work large enough to be shared by two threads."""
+    monkeypatch.setattr(tiles, "TILE_BYTES_ON_CPU", 1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 2
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("seed", range(10))
+def test_threads_that_share_the_images_change_nothing(seed):
+    torch.manual_seed(seed)
+    tensors, given = arguments(random.Random(seed))
+    expected = value_and_gradients(tensors, given, "reference")
+    assert_close(value_and_gradients(tensors, given, "portable"), expected, 1e-12)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            found = deform_conv2d(**tensors, **given, backend="portable")
+        assert_close({"output": found}, {"output": expected["output"]}, 1e-12)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_what_goes_wrong_in_a_thread_is_raised(monkeypatch):
+    gather = rows.gather
+
+    def fail(*given):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no more")
+        return gather(*given)
+
+    monkeypatch.setattr(tiles, "gather", fail)
+    image, offset, weight = torch.randn(4, 3, 6, 5), torch.randn(4, 18, 6, 5), torch.randn(4, 3, 3, 3)
+    with pytest.raises(MemoryError, match="no more"):
+        deform_conv2d(image, offset, weight, padding=1, backend="portable")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("seed", range(10))
+def test_portable_on_a_gpu_is_the_reference_on_the_cpu(seed):
+    torch.manual_seed(seed)
+    tensors, given = arguments(random.Random(seed))
+    expected = value_and_gradients(tensors, given, "reference")
+    found = value_and_gradients({name: tensor.cuda() for name, tensor in tensors.items()}, given, "portable")
+    assert_close({name: value.cpu() for name, value in found.items()}, expected, 1e-12)

@@ -1,15 +1,15 @@
 import json
 import math
 import signal
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 import torch
 
 from saccade import checkpoint
 from saccade.data import Digits, MovingDigits
-from saccade.errors import DataError, NonFiniteError, SaccadeError, UsageError
-from saccade.train import Interrupted, TrainConfig, loop, train
+from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError, UsageError
+from saccade.train import TrainConfig, loop, train
 
 MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 
@@ -35,10 +35,12 @@ def config_of(**changes):
     )
 
 
-def stop_at(step, error=KeyboardInterrupt):
+def stop_at(step):
+    """Press Ctrl-C after a step."""
+
     def progress(row):
         if row["step"] == step:
-            raise error
+            signal.raise_signal(signal.SIGINT)
 
     return progress
 
@@ -177,7 +179,7 @@ def test_another_seed_gives_another_model(tmp_path):
 
 
 CASES = [(model, precision, 3) for model in MODELS for precision in ("float32", "bfloat16")]
-CASES += [("lenet-lstm", "float32", step) for step in (1, 2, 4, 5, 6)]
+CASES += [("lenet-lstm", "float32", step) for step in (1, 2, 4, 5)]
 
 
 @pytest.mark.parametrize(("model", "precision", "step"), CASES)
@@ -199,6 +201,11 @@ def test_a_run_can_be_resumed_again_and_again(tmp_path):
             train(config, tmp_path / "resumed", resume=step > 1, progress=stop_at(step))
     train(config, tmp_path / "resumed", resume=True)
     assert_same_bits(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_ctrl_c_after_the_last_step_finds_a_finished_run(tmp_path):
+    train(config_of(steps=2), tmp_path, progress=stop_at(2))
+    assert json.loads((tmp_path / "run.json").read_text())["finished"]
 
 
 @pytest.mark.parametrize("place", ["loss_at_every_frame", "_check_finite", "_accuracy", "_next_batch"])
@@ -301,8 +308,13 @@ def test_a_run_that_was_killed_is_logged_without_repetition(tmp_path, monkeypatc
 
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
     monkeypatch.setattr(loop, "_save", once)
+
+    def crash(row):
+        if row["step"] == 4:
+            raise ZeroDivisionError
+
     with pytest.raises(ZeroDivisionError):
-        train(config, tmp_path, progress=stop_at(4, ZeroDivisionError))
+        train(config, tmp_path, progress=crash)
     monkeypatch.setattr(loop, "_save", save)
     train(config, tmp_path, resume=True)
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -334,7 +346,7 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
         {"labels": "digits"},
         {"batch_size": 5},
         {"num_frames": 8},
-        {"frames_per_setting": 2},
+        {"frames_per_setting": 3},
         {"short_fraction": 0.2},
         {"angle": 45.0},
         {"learning_rate": 1e-3},
@@ -425,9 +437,9 @@ def test_training_does_not_start_from_another_model(tmp_path):
 
 def test_minutes_fix_the_number_of_steps_once(tmp_path):
     out = tmp_path / "a"
-    config = config_of(steps=None, minutes=0.01)
+    config = config_of(steps=None, minutes=0.02)
     rows = []
-    with pytest.raises(Interrupted):
+    with suppress(Interrupted):  # a slow machine may have time for one step only
         train(config, out, progress=lambda row: (rows.append(row), stop_at(1)(row)))
     num_steps = json.loads((out / "run.json").read_text())["steps"]
     assert num_steps >= 1

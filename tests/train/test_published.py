@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from saccade.data import digits as digit_sources
 from saccade.data.digits import Digits
-from saccade.errors import DataError, NonFiniteError, UsageError
+from saccade.errors import DataError, Interrupted, NonFiniteError, UsageError
 from saccade.models.published import GreyInput, PublishedCNN, lenet_cnn
 from saccade.train import published, published_retraining
 from saccade.train.digit_batches import augment, digit_batch, draw_generator, steps_per_epoch
-from saccade.train.loop import Interrupted
 from saccade.train.published import PublishedConfig, run
 from saccade.train.published_cnn import DigitTraining, Limits, train_cnn
 from saccade.train.published_retraining import retrain

@@ -63,10 +63,9 @@ def _resample(
     height, width = map.shape[2:]
     # grid_sample wants (x, y) with -1 and 1 at the outer edges of the border pixels. Counted so, whole pixels of a
     # map whose sides are powers of two are exact.
-    per_pixel = offset_px.new_tensor([2 / width, 2 / height])[:, None, None]
     y, x = ((2 * torch.arange(n).to(map) + 1) / n - 1 for n in (height, width))
-    still = torch.stack((x.expand(height, width), y[:, None].expand(height, width)))
-    offset_xy = offset_px.reshape(-1, 2, height, width).flip(1)
-    grid = torch.addcmul(still, offset_xy, per_pixel).permute(0, 2, 3, 1)
+    down, right = offset_px.reshape(-1, 2, height, width).unbind(1)
+    xy = (torch.add(x, right, alpha=2 / width), torch.add(y[:, None], down, alpha=2 / height))
+    grid = torch.stack(xy, 1).permute(0, 2, 3, 1)
     values = map.reshape(-1, 1, height, width)
     return F.grid_sample(values, grid, padding_mode="border", align_corners=False).view(map.shape)

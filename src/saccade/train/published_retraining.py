@@ -110,7 +110,7 @@ class _Batched:
     ) -> tuple[Float[Tensor, " models"], Float[Tensor, " models"]]:
         """Return accuracy and cross entropy of every model."""
         logits = torch.vmap(self._logits, in_dims=(0, None))(self.parameters, features)
-        accuracy = (logits.argmax(-1) == labels).float().mean(1)
+        accuracy = (logits.argmax(-1) == labels).double().mean(1)
         expected = labels.expand(len(logits), -1)
         cross_entropy = F.cross_entropy(logits.transpose(1, 2), expected, reduction="none").mean(1)
         return accuracy, cross_entropy

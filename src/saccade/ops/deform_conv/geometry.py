@@ -62,27 +62,15 @@ def check(
 ) -> Geometry:
     """Return the geometry of a call, or raise a ValueError that says what does not fit."""
     _check_tensors({"input": input, "offset": offset, "weight": weight, "mask": mask}, bias)
-    channels, (channels_out, channels_in, *kernel) = input.shape[1], weight.shape
-    if channels_in == 0 or channels == 0 or channels % channels_in:
-        raise ValueError(
-            f"input has {channels} channels; the weight takes {channels_in} a group, and needs a multiple of that"
-        )
-    groups = channels // channels_in
-    if channels_out % groups:
-        raise ValueError(
-            f"weight has {channels_out} output channels; they must divide into {groups} groups "
-            f"({channels} input channels / {channels_in})"
-        )
+    kernel = (weight.shape[2], weight.shape[3])
+    pairs = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     geometry = Geometry(
-        kernel=(kernel[0], kernel[1]),
-        stride=pair(stride, "stride", 1),
-        padding=pair(padding, "padding", 0),
-        dilation=pair(dilation, "dilation", 1),
-        groups=groups,
-        offset_groups=_offset_groups(offset, (kernel[0], kernel[1]), channels),
-        out_size=(0, 0),
+        kernel,
+        *pairs,
+        groups=_groups(input, weight),
+        offset_groups=_offset_groups(offset, kernel, input.shape[1]),
+        out_size=(_out_size(0, input, kernel, *pairs), _out_size(1, input, kernel, *pairs)),
     )
-    geometry = _with_out_size(geometry, input)
     _check_positions(offset, mask, input, geometry)
     return geometry
 
@@ -106,6 +94,21 @@ def _check_tensors(tensors: dict[str, Tensor | None], bias: Tensor | None) -> No
             raise ValueError(f"{name} is {tensor.dtype}; it must be a floating-point tensor")
 
 
+def _groups(input: Tensor, weight: Tensor) -> int:
+    channels, (channels_out, per_group) = input.shape[1], weight.shape[:2]
+    if channels == 0 or per_group == 0 or channels % per_group:
+        raise ValueError(
+            f"input has {channels} channels; the weight takes {per_group} a group, and needs a multiple of that"
+        )
+    groups = channels // per_group
+    if channels_out % groups:
+        raise ValueError(
+            f"weight has {channels_out} output channels; they must divide into {groups} groups "
+            f"({channels} input channels / {per_group})"
+        )
+    return groups
+
+
 def _offset_groups(offset: Tensor, kernel: Pair, channels: int) -> int:
     per_group = 2 * kernel[0] * kernel[1]
     num = offset.shape[1]
@@ -123,17 +126,15 @@ def _offset_groups(offset: Tensor, kernel: Pair, channels: int) -> int:
     return groups
 
 
-def _with_out_size(geometry: Geometry, input: Tensor) -> Geometry:
-    sizes = []
-    for axis, name in enumerate(("high", "wide")):
-        reach = geometry.dilation[axis] * (geometry.kernel[axis] - 1) + 1
-        padded = input.shape[2 + axis] + 2 * geometry.padding[axis]
-        if padded < reach:
-            raise ValueError(
-                f"input is {padded} pixels {name} with its padding; the dilated kernel needs at least {reach}"
-            )
-        sizes.append((padded - reach) // geometry.stride[axis] + 1)
-    return Geometry(**{**geometry.__dict__, "out_size": (sizes[0], sizes[1])})
+def _out_size(axis: int, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> int:
+    reach = dilation[axis] * (kernel[axis] - 1) + 1
+    padded = input.shape[2 + axis] + 2 * padding[axis]
+    if padded < reach:
+        direction = ("high", "wide")[axis]
+        raise ValueError(
+            f"input is {padded} pixels {direction} with its padding; the dilated kernel needs at least {reach}"
+        )
+    return (padded - reach) // stride[axis] + 1
 
 
 def _check_positions(offset: Tensor, mask: Tensor | None, input: Tensor, geometry: Geometry) -> None:

@@ -35,9 +35,10 @@ class Table:
         # Rows are numbered in integers, since floats know them only up to 2 ** 24, and in narrow ones for speed.
         index = torch.int32 if len(self.rows) < 2**31 else torch.int64
         self.numbers = torch.arange(len(self.rows), dtype=index, device=like.device)
+        # By image and offset group: the row of the pixel at (0, 0).
         first = self.numbers[(2 * self._line + 2) * groups :].unfold(0, groups, self._image * groups)
         self._first = first[:num_images, None, None, None]
-        #: How many rows further to the same, the right, the lower and the lower right pixel.
+        # How many rows further to the same, the right, the lower and the lower right pixel.
         self.corners = (0, groups, self._line * groups, (self._line + 1) * groups)
 
     def emptied(self) -> Table:
