@@ -80,7 +80,7 @@ def device_name(device: str) -> str:
     """Name the device in words."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{_processor()} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{_processor()} CPU ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _processor() -> str:

@@ -106,7 +106,8 @@ def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("training cross entropy")
     axes[1, 0].set_ylabel("training accuracy,\nlast frame")
-    axes[0, -1].legend(frameon=False, fontsize=8)
+    if axes[0, -1].lines:
+        axes[0, -1].legend(frameon=False, fontsize=8)
     figure.tight_layout()
     _write(figure, path)
 

@@ -287,6 +287,11 @@ def _restore(trainer: Trainer, out: Path) -> None:
             entries.setdefault(int(index), {})[name] = value
     state = trainer.optimizer.state_dict()
     trainer.optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
+    for parameter, entry in trainer.optimizer.state.items():
+        for name, value in entry.items():
+            if value.shape == parameter.shape:
+                # The fused optimiser walks through memory: its state must lie there as the parameter does.
+                entry[name] = torch.empty_like(parameter).copy_(value)
     torch.set_rng_state(tensors["random.cpu"])
     trainer.step, trainer.num_steps = header.training["step"], header.training["num_steps"]
     trainer.elapsed_s = header.training["elapsed_s"]
