@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import saccade
 from saccade import files, models
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 
 FORMAT = 1
 NAME = "checkpoint.safetensors"
@@ -100,10 +100,18 @@ def read_header(path: Path) -> Header:
         ) from error
     if "saccade" not in metadata:
         raise DataError(f"{path} was not written by saccade; a checkpoint made by `saccade train` is needed")
-    described = json.loads(metadata["saccade"])
+    try:
+        described = dict(json.loads(metadata["saccade"]))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} has a damaged header ({error}); take an earlier copy or train again") from error
     if described.get("format") != FORMAT:
         raise DataError(f"{path} has checkpoint format {described.get('format')}; this version reads format {FORMAT}")
-    return Header(**described)
+    try:
+        header = Header(**described)
+        models.check(header.model, header.arguments)
+    except (TypeError, ValueError, UsageError) as error:
+        raise DataError(f"{path} has a header of another version of saccade: {error}") from error
+    return header
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:

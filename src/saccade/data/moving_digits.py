@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from saccade.data import labels as label_schemes
-from saccade.data.counter_random import INDEX_BITS, draw_u32
+from saccade.data.counter_random import DRAW_BITS, INDEX_BITS, draw_u32
 from saccade.data.digits import SPLITS, Digits
 from saccade.errors import UsageError, unknown_name
 
@@ -39,6 +39,7 @@ _HEADINGS = torch.tensor(
 _ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED, _CLASS, _INSTANCE, _ELASTIC = range(9)
 _DIGIT_SLOTS, _KIND_SLOTS = 8, 64
 _ELASTIC_KNOTS = 5
+_MAX_SETTINGS = (1 << DRAW_BITS) // (_DIGIT_SLOTS * _KIND_SLOTS)
 # Small enough for the patches of one round to stay in the processor's cache.
 _CPU_FRAMES_PER_ROUND, _GPU_FRAMES_PER_ROUND = 800, 200_000
 
@@ -85,6 +86,12 @@ class Motion:
             raise UsageError(f"scale_range must rise within (0, 4]; got {low} to {high}")
         if not 0 <= slow <= fast <= 1024:
             raise UsageError(f"speed_range_px must rise within [0, 1024]; got {slow} to {fast}")
+        if not 0 <= self.elastic_px < math.inf:
+            raise UsageError(f"elastic_px must be 0 or above; got {self.elastic_px}")
+        if self.num_settings >= _MAX_SETTINGS:
+            raise UsageError(
+                f"a clip has fewer than {_MAX_SETTINGS} settings; got {self.num_settings}: fewer num_frames"
+            )
         if not 0 <= self.max_angle_deg <= 180:
             raise UsageError(f"max_angle_deg must lie in [0, 180]; got {self.max_angle_deg}")
         if self.digit_px < 4 or math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
@@ -261,7 +268,9 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             dtype: uint8 in [0, 255] or a float type in [0, 1].
             poses: also return the ground truth of every frame.
         """
-        indices = indices.to(self._images.device)
+        indices = indices.to(self._images.device, torch.int64)
+        if bool(((indices < 0) | (indices >= 1 << INDEX_BITS)).any()):
+            raise IndexError(f"clips have indices 0 to {(1 << INDEX_BITS) - 1}; got {indices.tolist()[:8]}")
         frames_per_round = _CPU_FRAMES_PER_ROUND if indices.device.type == "cpu" else _GPU_FRAMES_PER_ROUND
         clips_per_round = max(1, frames_per_round // self.motion.num_frames)
         m = self.motion

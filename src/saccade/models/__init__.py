@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -47,10 +47,15 @@ def create(name: str, **arguments: Any) -> nn.Module:
     >>> sum(p.numel() for p in create("lenet-lstm").parameters()) < 750_000
     True
     """
+    check(name, arguments)
+    return MODELS[name](**arguments)
+
+
+def check(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for a name or arguments that `create` does not know."""
     if name not in MODELS:
-        raise unknown_name("model", name, names())
+        raise unknown_name("model", str(name), names())
     known = inspect.signature(MODELS[name]).parameters
-    for argument in arguments:
+    for argument in dict(arguments):
         if argument not in known:
             raise unknown_name(f"argument of {name}", argument, known)
-    return MODELS[name](**arguments)

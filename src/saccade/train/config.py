@@ -71,8 +71,11 @@ class TrainConfig:
         if self.steps is not None and self.minutes is not None:
             raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
         for name in ("batch_size", "num_frames", "frames_per_setting", "learning_rate"):
-            if getattr(self, name) <= 0:
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be above 0; got {getattr(self, name)}")
+        for name in ("attention_rate", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name} must be 0 or above; got {getattr(self, name)}")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps must be at least 1; got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
