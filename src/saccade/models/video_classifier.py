@@ -56,6 +56,10 @@ class VideoClassifier(nn.Module):
         """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state."""
         if clips.dim() != 5:
             raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
+        if clips.shape[1] == 0:
+            raise ValueError("clips have no frames; at least 1 is needed")
+        if lengths is not None and lengths.shape != clips.shape[:1]:
+            raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
         frames = clips.flatten(0, 1)
         if lengths is None:
             features = self.encoder(as_float(frames)).unflatten(0, clips.shape[:2])

@@ -83,6 +83,8 @@ class IdentityLinear(nn.Linear):
     """
 
     def __init__(self, in_features: int, mode: str = "affine") -> None:
+        if mode not in NUM_POSITIONS:
+            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
         super().__init__(in_features, NUM_POSITIONS[mode])
         nn.init.zeros_(self.weight)
         self.bias.data.copy_(identity_positions(mode))

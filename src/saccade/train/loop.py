@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
             checkpoint stays.
         Interrupted: Ctrl-C; the state was saved.
     """
-    trainer = start(config)
+    # A run under way holds its own weights; those it began with may be gone.
+    trainer = start(replace(config, start_from=None) if resume else config)
+    trainer.config = config
     if resume:
         _restore(trainer, out)
     else:
