@@ -15,6 +15,13 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+FIGURES = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:6.1%}",
+    "clips_per_s": "{:.0f} clips/s",
+    "digits_per_s": "{:.0f} digits/s",
+}
+
 # Results go to standard output; everything that only accompanies them to standard error.
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
@@ -54,14 +61,14 @@ def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
         task = progress.add_task(title, total=None, figures="")
 
         def show(row: Mapping[str, float]) -> None:
-            for name in ("loss", "accuracy", "clips_per_s"):
+            # Stage 1 of the published protocol counts digits instead of clips, and has no accuracy on the way.
+            for name in FIGURES.keys() & row.keys():
                 smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
-            figures = f"loss {smooth['loss']:.3f}  accuracy {100 * smooth['accuracy']:5.1f} %"
-            figures += f"  {smooth['clips_per_s']:.0f} clips/s"
+            figures = "  ".join(form.format(smooth[name]) for name, form in FIGURES.items() if name in smooth)
             step, total = int(row["step"]), int(row["num_steps"])
             progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
-                say(f"{title}  step {step}/{total}  {figures}  {row['elapsed_s']:.0f} s")
+                say(f"{title}  step {step}/{total}  {figures}  {row.get('elapsed_s', 0):.0f} s")
 
         yield show
 
