@@ -107,11 +107,9 @@ def read_header(path: Path) -> Header:
     if described.get("format") != FORMAT:
         raise DataError(f"{path} has checkpoint format {described.get('format')}; this version reads format {FORMAT}")
     try:
-        header = Header(**described)
-        models.check(header.model, header.arguments)
-    except (TypeError, ValueError, UsageError) as error:
+        return Header(**described)
+    except TypeError as error:
         raise DataError(f"{path} has a header of another version of saccade: {error}") from error
-    return header
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
@@ -121,6 +119,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Hea
         DataError: as `read_header`; weights that do not fit the model, or are not finite.
     """
     header = read_header(path)
+    try:
+        models.check(header.model, header.arguments)
+    except (TypeError, ValueError, UsageError) as error:
+        raise DataError(f"{path} has a header of another version of saccade: {error}") from error
     model = models.create(header.model, **header.arguments)
     load_weights(model, path)
     return model.to(device).eval(), header
