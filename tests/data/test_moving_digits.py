@@ -122,6 +122,20 @@ def test_clips_pass_through_a_data_loader(uci):
     assert torch.cat([labels for _, labels in batches]).tolist() == list(range(11))
 
 
+def test_poses_never_change(uci):
+    # Golden: whoever changes these changes every dataset that was ever generated.
+    poses = clips_of(uci, num_frames=7).batch(torch.tensor([41]), poses=True).poses
+    assert poses.digit.tolist() == [[5, 6]]
+    assert poses.instance.tolist() == [[281, 745]]
+    assert poses.centre_px[0, [0, 4, 6]].tolist() == [
+        [[35.5, 25.5], [37.5, 42.5]],
+        [[40.5, 19.5], [39.5, 31.5]],
+        [[27.5, 39.5], [26.5, 36.5]],
+    ]
+    assert (poses.scale[0, [0, 6], 0] * 65536).tolist() == [44157, 43326]
+    assert poses.angle_deg[0, [0, 6], 0].tolist() == pytest.approx([-16.826, -24.765], abs=1e-3)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("condition", "continuous"), MOVING)
@@ -459,6 +473,18 @@ def test_a_normal_clip_shows_the_exact_image_at_its_centre(uci, canvas_px):
         for frame, (y, x) in zip(frames[:, 0], corners.tolist(), strict=True):
             assert torch.equal(frame[y : y + 28, x : x + 28], uci["train"].images[instance.item()])
             assert frame.sum() == uci["train"].images[instance.item()].sum()
+
+
+def test_mnist_moves_as_uci_does(mnist_folder):
+    source = digits.load("mnist", "test", data_dir=mnist_folder)
+    clips = MovingDigits(source, Motion("normal", 2), labels="digits", num_digits=1)
+    batch = clips.batch(torch.arange(20), poses=True)
+    assert torch.equal(source.labels[batch.poses.instance], batch.poses.digit)
+    for frames, corners, instance in zip(
+        batch.frames, (batch.poses.centre_px[:, :, 0] - 13.5).long().tolist(), batch.poses.instance[:, 0], strict=True
+    ):
+        for frame, (y, x) in zip(frames[:, 0], corners, strict=True):
+            assert torch.equal(frame[y : y + 28, x : x + 28], source.images[instance])
 
 
 def test_where_digits_meet_the_brighter_pixel_wins(uci):
