@@ -286,7 +286,7 @@ def test_a_retraining_is_what_a_plain_loop_does() -> None:
 
 def test_a_retraining_does_not_depend_on_how_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     data = *separable(20, 0.5, 1), *separable(20, 0.5, 2)
-    monkeypatch.setattr(published_retraining, "_AT_ONCE", 2)
+    monkeypatch.setattr(published_retraining, "_AT_ONCE_ON_CPU", 2)
     some = retrain(*data, num_retrainings=3, num_classes=20)
     more = retrain(*data, num_retrainings=5, num_classes=20)
     torch.testing.assert_close(some.cross_entropy, more.cross_entropy[:3])

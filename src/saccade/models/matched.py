@@ -20,22 +20,25 @@ from saccade.nn.recurrent import Recurrent
 from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
 
 MIN_FRAME_PX = 28
+TRUNK_CHANNELS = 128
 
 
 class FrameEncoder(nn.Module):
-    """Turn a frame into a feature: attention on the frame (if any), trunk, global maximum and mean.
+    """Turn a frame into a feature: attention on the frame (if any), trunk, global maximum and mean, a dense layer.
 
     Args:
         attention: frame -> frame, or None.
-        trunk: frame -> feature map.
+        trunk: frame -> feature map of `TRUNK_CHANNELS` channels.
+        num_features: size of the feature.
 
     Raises:
         ValueError: frames smaller than 28x28, in `forward`.
     """
 
-    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module) -> None:
+    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, num_features: int) -> None:
         super().__init__()
         self.attention, self.trunk = attention, trunk
+        self.dense = nn.Sequential(nn.Linear(2 * TRUNK_CHANNELS, num_features), nn.ReLU(inplace=True))
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return one feature a frame."""
@@ -45,8 +48,9 @@ class FrameEncoder(nn.Module):
             )
         if self.attention is not None:
             frames = self.attention(frames)
-        features = self.trunk(frames)
-        return torch.cat((features.amax((-2, -1)), features.mean((-2, -1))), -1)
+        found = self.trunk(frames)
+        feature: Tensor = self.dense(torch.cat((found.amax((-2, -1)), found.mean((-2, -1))), -1))
+        return feature
 
 
 class ConvBlock(nn.Sequential):
@@ -69,7 +73,7 @@ def _trunk(channels: int, *, deformable: bool) -> nn.Sequential:
         ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
         ConvBlock(nn.Conv2d(24, 48, 3, padding=1, bias=False), 48, pool=True),
         ConvBlock(deep(48, 96, 3, padding=1, bias=False), 96, pool=True),
-        ConvBlock(deep(96, 128, 3, padding=1, bias=False), 128, pool=False),
+        ConvBlock(deep(96, TRUNK_CHANNELS, 3, padding=1, bias=False), TRUNK_CHANNELS, pool=False),
     )
 
 
@@ -103,11 +107,11 @@ def _head(num_units: int, num_classes: int, digit_pairs: bool) -> nn.Module:
 def lenet_lstm(
     *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", digit_pairs: bool = False
 ) -> VideoClassifier:
-    """Build the baseline: no attention; a slightly wider LSTM makes up for the parameters that attention costs."""
+    """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
     return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=False)),
-        temporal=Recurrent(256, 138, temporal),
-        head=_head(138, num_classes, digit_pairs),
+        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=False), num_features=160),
+        temporal=Recurrent(160, 128, temporal),
+        head=_head(128, num_classes, digit_pairs),
     )
 
 
@@ -119,8 +123,9 @@ def stn_lstm(
         encoder=FrameEncoder(
             attention=SpatialTransformer(Localisation(channels, mode), mode=mode),
             trunk=_trunk(channels, deformable=False),
+            num_features=128,
         ),
-        temporal=Recurrent(256, 128, temporal),
+        temporal=Recurrent(128, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )
 
@@ -130,7 +135,7 @@ def dcn_lstm(
 ) -> VideoClassifier:
     """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
     return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=True)),
-        temporal=Recurrent(256, 128, temporal),
+        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=True), num_features=128),
+        temporal=Recurrent(128, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )

@@ -17,26 +17,28 @@ class Preset:
 
     Args:
         protocol: `end_to_end` or `published`.
-        minutes: training time of all models and conditions of one seed together.
-        share: part of that time each model gets; a step with attention costs more.
-        warm_up: part of a model's time spent on weights that all its conditions start from; 0 trains each from scratch.
         num_clips: test clips a cell.
         num_seeds: repetitions.
+        steps: training steps of each cell, from scratch; None where minutes decide.
+        minutes: training time of all models and conditions of one seed together; None where steps decide.
+        warm_up: part of a model's minutes spent on weights that all its conditions start from.
     """
 
     protocol: str
-    minutes: float
-    share: dict[str, float]
-    warm_up: float
     num_clips: int
-    num_seeds: int
+    num_seeds: int = 1
+    steps: int | None = None
+    minutes: float | None = None
+    warm_up: float = 0.0
 
 
 PRESETS = {
-    "quick": Preset("end_to_end", 7.2, {"lenet-lstm": 0.25, "stn-lstm": 0.32, "dcn-lstm": 0.43}, 0.6, 200, 1),
-    "full": Preset("end_to_end", 12 * 60.0, {"lenet-lstm": 0.25, "stn-lstm": 0.3, "dcn-lstm": 0.45}, 0.0, 2000, 3),
-    "published": Preset("published", 0.0, {}, 0.0, 100, 1),
+    "quick": Preset("end_to_end", num_clips=200, minutes=7.2, warm_up=0.6),
+    "full": Preset("end_to_end", num_clips=2000, num_seeds=3, steps=4000),
+    "published": Preset("published", num_clips=100),
 }
+SHARES = {"lenet-lstm": 0.25, "stn-lstm": 0.32, "dcn-lstm": 0.43}
+"""Part of the minutes that each model gets: a step with attention costs more."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class ReproduceConfig:
         models: which kinds.
         conditions: which conditions.
         elastic: add the fifth condition of the poster.
-        minutes: training time of one seed in all; by default the preset's.
+        steps: training steps of each cell; by default the preset's.
+        minutes: training time of one seed in all, instead of steps; by default the preset's.
         seeds: number of seeds; by default the preset's.
         num_clips: test clips a cell; by default the preset's.
         instances: for `published`: `shared` or `disjoint` digit images in test.
@@ -69,6 +72,7 @@ class ReproduceConfig:
     models: tuple[str, ...] = MODELS
     conditions: tuple[str, ...] = CONDITIONS
     elastic: bool = False
+    steps: int | None = None
     minutes: float | None = None
     seeds: int | None = None
     num_clips: int | None = None
@@ -90,7 +94,9 @@ class ReproduceConfig:
                     raise unknown_name(kind, name, known)
             if not asked:
                 raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
-        for name in ("minutes", "seeds", "num_clips", "stage1_minutes"):
+        if self.steps is not None and self.minutes is not None:
+            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
+        for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UsageError(f"{name} must be above 0; got {value}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from saccade.errors import UsageError
 from saccade.evaluate import attention_effect, evaluate, write_rows
 from saccade.precision import choose_device
 from saccade.reproduce import table
-from saccade.reproduce.presets import PRESETS, Preset, ReproduceConfig
+from saccade.reproduce.presets import PRESETS, SHARES, Preset, ReproduceConfig
 from saccade.train import TrainConfig, train
 from saccade.train.loop import Progress
 from saccade.train.published import PublishedConfig
@@ -39,7 +39,11 @@ class _Reproduction:
         self.preset: Preset = PRESETS[config.preset]
         self.folder = config.folder
         self.seeds = range(config.seeds or self.preset.num_seeds)
-        self.minutes = config.minutes or self.preset.minutes
+        # What the call says of the length of training stands in place of all that the preset says.
+        called = config.steps or config.minutes
+        self.steps, self.minutes = (
+            (config.steps, config.minutes) if called else (self.preset.steps, self.preset.minutes)
+        )
 
     def run(self) -> None:
         for seed in self.seeds:
@@ -60,21 +64,33 @@ class _Reproduction:
         return self.folder / "cells" / f"{model}-warm-up-seed{seed}"
 
     def end_to_end_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
-        conditions = len(self.config.all_conditions)
-        total = self.minutes * self.preset.share[model] / sum(self.preset.share[m] for m in self.config.models)
-        start_from = None
-        if self.preset.warm_up:
-            start_from = self.trained(
-                self.warm_up(model, seed), model, WARM_UP_CONDITION, seed, total * self.preset.warm_up, None
+        base = TrainConfig(
+            model=model,
+            condition=condition,
+            digits=self.config.digits,
+            data_dir=self.config.data_dir,
+            steps=self.steps,
+            seed=seed,
+            device=self.config.device,
+        )
+        if self.minutes is not None:
+            base = self.sharing_a_warm_up(
+                base, self.minutes * SHARES[model] / sum(SHARES[m] for m in self.config.models)
             )
-        minutes = total * (1 - self.preset.warm_up) / conditions
-        folder = self.cell(model, condition, seed)
-        path = self.trained(folder, model, condition, seed, minutes, start_from)
+        path = self.trained(self.cell(model, condition, seed), base)
         return self.measured(path, condition, seed)
 
-    def trained(
-        self, folder: Path, model: str, condition: str, seed: int, minutes: float, start_from: Path | None
-    ) -> Path:
+    def sharing_a_warm_up(self, base: TrainConfig, minutes: float) -> TrainConfig:
+        """Divide a model's minutes among its conditions, after a part that is trained once for all of them."""
+        shared, own = minutes * self.preset.warm_up, minutes * (1 - self.preset.warm_up)
+        own /= len(self.config.all_conditions)
+        if not shared:
+            return replace(base, minutes=own)
+        warm_up = replace(base, condition=WARM_UP_CONDITION, minutes=shared)
+        path = self.trained(self.warm_up(base.model, base.seed), warm_up)
+        return replace(base, minutes=own, start_from=path, **FINE_TUNING)
+
+    def trained(self, folder: Path, config: TrainConfig) -> Path:
         """Train into a folder unless that is done; go on where an earlier call stopped."""
         path = folder / checkpoint.NAME
         begun = (folder / run_folder.RUN).is_file()
@@ -83,17 +99,6 @@ class _Reproduction:
         resume = path.is_file()
         if begun and not resume:
             (folder / run_folder.RUN).unlink()  # stopped before its first checkpoint: nothing to go on from
-        config = TrainConfig(
-            model=model,
-            condition=condition,
-            digits=self.config.digits,
-            data_dir=self.config.data_dir,
-            minutes=minutes,
-            seed=seed,
-            device=self.config.device,
-            start_from=start_from,
-            **(FINE_TUNING if start_from else {}),
-        )
         return train(config, folder, resume=resume, progress=self.progress(folder.name))
 
     def measured(self, path: Path, condition: str, seed: int) -> dict[str, Any]:
