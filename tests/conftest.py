@@ -33,16 +33,3 @@ def mnist_folder():
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"MNIST is not in {folder}; SACCADE_MNIST says where it lies")
     return folder
-
-
-def pytest_collection_modifyitems(items):
-    """Mark the tests that show faults not mended yet; one that begins to pass must leave the list.
-
-    `known_failures.txt` names them, a line each. It is a debt, to be paid before anything new is built on it.
-    """
-    known = (Path(__file__).parent / "known_failures.txt").read_text(encoding="utf-8").splitlines()
-    for item in items:
-        if item.nodeid in known:
-            # What depends on signals and pipes between processes may pass by chance.
-            strict = "test_cli.py" not in item.nodeid
-            item.add_marker(pytest.mark.xfail(strict=strict, reason="known fault, see tests/known_failures.txt"))

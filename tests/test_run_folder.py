@@ -78,3 +78,35 @@ def test_without_tensorboard_scalars_go_nowhere(tmp_path, monkeypatch):
     with run_folder.scalars(tmp_path) as write:
         write({"step": 1, "loss": 0.5})
     assert list(tmp_path.iterdir()) == []
+
+
+def rows_of(num=5):
+    return [{"loss": 4.0 / (i + 1), "step": i} for i in range(num)]
+
+
+def test_a_log_is_read_back(tmp_path):
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of()))
+    assert run_folder.read_log(tmp_path / "log.jsonl") == rows_of()
+    assert run_folder.read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_last_line_cut_short_is_left_out(tmp_path):
+    text = "".join(json.dumps(row) + "\n" for row in rows_of())
+    (tmp_path / "log.jsonl").write_text(text[:-9])
+    assert run_folder.read_log(tmp_path / "log.jsonl") == rows_of()[:-1]
+
+
+def test_rows_after_a_line_cut_short_are_kept(tmp_path):
+    # A run was killed while it wrote, and resumed: its next row follows in the same line.
+    lines = [json.dumps(row) + "\n" for row in rows_of()]
+    (tmp_path / "log.jsonl").write_text(lines[0] + lines[1] + lines[2][:9] + lines[2] + lines[3] + lines[4])
+    steps = [row["step"] for row in run_folder.read_log(tmp_path / "log.jsonl")]
+    assert steps[:2] == [0, 1]
+    assert steps[-2:] == [3, 4]
+
+
+def test_a_log_is_rewound_to_a_step(tmp_path):
+    lines = [json.dumps(row) + "\n" for row in rows_of()]
+    (tmp_path / "log.jsonl").write_text("".join(lines[:3]) + lines[3][:5])
+    run_folder.rewind_log(tmp_path / "log.jsonl", 1)
+    assert run_folder.read_log(tmp_path / "log.jsonl") == rows_of()[:2]

@@ -1,4 +1,3 @@
-import json
 import sys
 
 import pytest
@@ -75,27 +74,6 @@ def test_smoothing_keeps_a_level_and_halves_noise():
     smoothed = visualize._smooth([0.0, 1.0] * 20)
     assert max(smoothed[10:]) - min(smoothed[10:]) < 0.5
     assert visualize._smooth([]) == []
-
-
-def test_a_log_is_read_back(tmp_path):
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_of()))
-    assert visualize.read_log(tmp_path / "log.jsonl") == rows_of()
-    assert visualize.read_log(tmp_path / "none.jsonl") == []
-
-
-def test_a_last_line_cut_short_is_left_out(tmp_path):
-    text = "".join(json.dumps(row) + "\n" for row in rows_of())
-    (tmp_path / "log.jsonl").write_text(text[:-9])
-    assert visualize.read_log(tmp_path / "log.jsonl") == rows_of()[:-1]
-
-
-def test_rows_after_a_line_cut_short_are_kept(tmp_path):
-    # A run was killed while it wrote, and resumed: its next row follows in the same line.
-    lines = [json.dumps(row) + "\n" for row in rows_of()]
-    (tmp_path / "log.jsonl").write_text(lines[0] + lines[1] + lines[2][:9] + lines[2] + lines[3] + lines[4])
-    steps = [row["step"] for row in visualize.read_log(tmp_path / "log.jsonl")]
-    assert steps[:2] == [0, 1]
-    assert steps[-2:] == [3, 4]
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):

@@ -67,9 +67,21 @@ def save(path: Path, model: nn.Module, header: Header, state: Mapping[str, Tenso
     tensors = {_WEIGHTS + name: tensor for name, tensor in model.state_dict().items()} | dict(state or {})
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     described = asdict(header)
-    with files.whole(path) as temporary:
-        save_file(tensors, temporary, metadata={"saccade": json.dumps(described)})
+    write_tensors(path, tensors, {"saccade": json.dumps(described)})
     files.write_json(path.with_suffix(".json"), described)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole, replacing an older one.
+
+    Raises:
+        DataError: it cannot be written; what lies at `path` stays.
+    """
+    try:
+        with files.whole(path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
+    except SafetensorError as error:
+        raise DataError(f"{path} cannot be written ({error}); make room, or choose another --out") from error
 
 
 def locate(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The command `saccade`: verb -> function. It parses and prints, and decides nothing."""
 
 import json as json_format
+import os
 import shlex
 import sys
 import traceback
@@ -101,7 +102,8 @@ def _reproduce() -> Callable[..., None]:
     from saccade import reproduce as verb
 
     def reproduce(config: verb.ReproduceConfig) -> None:
-        folder = verb.reproduce(config, say=console.say, progress=console.training_lines)
+        with console.training_bars() as bars:
+            folder = verb.reproduce(config, say=console.say, progress=bars)
         console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
         console.say(f"wrote {folder}: table.md, table.csv, curves.png, samples.png, a GIF a condition")
 
@@ -139,7 +141,17 @@ VERBS: dict[str, Verb] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 done, 2 wrong call, 1 bad data, 130 interrupted."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader left, as `head` does. What is still to be written goes nowhere, or Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status
+
+
+def _run(words: list[str]) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words or words[0] in ("-h", "--help"):
@@ -156,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_interrupted(error, words), file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 1
+        raise
     except OSError as error:
         return _fail(error, 1, debug)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -73,16 +73,25 @@ def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
         yield show
 
 
-def training_lines(title: str) -> Callable[[Mapping[str, float]], None]:
-    """Give a function that shows training as one bar that begins with its first row and ends with its last."""
-    bar = training_bar(title)
-    show: list[Callable[[Mapping[str, float]], None]] = []
+@contextmanager
+def training_bars() -> Iterator[Callable[[str], Callable[[Mapping[str, float]], None]]]:
+    """Give a function that shows one training after another: title -> what takes its log rows.
 
-    def take(row: Mapping[str, float]) -> None:
-        if not show:
-            show.append(bar.__enter__())
-        show[0](row)
-        if row["step"] >= row["num_steps"]:
-            bar.__exit__(None, None, None)
+    A bar ends with its last row, with the next bar, or with the block, whatever ends that.
+    """
+    with ExitStack() as stack:
 
-    return take
+        def begin(title: str) -> Callable[[Mapping[str, float]], None]:
+            show: list[Callable[[Mapping[str, float]], None]] = []
+
+            def take(row: Mapping[str, float]) -> None:
+                if not show:  # not before the first row: what is trained already has none
+                    stack.close()
+                    show.append(stack.enter_context(training_bar(title)))
+                show[0](row)
+                if row["step"] >= row["num_steps"]:
+                    stack.close()
+
+            return take
+
+        yield begin

@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,26 @@ from saccade.errors import DataError, UsageError
 RUN, LOG = "run.json", "log.jsonl"
 
 
-def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str) -> None:
+def check_free(out: Path) -> None:
+    """Raise UsageError if a run lies in the folder already."""
+    if (out / RUN).exists():
+        raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+
+
+def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **facts: Any) -> None:
     """Start a run folder with its `run.json`.
+
+    Args:
+        out: the folder.
+        verb: what runs.
+        config: what was asked of it.
+        device: as torch names it.
+        facts: what is to stand in `run.json` besides.
 
     Raises:
         UsageError: another run lies there already.
     """
-    if (out / RUN).exists():
-        raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    check_free(out)
     described = {
         "verb": verb,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -39,6 +51,7 @@ def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str) -> N
         "device": device_name(device),
         "num_threads": torch.get_num_threads(),
         "versions": versions(),
+        **facts,
     }
     files.write_json(out / RUN, described)
 
@@ -59,6 +72,21 @@ def read(out: Path) -> dict[str, Any]:
 def update(out: Path, **facts: Any) -> None:
     """Add facts to `run.json`."""
     files.write_json(out / RUN, read(out) | facts)
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a `log.jsonl`; a line cut short by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def rewind_log(path: Path, step: int) -> None:
+    """Drop the rows after a step, which a run that goes on from there will write again."""
+    rows = [row for row in read_log(path) if row["step"] <= step]
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def commit() -> str:
@@ -93,14 +121,19 @@ def _processor() -> str:
 
 
 @contextmanager
-def scalars(out: Path) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Give a function that writes a log row for TensorBoard too; without the extra it does nothing."""
+def scalars(out: Path, step: int = 0) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Give a function that writes a log row for TensorBoard too; without the extra it does nothing.
+
+    Args:
+        out: the run folder.
+        step: where the run goes on from; what was written of later steps is hidden.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         yield lambda row: None
         return
-    writer = SummaryWriter(str(out / "tensorboard"))
+    writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
 
     def write(row: Mapping[str, float]) -> None:
         for name, value in row.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,17 +59,6 @@ def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time heigh
         axis.set_axis_off()
     figure.tight_layout(pad=0.4)
     _write(figure, path)
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a `log.jsonl`; a last line cut short by a crash is left out."""
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
 
 
 def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:

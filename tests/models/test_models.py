@@ -146,7 +146,7 @@ def test_the_trunks_are_identical():
     for name in MATCHED:
         model = create(name)
         attending = {id(p) for layer in attention_layers(model).values() for p in layer.positions.parameters()}
-        trunks.append([tuple(p.shape) for p in model.encoder.parameters() if id(p) not in attending])
+        trunks.append([tuple(p.shape) for p in model.encoder.trunk.parameters() if id(p) not in attending])
     assert len(trunks[0]) > 8
     assert trunks[0] == trunks[1] == trunks[2]
 

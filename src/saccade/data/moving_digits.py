@@ -208,7 +208,8 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self.labels = label_schemes.create(labels)
         self.source, self.split = digits.source, split or digits.split
         self.num_digits, self.num_clips, self.seed = num_digits, num_clips, seed
-        self._check(order)
+        self.order = order
+        self._check()
         self._ordered_visibly = labels == "ordered" and order == "visible"
         self._stream = SPLITS.index(self.split)
         self._instance_stream = SPLITS.index(digits.split)
@@ -219,16 +220,17 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         if len(self._class_count) != 10 or bool((self._class_count == 0).any()):
             raise UsageError(f"ten digit classes are needed; the images hold {self._class_count.tolist()} of each")
 
-    def _check(self, order: str) -> None:
+    def _check(self) -> None:
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
-        if order not in ("visible", "hidden"):
-            raise unknown_name("order", order, ("visible", "hidden"))
+        if self.order not in ("visible", "hidden"):
+            raise unknown_name("order", self.order, ("visible", "hidden"))
         if self.num_clips < 1 or self.num_clips > 1 << INDEX_BITS:
             raise UsageError(f"num_clips must lie in 1 to {1 << INDEX_BITS}; got {self.num_clips}")
         self.labels.check_num_digits(self.num_digits)
-        free_px = (self.motion.canvas_px - self.motion.digit_px) * self.motion.scale_range[0]
-        if self.labels.name == "ordered" and order == "visible" and free_px < VISIBLE_GAP_PX + 2:
+        smallest = self.motion.scale_range[0] if self.motion.scales else 1.0
+        free_px = (self.motion.canvas_px - self.motion.digit_px) * smallest
+        if self.labels.name == "ordered" and self.order == "visible" and free_px < VISIBLE_GAP_PX + 2:
             raise UsageError(
                 f"a visible order needs {VISIBLE_GAP_PX + 2} px for a digit to move at the smallest scale; a canvas of"
                 f" {self.motion.canvas_px} px leaves {free_px:.0f}; take a larger canvas_px or order='hidden'"
@@ -252,10 +254,15 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return moved
 
     def with_motion(self, **changes: object) -> MovingDigits:
-        """Return the same digits, labels and seed under a changed `Motion`."""
+        """Return the same digits, labels and seed under a changed `Motion`.
+
+        Raises:
+            UsageError: as the constructor.
+        """
         changed = object.__new__(MovingDigits)
         changed.__dict__.update(self.__dict__)
         changed.motion = replace(self.motion, **changes)  # type: ignore[arg-type]
+        changed._check()
         return changed
 
     def batch(
@@ -318,7 +325,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         if not (m.rotates or m.scales):
             angle, scale, look_of_frame = angle[:, :1], scale[:, :1], torch.zeros_like(frame)
         shift = self._trajectory(drawn, scale[:, look_of_frame])
-        bend = self._bend(indices, angle.shape[1]) if m.condition == "elastic" else None
+        bend = self._bend(indices) if m.condition == "elastic" else None
         return _Plan(digit, instance, angle, scale, look_of_frame, shift, bend)
 
     def _looks(self, drawn: Int64[Tensor, "b s d k"]) -> tuple[Tensor, Int64[Tensor, "b l d"]]:
@@ -328,11 +335,15 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         low, high = (round(s * _ONE) for s in (m.scale_range if m.scales else (1.0, 1.0)))
         scale = (low + (drawn[:, :, :1, _SCALE] * (high - low) >> 32)).expand(-1, -1, self.num_digits)
         if m.continuous:
-            frame = torch.arange(m.num_frames, device=drawn.device)
-            before, step = frame // m.frames_per_setting, (frame % m.frames_per_setting).view(-1, 1)
+            before, step = self._glide(drawn.device)
             angle = angle[:, before] + (angle[:, before + 1] - angle[:, before]) * step / m.frames_per_setting
             scale = scale[:, before] + (scale[:, before + 1] - scale[:, before]) * step // m.frames_per_setting
         return angle, scale
+
+    def _glide(self, device: torch.device) -> tuple[Int64[Tensor, "time"], Int64[Tensor, "time 1"]]:
+        """Return the setting that each frame comes from, and by how many frames it has left it for the next."""
+        frame = torch.arange(self.motion.num_frames, device=device)
+        return frame // self.motion.frames_per_setting, (frame % self.motion.frames_per_setting).view(-1, 1)
 
     def _trajectory(self, drawn: Int64[Tensor, "b s d k"], scale: Int64[Tensor, "b t d"]) -> Int64[Tensor, "b t d 2"]:
         m = self.motion
@@ -353,10 +364,14 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         folded = room - (travelled % (2 * room) - room).abs()  # reflection at both walls
         return ((folded - room // 2) * scale.unsqueeze(-1) + _ONE * _HALF) >> (2 * _FIXED_BITS)
 
-    def _bend(self, indices: Int64[Tensor, "batch"], num_looks: int) -> Tensor:
+    def _bend(self, indices: Int64[Tensor, "batch"]) -> Tensor:
+        m = self.motion
         kinds = tuple(range(_ELASTIC, _ELASTIC + 2 * _ELASTIC_KNOTS**2))
-        drawn = self._draw(indices, num_looks, kinds, self._stream)
-        bend = (drawn.double() / 2**31 - 1).float() * self.motion.elastic_px
+        drawn = self._draw(indices, m.num_settings + m.continuous, kinds, self._stream)
+        bend = (drawn.double() / 2**31 - 1).float() * m.elastic_px
+        if m.continuous:
+            before, step = self._glide(indices.device)
+            bend = torch.lerp(bend[:, before], bend[:, before + 1], (step / m.frames_per_setting).view(-1, 1, 1))
         return bend.view(*bend.shape[:-1], 2, _ELASTIC_KNOTS, _ELASTIC_KNOTS)
 
     def _render(self, plan: _Plan) -> UInt8[Tensor, "batch looks digits patch patch"]:

@@ -29,15 +29,16 @@ class FrameEncoder(nn.Module):
     Args:
         attention: frame -> frame, or None.
         trunk: frame -> feature map of `TRUNK_CHANNELS` channels.
+        channels: of a frame.
         num_features: size of the feature.
 
     Raises:
-        ValueError: frames smaller than 28x28, in `forward`.
+        ValueError: frames smaller than 28x28 or with another number of channels, in `forward`.
     """
 
-    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, num_features: int) -> None:
+    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, channels: int, num_features: int) -> None:
         super().__init__()
-        self.attention, self.trunk = attention, trunk
+        self.attention, self.trunk, self.channels = attention, trunk, channels
         self.dense = nn.Sequential(nn.Linear(2 * TRUNK_CHANNELS, num_features), nn.ReLU(inplace=True))
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
@@ -46,6 +47,8 @@ class FrameEncoder(nn.Module):
             raise ValueError(
                 f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_FRAME_PX}x{MIN_FRAME_PX} is needed"
             )
+        if frames.shape[1] != self.channels:
+            raise ValueError(f"frames have {frames.shape[1]} channels; this model takes {self.channels}")
         if self.attention is not None:
             frames = self.attention(frames)
         found = self.trunk(frames)
@@ -109,7 +112,9 @@ def lenet_lstm(
 ) -> VideoClassifier:
     """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
     return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=False), num_features=160),
+        encoder=FrameEncoder(
+            attention=None, trunk=_trunk(channels, deformable=False), channels=channels, num_features=160
+        ),
         temporal=Recurrent(160, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )
@@ -123,6 +128,7 @@ def stn_lstm(
         encoder=FrameEncoder(
             attention=SpatialTransformer(Localisation(channels, mode), mode=mode),
             trunk=_trunk(channels, deformable=False),
+            channels=channels,
             num_features=128,
         ),
         temporal=Recurrent(128, 128, temporal),
@@ -135,7 +141,9 @@ def dcn_lstm(
 ) -> VideoClassifier:
     """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
     return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=_trunk(channels, deformable=True), num_features=128),
+        encoder=FrameEncoder(
+            attention=None, trunk=_trunk(channels, deformable=True), channels=channels, num_features=128
+        ),
         temporal=Recurrent(128, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )

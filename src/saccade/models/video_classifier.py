@@ -47,13 +47,22 @@ class VideoClassifier(nn.Module):
         Raises:
             ValueError: clips that are not five-dimensional, lengths outside 1 to the number of frames.
         """
-        logits, _ = self.step(clips, None, lengths)
+        logits, _ = self._classify(self._features(clips, lengths), None)
         return logits
 
-    def step(
-        self, clips: Tensor, state: State | None, lengths: Int64[Tensor, "batch"] | None = None
-    ) -> tuple[Float[Tensor, "batch time classes"], State]:
+    def step(self, clips: Tensor, state: State | None) -> tuple[Float[Tensor, "batch time classes"], State]:
         """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state."""
+        return self._classify(self._features(clips, None), state)
+
+    def _classify(
+        self, features: Float[Tensor, "batch time features"], state: State | None
+    ) -> tuple[Float[Tensor, "batch time classes"], State]:
+        states, state = self.temporal(features, state)
+        logits: Tensor = self.head(states)
+        return logits.float(), state
+
+    def _features(self, clips: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:
+        """Encode every frame that counts; the features of padded frames are zero."""
         if clips.dim() != 5:
             raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
         if clips.shape[1] == 0:
@@ -62,14 +71,13 @@ class VideoClassifier(nn.Module):
             raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
         frames = clips.flatten(0, 1)
         if lengths is None:
-            features = self.encoder(as_float(frames)).unflatten(0, clips.shape[:2])
-        else:
-            valid = valid_frames(lengths, clips.shape[1])
-            encoded = self.encoder(as_float(frames[valid.flatten()]))
-            features = encoded.new_zeros(*clips.shape[:2], encoded.shape[-1])
-            features = features.masked_scatter(valid.unsqueeze(-1), encoded)
-        states, state = self.temporal(features, state)
-        return self.head(states).float(), state
+            encoded: Tensor = self.encoder(as_float(frames))
+            return encoded.unflatten(0, clips.shape[:2])
+        valid = valid_frames(lengths, clips.shape[1])
+        encoded = self.encoder(as_float(frames[valid.flatten()]))
+        features = encoded.new_zeros(*clips.shape[:2], encoded.shape[-1])
+        filled: Tensor = features.masked_scatter(valid.unsqueeze(-1), encoded)
+        return filled
 
 
 def as_float(frames: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ class SpatialTransformer(AttentionLayer):
 
     Args:
         localisation: frame (batch, channels, height, width) -> (batch, 6) for `affine`: the map's two rows; or (batch,
-            4) for `similarity`: zoom, angle in radians, shift in x and y, where (1, 0, 0, 0) is the identity.
+            4) for `similarity`: zoom, angle in radians, shift in x and y, where (1, 0, 0, 0) is the identity; a
+            similarity in pixels, so that a circle stays one on frames that are not square.
         out_size: height and width of the output; None keeps the frame's own.
         mode: `affine` or `similarity` (translation, scale and rotation only).
 
@@ -45,8 +46,15 @@ class SpatialTransformer(AttentionLayer):
         """Return the identity map, which leaves the frame as it is."""
         return identity_positions(self.mode).to(positions).expand_as(positions)
 
-    def theta(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch 2 3"]:
-        """Turn what the localisation network says into affine maps."""
+    def theta(
+        self, positions: Float[Tensor, "batch k"], frame_size: tuple[int, int] = (1, 1)
+    ) -> Float[Tensor, "batch 2 3"]:
+        """Turn what the localisation network says into affine maps.
+
+        Args:
+            positions: what it says.
+            frame_size: height and width of the frame, whose proportion a similarity depends on; square by default.
+        """
         if positions.shape[-1] != NUM_POSITIONS[self.mode]:
             raise ValueError(
                 f"the localisation network gave {positions.shape[-1]} numbers a frame;"
@@ -56,14 +64,14 @@ class SpatialTransformer(AttentionLayer):
         if self.mode == "affine":
             return positions.view(-1, 2, 3)
         zoom, angle, shift_x, shift_y = positions.unbind(-1)
-        cos, sin = zoom * angle.cos(), zoom * angle.sin()
-        return torch.stack((cos, -sin, shift_x, sin, cos, shift_y), -1).view(-1, 2, 3)
+        cos, sin, stretch = zoom * angle.cos(), zoom * angle.sin(), frame_size[0] / frame_size[1]
+        return torch.stack((cos, -sin * stretch, shift_x, sin / stretch, cos, shift_y), -1).view(-1, 2, 3)
 
     def forward(
         self, frames: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels out_height out_width"]:
         """Return the resampled frames."""
-        theta = self.theta(self.positions(frames))
+        theta = self.theta(self.positions(frames), (frames.shape[-2], frames.shape[-1]))
         size = [*frames.shape[:2], *(self.out_size or frames.shape[-2:])]
         # Autocast off: bfloat16 positions know only half pixels at 64.
         with torch.autocast(frames.device.type, enabled=False):

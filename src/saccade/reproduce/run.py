@@ -92,14 +92,10 @@ class _Reproduction:
 
     def trained(self, folder: Path, config: TrainConfig) -> Path:
         """Train into a folder unless that is done; go on where an earlier call stopped."""
-        path = folder / checkpoint.NAME
         begun = (folder / run_folder.RUN).is_file()
         if begun and run_folder.read(folder).get("finished"):
-            return path
-        resume = path.is_file()
-        if begun and not resume:
-            (folder / run_folder.RUN).unlink()  # stopped before its first checkpoint: nothing to go on from
-        return train(config, folder, resume=resume, progress=self.progress(folder.name))
+            return folder / checkpoint.NAME
+        return train(config, folder, resume=begun, progress=self.progress(folder.name))
 
     def measured(self, path: Path, condition: str, seed: int) -> dict[str, Any]:
         device = choose_device(self.config.device)
@@ -156,8 +152,8 @@ class _Reproduction:
 
     def log(self, model: str, condition: str) -> list[dict[str, float]]:
         """Return the log of a cell's training, with the warm-up that it started from before it."""
-        rows = visualize.read_log(self.cell(model, condition, 0) / run_folder.LOG)
-        before = visualize.read_log(self.warm_up(model, 0) / run_folder.LOG) if rows else []
+        rows = run_folder.read_log(self.cell(model, condition, 0) / run_folder.LOG)
+        before = run_folder.read_log(self.warm_up(model, 0) / run_folder.LOG) if rows else []
         spent = before[-1]["elapsed_s"] if before else 0.0
         return before + [row | {"elapsed_s": row["elapsed_s"] + spent} for row in rows]
 
@@ -187,8 +183,7 @@ def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[
     Raises:
         UsageError: the folder holds a reproduction of another kind.
     """
-    silent: Callable[[str], Progress] = lambda title: lambda row: None  # noqa: E731
-    work = _Reproduction(config, say, progress or silent)
+    work = _Reproduction(config, say, progress or _silent)
     _open(config)
     source = digit_sources.resolve(config.digits, config.data_dir)
     say(f"digits: {source.name}, {source.reason}")
@@ -196,6 +191,10 @@ def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[
     work.run()
     run_folder.update(config.folder, finished=True)
     return config.folder
+
+
+def _silent(_title: str) -> Progress:
+    return lambda row: None
 
 
 def _open(config: ReproduceConfig) -> None:

@@ -76,6 +76,8 @@ class TrainConfig:
         for name in ("attention_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be 0 or above; got {getattr(self, name)}")
+        if not 0 <= self.seed < 1 << 63:
+            raise UsageError(f"seed must lie in 0 to {(1 << 63) - 1}; got {self.seed}")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps must be at least 1; got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:

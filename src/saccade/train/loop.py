@@ -64,7 +64,8 @@ def learning_rate_factor(step: int, num_steps: int) -> float:
 def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Path:
     """Train a model end to end; return the path of its checkpoint.
 
-    The run folder `out` gets `run.json`, `log.jsonl` and, about every minute and at the end, `checkpoint.safetensors`.
+    The run folder `out` gets `run.json`, `log.jsonl` and, at the start, about every minute and at the end,
+    `checkpoint.safetensors`, so that a run can be resumed from its first second on.
     A run that was resumed gives the same bits as one that never stopped, on the same machine with the same number of
     threads.
 
@@ -86,14 +87,29 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
     if resume:
         _restore(trainer, out)
     else:
-        run_folder.create(out, "train", config.as_json(), device=str(trainer.device))
+        run_folder.check_free(out)
         trainer.num_steps = config.steps or _steps_in(trainer, config.minutes or 10.0)
-        run_folder.update(out, steps=trainer.num_steps, precision=str(trainer.dtype).removeprefix("torch."))
+        _create(trainer, out)
+    _run(trainer, out, progress)
+    if trainer.step < trainer.num_steps:
+        raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps} in {out}")
+    run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
+    return out / checkpoint.NAME
+
+
+def _create(trainer: Trainer, out: Path) -> None:
+    facts = {"steps": trainer.num_steps, "precision": str(trainer.dtype).removeprefix("torch.")}
+    run_folder.create(out, "train", trainer.config.as_json(), device=str(trainer.device), **facts)
+    _save(trainer, out)
+
+
+def _run(trainer: Trainer, out: Path, progress: Progress | None) -> None:
+    """Take steps to the end, or to Ctrl-C; log and save on the way and after the last."""
     saved = logged = time.monotonic()
     with (
         held_back() as interrupted,
         (out / run_folder.LOG).open("a", encoding="utf-8") as log,
-        run_folder.scalars(out) as write_scalars,
+        run_folder.scalars(out, trainer.step) as write_scalars,
     ):
         while trainer.step < trainer.num_steps and not interrupted():
             row = advance(trainer)
@@ -109,10 +125,6 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
                 _save(trainer, out)
                 saved = now
     _save(trainer, out)
-    if trainer.step < trainer.num_steps:
-        raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps} in {out}")
-    run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
-    return out / checkpoint.NAME
 
 
 def start(config: TrainConfig) -> Trainer:
@@ -279,6 +291,11 @@ def _restore(trainer: Trainer, out: Path) -> None:
             f"{out} was trained with {name}={before.get(name)}, now {name}={now[name]};"
             " resume with the same, or choose another --out"
         )
+    if header.data.get("digits") != trainer.long.source:
+        raise UsageError(
+            f"{out} was trained on the digits {header.data.get('digits')}, now they are {trainer.long.source};"
+            " resume with the same --digits, or choose another --out"
+        )
     tensors = checkpoint.load_weights(trainer.model, out)
     if "random.cpu" not in tensors:
         raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
@@ -295,5 +312,6 @@ def _restore(trainer: Trainer, out: Path) -> None:
                 # The fused optimiser walks through memory: its state must lie there as the parameter does.
                 entry[name] = torch.empty_like(parameter).copy_(value)
     torch.set_rng_state(tensors["random.cpu"])
+    run_folder.rewind_log(out / run_folder.LOG, header.training["step"])
     trainer.step, trainer.num_steps = header.training["step"], header.training["num_steps"]
     trainer.elapsed_s = header.training["elapsed_s"]

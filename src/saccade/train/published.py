@@ -13,10 +13,9 @@ from typing import Any, final
 import torch
 from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from saccade import checkpoint, files
+from saccade import checkpoint
 from saccade.data import digits as digit_sources
 from saccade.data.digits import Digits
 from saccade.data.moving_digits import CONDITIONS, Motion, MovingDigits
@@ -191,8 +190,7 @@ def _features(
             seed=config.seed,
         )
         kept = extract(training, clips)
-        with files.whole(path) as temporary:
-            save_file(kept, temporary, metadata=made_by)
+        checkpoint.write_tensors(path, kept, made_by)
     return kept["features"].to(training.device), kept["labels"].to(training.device)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade import checkpoint
+from saccade import checkpoint, run_folder
 from saccade.checkpoint import Header
 from saccade.data.digits import Digits
 from saccade.errors import Interrupted, NonFiniteError, UsageError
@@ -217,6 +217,7 @@ def train_cnn(
     """
     if path.exists():
         training.resume(path)
+        run_folder.rewind_log(path.parent / LOG, training.standing.step)
     standing = training.standing
     if standing.accuracy is not None:
         return
