@@ -71,13 +71,12 @@ class VideoClassifier(nn.Module):
             raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
         frames = clips.flatten(0, 1)
         if lengths is None:
-            encoded: Tensor = self.encoder(as_float(frames))
-            return encoded.unflatten(0, clips.shape[:2])
+            features: Tensor = self.encoder(as_float(frames)).unflatten(0, clips.shape[:2])
+            return features
         valid = valid_frames(lengths, clips.shape[1])
         encoded = self.encoder(as_float(frames[valid.flatten()]))
         features = encoded.new_zeros(*clips.shape[:2], encoded.shape[-1])
-        filled: Tensor = features.masked_scatter(valid.unsqueeze(-1), encoded)
-        return filled
+        return features.masked_scatter(valid.unsqueeze(-1), encoded)
 
 
 def as_float(frames: Tensor) -> Tensor:
