@@ -52,7 +52,8 @@ class Motion:
     of `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0, without scaling every
     scale is 1. Within a setting of `frames_per_setting` frames angle and scale stay and digits move straight and
     bounce; with `continuous` they glide from one setting's value to the next and a digit keeps its trajectory for the
-    whole clip. Scale applies to the whole canvas: walls and speed shrink with it.
+    whole clip. Scale applies to the whole canvas: walls and speed shrink with it, and above 1 the walls lie outside the
+    frame.
 
     Raises:
         UsageError: unknown condition; ranges that are empty or do not fit into the canvas.
@@ -130,7 +131,7 @@ class Poses:
     """Ground truth of every frame and digit.
 
     *Conventions:* positions are (y, x) in pixels, the centre of the upper left pixel is (0, 0); boxes are (top, left,
-    bottom, right) around the digit's ink inside the frame, bottom and right exclusive, all zero where nothing shows.
+    bottom, right) around the digit's ink, cut to the frame, bottom and right exclusive, all zero where nothing shows.
     """
 
     centre_px: Float[Tensor, "batch time digits 2"]

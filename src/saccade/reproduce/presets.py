@@ -59,7 +59,7 @@ class ReproduceConfig:
         seeds: number of seeds; by default the preset's.
         num_clips: test clips a cell; by default the preset's.
         instances: for `published`: `shared` or `disjoint` digit images in test.
-        order: for `published`: `visible` or `hidden` order of the pair.
+        order: for `published`: `visible` or `hidden` order of the pair; the published clips do not show it.
         stage1_minutes: for `published`: cut the CNN's training short; None trains the published five epochs.
         retrainings: for `published`: how many LSTMs the mean is over.
         device: auto, cpu or cuda.
@@ -77,7 +77,7 @@ class ReproduceConfig:
     seeds: int | None = None
     num_clips: int | None = None
     instances: str = "shared"
-    order: str = "visible"
+    order: str = "hidden"
     stage1_minutes: float | None = None
     retrainings: int = 300
     device: str = "auto"
