@@ -3,5 +3,5 @@
 # Usage: recipes/lenet-lstm-normal.sh [--data-dir FOLDER]
 set -euo pipefail
 out=runs/lenet-lstm-normal
-saccade train --model lenet-lstm --condition normal --digits mnist --steps 1800 --out "$out" "$@"
+saccade train --model lenet-lstm --condition normal --digits mnist --steps 4000 --out "$out" "$@"
 saccade evaluate --model "$out" --num-clips 2000 --out results/end_to_end.csv "$@"

@@ -23,7 +23,12 @@ def test_a_training_that_breaks_off_leaves_no_bar_behind(monkeypatch):
     ended = []
     real = console.Progress.__exit__
     monkeypatch.setattr(console.Progress, "__exit__", lambda self, *what: ended.append(self) or real(self, *what))
-    with pytest.raises(KeyboardInterrupt), console.training_bars() as bars:
-        bars("first")(rows(20)[0])
-        raise KeyboardInterrupt
+
+    def break_off():
+        with console.training_bars() as bars:
+            bars("first")(rows(20)[0])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
     assert len(ended) == 1

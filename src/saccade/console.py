@@ -68,7 +68,8 @@ def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
             step, total = int(row["step"]), int(row["num_steps"])
             progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
-                say(f"{title}  step {step}/{total}  {figures}  {row.get('elapsed_s', 0):.0f} s")
+                spent = f"  {row['elapsed_s']:.0f} s" if "elapsed_s" in row else ""
+                say(f"{title}  step {step}/{total}  {figures}{spent}")
 
         yield show
 

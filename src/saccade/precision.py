@@ -34,7 +34,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         raise unknown_name("precision", precision, PRECISIONS)
     if precision != "auto":
         return torch.float32 if precision == "float32" else torch.bfloat16
-    native = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bfloat16()
+    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
     return torch.bfloat16 if native else torch.float32
 
 

@@ -44,16 +44,23 @@ def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **fa
     check_free(out)
     described = {
         "verb": verb,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "config": dict(config),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        **call(),
         "device": device_name(device),
         "num_threads": torch.get_num_threads(),
         "versions": versions(),
         **facts,
     }
     files.write_json(out / RUN, described)
+
+
+def call() -> dict[str, str]:
+    """Tell what was called when, by which commit."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+    }
 
 
 def read(out: Path) -> dict[str, Any]:
@@ -93,12 +100,14 @@ def commit() -> str:
     """Return the commit of the source tree, with `+` where it has been changed since; `unknown` outside a checkout."""
     here = Path(__file__).parent
 
+    # Of this file's checkout, not of a repository that an environment with Saccade happens to lie in.
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"

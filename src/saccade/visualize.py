@@ -61,12 +61,15 @@ def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time heigh
     _write(figure, path)
 
 
-def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]]) -> None:
-    """Draw loss and accuracy over training time: a column a condition, a line a model.
+def draw_curves(
+    path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], *, over: str = "minutes"
+) -> None:
+    """Draw loss and accuracy over the course of training: a column a condition, a line a model.
 
     Args:
         path: a `.png` file.
-        runs: condition -> model -> log rows; `elapsed_s` is the horizontal axis.
+        runs: condition -> model -> log rows.
+        over: the horizontal axis, `minutes` or `steps`.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -77,7 +80,7 @@ def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str
     )
     for column, (condition, models) in enumerate(runs.items()):
         for model, rows in models.items():
-            minutes = [row["elapsed_s"] / 60 for row in rows]
+            course = [row["step"] if over == "steps" else row["elapsed_s"] / 60 for row in rows]
             for axis, name in zip(axes[:, column], ("loss", "accuracy"), strict=True):
                 style = {
                     "color": COLOURS.get(model),
@@ -85,9 +88,9 @@ def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str
                     "linewidth": 1.6,
                     "marker": "." if len(rows) < 20 else "",
                 }
-                axis.plot(minutes, _smooth([row[name] for row in rows]), **style)
+                axis.plot(course, _smooth([row[name] for row in rows]), **style)
         axes[0, column].set_title(condition.replace("_", " + "), fontsize=10)
-        axes[1, column].set_xlabel("minutes of training")
+        axes[1, column].set_xlabel("training steps" if over == "steps" else "minutes of training")
         axes[1, column].set_ylim(0, 1)
         for axis in axes[:, column]:
             axis.grid(alpha=0.25)

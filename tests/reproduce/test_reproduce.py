@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import signal
 
@@ -6,7 +7,7 @@ import pytest
 
 from saccade import run_folder
 from saccade.errors import Interrupted, UsageError
-from saccade.reproduce import PRESETS, ReproduceConfig, reproduce
+from saccade.reproduce import PRESETS, ReproduceConfig, reproduce, run
 from saccade.reproduce.presets import CONDITIONS, MODELS, SHARES
 from saccade.reproduce.published_figures import PUBLISHED
 from saccade.reproduce.table import markdown
@@ -117,6 +118,29 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
             quietly(config_of(tmp_path, **{name: value}))
 
 
+def test_a_call_that_goes_wrong_leaves_the_folder_free(tmp_path):
+    with pytest.raises(UsageError, match="no digit source is called 'minst'"):
+        quietly(config_of(tmp_path, digits="minst"))
+    quietly(config_of(tmp_path))
+
+
+def test_a_folder_is_not_continued_on_other_digits(tmp_path, monkeypatch, uci):
+    quietly(config_of(tmp_path, digits="auto"))
+    other = dataclasses.replace(uci["train"], images=255 - uci["train"].images)
+    monkeypatch.setattr(run.digit_sources, "load", lambda *_given, **_options: other)
+    with pytest.raises(UsageError, match=r"holds a reproduction with digits_\w+="):
+        quietly(config_of(tmp_path, digits="auto"))
+
+
+def test_minutes_are_divided_once(tmp_path):
+    config = ReproduceConfig(out=tmp_path, digits="uci", models=("lenet-lstm",), conditions=("normal",), minutes=0.01)
+    run._open(config, run.digit_sources.load("uci"))
+    run._open(config, run.digit_sources.load("uci"))
+    assert len(run_folder.read(tmp_path)["later_calls"]) == 1
+    with pytest.raises(UsageError, match="holds a reproduction with conditions="):
+        run._open(dataclasses.replace(config, conditions=("normal", "scaling")), run.digit_sources.load("uci"))
+
+
 def test_a_warm_up_is_shared_by_the_conditions(tmp_path):
     begun = []
     config = ReproduceConfig(
@@ -131,6 +155,10 @@ def test_a_warm_up_is_shared_by_the_conditions(tmp_path):
     assert begun == ["lenet-lstm-warm-up-seed0", "lenet-lstm-normal-seed0", "lenet-lstm-scaling-seed0"]
     asked = run_folder.read(tmp_path / "cells" / "lenet-lstm-normal-seed0")["config"]
     assert asked["start_from"] == str(tmp_path / "cells" / "lenet-lstm-warm-up-seed0" / "checkpoint.safetensors")
+    row = table_of(tmp_path)[0]
+    warm_up = run_folder.read(tmp_path / "cells" / "lenet-lstm-warm-up-seed0")
+    assert (row["before_condition"], row["before_steps"]) == ("rotation_scaling", str(warm_up["steps"]))
+    assert "on Rotation+Scaling, shared by a model's conditions, then" in (tmp_path / "table.md").read_text()
 
 
 def test_the_published_protocol(tmp_path):
@@ -164,6 +192,9 @@ def test_presets_say_either_steps_or_minutes():
         ({"minutes": 3.0}, "both --steps and --minutes"),
         ({"steps": 0}, "steps must be above 0"),
         ({"seeds": 0}, "seeds must be above 0"),
+        ({"instances": "share", "preset": "published", "steps": None, "num_clips": None}, "did you mean 'shared'"),
+        ({"instances": "shared"}, "instances has no use for the preset full"),
+        ({"preset": "published"}, "steps has no use for the preset published"),
     ],
 )
 def test_a_wrong_call_is_refused(changes, message, tmp_path):
@@ -202,8 +233,19 @@ def test_each_cell_stands_beside_the_published_one():
 
 def test_what_is_not_alike_is_said_not_to_compete():
     assert "do not compete" in markdown([row_of()])
-    alike = markdown([row_of("lenet-lstm-published", labels="ordered", instances="shared", order="hidden")])
-    assert "do not compete" not in alike
+    changes = {"protocol": "published", "labels": "ordered", "instances": "shared", "order": "hidden"}
+    alike = row_of("lenet-lstm-published", **changes, stage1_steps=7815, stage1_accuracy=0.97, retrainings=300)
+    assert "do not compete" not in markdown([alike])
+    for change in ({"stage1_steps": 12}, {"digits": "uci"}, {"order": "visible"}):
+        assert "do not compete" in markdown([alike | change])
+
+
+def test_kinds_of_intervals_are_told_apart():
+    seeds = [row_of(seed=seed, accuracy=0.9 + 0.01 * seed) for seed in range(3)]
+    assert "interval (t, 3 seeds)" in markdown(seeds)
+    mixed = markdown([*seeds, row_of("dcn-lstm")])
+    assert "t, 3 seeds)" in mixed
+    assert "Wilson, 2000 clips)" in mixed
 
 
 def test_what_attention_did_stands_below():

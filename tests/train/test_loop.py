@@ -299,7 +299,7 @@ def test_every_step_is_logged_once_although_the_run_was_resumed(tmp_path, monkey
 def test_a_run_that_was_killed_is_logged_without_repetition(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "LOG_EVERY_S", -1)
     config = config_of()
-    saves, save = [], loop._save
+    saves, save = [], loop.save
 
     def once(trainer, out):
         saves.append(None)
@@ -307,7 +307,7 @@ def test_a_run_that_was_killed_is_logged_without_repetition(tmp_path, monkeypatc
             save(trainer, out)
 
     monkeypatch.setattr(loop, "CHECKPOINT_EVERY_S", -1)
-    monkeypatch.setattr(loop, "_save", once)
+    monkeypatch.setattr(loop, "save", once)
 
     def crash(row):
         if row["step"] == 4:
@@ -315,7 +315,7 @@ def test_a_run_that_was_killed_is_logged_without_repetition(tmp_path, monkeypatc
 
     with pytest.raises(ZeroDivisionError):
         train(config, tmp_path, progress=crash)
-    monkeypatch.setattr(loop, "_save", save)
+    monkeypatch.setattr(loop, "save", save)
     train(config, tmp_path, resume=True)
     steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5, 6]
@@ -364,6 +364,35 @@ def test_a_run_is_not_resumed_as_another(changes, tmp_path):
     with pytest.raises(UsageError, match=f"was trained with {name}=.*, now {name}={value}"):
         train(config_of(steps=2, **changes), tmp_path, resume=True)
     train(config, tmp_path, resume=True)
+
+
+def test_a_run_is_not_resumed_for_other_steps(tmp_path):
+    train(config_of(steps=2), tmp_path)
+    with pytest.raises(UsageError, match="was trained with steps=2, now steps=5"):
+        train(config_of(steps=5), tmp_path, resume=True)
+
+
+def test_what_a_run_began_with_is_kept_through_a_resume(tmp_path):
+    train(config_of(steps=2, condition="normal"), tmp_path / "first")
+    config = config_of(steps=4, start_from=tmp_path / "first")
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "run", progress=stop_at(1))
+    train(config_of(steps=None), tmp_path / "run", resume=True)
+    training = checkpoint.read_header(tmp_path / "run").training
+    assert training["before"] == {"before_condition": "normal", "before_steps": 2}
+    assert training["config"]["start_from"] == str(tmp_path / "first")
+    assert training["config"]["steps"] == 4
+
+
+def test_a_first_save_that_fails_leaves_the_folder_free(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise DataError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "save", full)
+        with pytest.raises(DataError):
+            train(config_of(), tmp_path)
+    train(config_of(), tmp_path)
 
 
 def test_a_run_is_not_resumed_on_other_digits(tmp_path, uci, monkeypatch):

@@ -60,6 +60,10 @@ class Digits:
     source: str
     split: str
 
+    def sha256(self) -> str:
+        """Return the checksum of images and labels, which tells two sources of one name apart."""
+        return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
 
 @dataclass(frozen=True)
 class Source:
@@ -139,7 +143,9 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
     if not folder.is_dir():
         raise unknown_name("digit source", digits, ("auto", "uci", "mnist", "a folder with four IDX files"))
     _found_all(folder)
-    return Source(folder.resolve().name, folder, f"from {folder}")
+    # torchvision puts the files of every dataset into a folder called `raw`.
+    inside = folder.resolve()
+    return Source(inside.parent.name if inside.name == "raw" else inside.name, folder, f"from {folder}")
 
 
 def mnist_cache() -> Path:

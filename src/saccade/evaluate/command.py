@@ -15,7 +15,7 @@ from saccade.evaluate.attention_effect import AttentionEffect
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.forward import Progress
 from saccade.evaluate.intervals import interval
-from saccade.evaluate.rows import Row, append_rows
+from saccade.evaluate.rows import Row, append_rows, read_rows
 
 _PUBLISHED_FRAMES = 50
 
@@ -67,9 +67,10 @@ class EvaluateConfig:
         for kind, known in (("instances", ("disjoint", "shared")), ("split", ("validation", "test"))):
             if getattr(self, kind) not in known:
                 raise unknown_name(kind, getattr(self, kind), known)
-        for name in ("num_clips", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("num_clips", "batch_size", "num_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1; got {value}")
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Result:
         DataError: no such checkpoint, or a damaged one; digit files that are missing or damaged.
         NonFiniteError: logits, offsets or affine maps are NaN or infinite.
     """
+    if config.out is not None and config.out.exists():
+        read_rows(config.out)  # what is no result file is told before the work, not after it
     model, header = checkpoint.load(config.model)
     clips = clips_for(config, header)
     asked: dict[str, Any] = {
@@ -178,6 +181,7 @@ def _facts(config: EvaluateConfig, header: Header, clips: MovingDigits) -> dict[
         "split": config.split,
         "trained_on": header.data.get("condition"),
         "steps": header.training.get("step"),
+        **header.training.get("before", {}),
         "num_frames": clips.motion.num_frames,
         "num_digits": clips.num_digits,
         "max_angle_deg": clips.motion.max_angle_deg,

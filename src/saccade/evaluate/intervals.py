@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 from saccade.errors import UsageError
 
 MIN_SEEDS = 3
-CELL = ("model", "protocol", "condition", "digits", "instances", "labels")
-"""The columns in which the rows of one interval must agree."""
+CELL = (
+    *("model", "protocol", "condition", "digits", "instances", "labels"),
+    *("trained_on", "split", "order", "num_frames", "num_digits", "max_angle_deg"),
+)
+"""The columns in which the rows of one interval must agree; the second line's are not in every result file."""
 
 
 class Interval(NamedTuple):

@@ -49,7 +49,18 @@ MEASURED = frozenset(
 
 # These stay text even where they look like a number: a commit may read 1234e56.
 _TEXT = frozenset(
-    (*COLUMNS[:6], "order", "split", "trained_on", "checkpoint", "commit", "device", "precision", "attention_summary")
+    (
+        *COLUMNS[:6],
+        "order",
+        "split",
+        "trained_on",
+        "before_condition",
+        "checkpoint",
+        "commit",
+        "device",
+        "precision",
+        "attention_summary",
+    )
 )
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

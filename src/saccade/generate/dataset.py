@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -138,8 +137,7 @@ def _exact(values: Tensor) -> list[Any]:
 
 def _claim(config: GenerateConfig, digits: Digits) -> None:
     """Start the folder, or make sure that it is of the same clips."""
-    pixels = hashlib.sha256(digits.images.numpy().tobytes() + digits.labels.numpy().tobytes())
-    source = {"digits_source": digits.source, "digits_sha256": pixels.hexdigest()}
+    source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     wanted = {name: value for name, value in config.as_json().items() if name not in _FREE} | source
     manifest = config.out / MANIFEST
     if not manifest.exists():

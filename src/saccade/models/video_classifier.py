@@ -58,7 +58,9 @@ class VideoClassifier(nn.Module):
         self, features: Float[Tensor, "batch time features"], state: State | None
     ) -> tuple[Float[Tensor, "batch time classes"], State]:
         states, state = self.temporal(features, state)
-        logits: Tensor = self.head(states)
+        # In float32: bfloat16 has so few numbers that the two likeliest classes often tie.
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = self.head(states)
         return logits.float(), state
 
     def _features(self, clips: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,13 @@ SHARES = {"lenet-lstm": 0.25, "stn-lstm": 0.32, "dcn-lstm": 0.43}
 """Part of the minutes that each model gets: a step with attention costs more."""
 
 
+# What only one of the two protocols can be asked for.
+_ONLY = {
+    "end_to_end": ("steps", "minutes", "num_clips"),
+    "published": ("instances", "order", "stage1_minutes", "retrainings"),
+}
+
+
 @dataclass(frozen=True)
 class ReproduceConfig:
     """One reproduction.
@@ -54,15 +62,18 @@ class ReproduceConfig:
         models: which kinds.
         conditions: which conditions.
         elastic: add the fifth condition of the poster.
-        steps: training steps of each cell; by default the preset's.
-        minutes: training time of one seed in all, instead of steps; by default the preset's.
+        steps: training steps of each cell; by default the preset's. Not for `published`.
+        minutes: training time of one seed in all, instead of steps; by default the preset's. Not for `published`.
         seeds: number of seeds; by default the preset's.
-        num_clips: test clips a cell; by default the preset's.
-        instances: for `published`: `shared` or `disjoint` digit images in test.
-        order: for `published`: `visible` or `hidden` order of the pair; the published clips do not show it.
-        stage1_minutes: for `published`: cut the CNN's training short; None trains the published five epochs.
-        retrainings: for `published`: how many LSTMs the mean is over.
+        num_clips: test clips a cell; by default the preset's. Not for `published`, which has one a class.
+        instances: only for `published`: digit images in test, `shared` with training (the default) or `disjoint`.
+        order: only for `published`: `visible` or `hidden` order of the pair (the default, as published).
+        stage1_minutes: only for `published`: cut the CNN's training short; None trains the published five epochs.
+        retrainings: only for `published`: how many LSTMs the mean is over; 300 by default.
         device: auto, cpu or cuda.
+
+    Raises:
+        UsageError: an unknown name, a number that is not above zero, an option that the preset has no use for.
     """
 
     preset: str = "quick"
@@ -76,30 +87,40 @@ class ReproduceConfig:
     minutes: float | None = None
     seeds: int | None = None
     num_clips: int | None = None
-    instances: str = "shared"
-    order: str = "hidden"
+    instances: str | None = None
+    order: str | None = None
     stage1_minutes: float | None = None
-    retrainings: int = 300
+    retrainings: int | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise unknown_name("preset", self.preset, PRESETS)
-        for kind, asked, known in (
-            ("model", self.models, MODELS),
-            ("condition", self.conditions, (*CONDITIONS, "elastic")),
-        ):
+        self._check_names()
+        for protocol, options in _ONLY.items():
+            for name in options:
+                if getattr(self, name) is not None and PRESETS[self.preset].protocol != protocol:
+                    raise UsageError(f"{name} has no use for the preset {self.preset}; leave it out")
+        if self.steps is not None and self.minutes is not None:
+            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
+        for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes", "retrainings"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} must be above 0; got {value}")
+
+    def _check_names(self) -> None:
+        choices: dict[str, tuple[tuple[str | None, ...], tuple[str, ...]]] = {
+            "model": (self.models, MODELS),
+            "condition": (self.conditions, (*CONDITIONS, "elastic")),
+            "choice of instances": ((self.instances,), ("shared", "disjoint")),
+            "order": ((self.order,), ("visible", "hidden")),
+        }
+        for kind, (asked, known) in choices.items():
             for name in asked:
-                if name not in known:
+                if name is not None and name not in known:
                     raise unknown_name(kind, name, known)
             if not asked:
                 raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
-        if self.steps is not None and self.minutes is not None:
-            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
-        for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UsageError(f"{name} must be above 0; got {value}")
 
     @property
     def folder(self) -> Path:

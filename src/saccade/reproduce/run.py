@@ -101,6 +101,11 @@ class _Reproduction:
         device = choose_device(self.config.device)
         model, header = checkpoint.load(path, device)
         digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
+        if header.data["digits"] != digits.source:
+            raise UsageError(
+                f"{path} was trained on {header.data['digits']}, now the digits are {digits.source}; give the same"
+                " --digits and --data-dir as before, or choose another --out"
+            )
         num_clips = self.config.num_clips or self.preset.num_clips
         clips = MovingDigits(digits, Motion(condition), labels=header.data["labels"], num_clips=num_clips)
         result = evaluate(model, clips, batch_size=EVALUATION_BATCH, device=device)
@@ -114,6 +119,7 @@ class _Reproduction:
             labels=header.data["labels"],
             seed=seed,
             steps=header.training["num_steps"],
+            **header.training["before"],
             attention=effect,
         )
 
@@ -124,10 +130,10 @@ class _Reproduction:
             condition=condition,
             digits=asked.digits,
             data_dir=asked.data_dir,
-            instances=asked.instances,
-            order=asked.order,
+            instances=asked.instances or "shared",
+            order=asked.order or "hidden",
             minutes=asked.stage1_minutes,
-            retrainings=asked.retrainings,
+            retrainings=asked.retrainings or 300,
             seed=seed,
             device=asked.device,
         )
@@ -148,7 +154,8 @@ class _Reproduction:
                 if log := self.log(model, condition):
                     runs.setdefault(condition, {})[model] = log
         if runs:
-            visualize.draw_curves(self.folder / "curves.png", runs)
+            over = "steps" if self.steps else "minutes"
+            visualize.draw_curves(self.folder / "curves.png", runs, over=over)
 
     def log(self, model: str, condition: str) -> list[dict[str, float]]:
         """Return the log of a cell's training, with the warm-up that it started from before it."""
@@ -181,12 +188,12 @@ def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[
     are missing.
 
     Raises:
-        UsageError: the folder holds a reproduction of another kind.
+        UsageError: the folder holds a reproduction of another kind, or of other digits.
+        DataError: digit files that are missing or damaged.
     """
+    digits = digit_sources.load(config.digits, "train", data_dir=config.data_dir, say=say)
+    _open(config, digits)
     work = _Reproduction(config, say, progress or _silent)
-    _open(config)
-    source = digit_sources.resolve(config.digits, config.data_dir)
-    say(f"digits: {source.name}, {source.reason}")
     work.pictures()
     work.run()
     run_folder.update(config.folder, finished=True)
@@ -197,25 +204,23 @@ def _silent(_title: str) -> Progress:
     return lambda row: None
 
 
-def _open(config: ReproduceConfig) -> None:
+def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
     """Start the run folder, or check that the one there is of the same kind."""
-    free = {
-        "out",
-        "data_dir",
-        "models",
-        "conditions",
-        "elastic",
-        "seeds",
-        "device",
-    }  # more cells may be added later
     described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
-        run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)))
+        run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
-    before = run_folder.read(config.folder)["config"]
-    for name, value in described.items():
+    # Where things lie and run may change, and cells may be added.
+    free = {"out", "data_dir", "digits", "device", "seeds", "models", "conditions", "elastic"}
+    if config.minutes or (PRESETS[config.preset].minutes and not config.steps):
+        free -= {"models", "conditions", "elastic"}  # the minutes were divided among them
+    found = run_folder.read(config.folder)
+    before = json.loads(json.dumps(found["config"] | {name: found.get(name) for name in source}))
+    for name, value in json.loads(json.dumps(described | source)).items():
         if name not in free and before.get(name) != value:
             raise UsageError(
                 f"{config.folder} holds a reproduction with {name}={before.get(name)}, not {value};"
                 " choose another --out"
             )
+    run_folder.update(config.folder, finished=False, later_calls=[*found.get("later_calls", []), run_folder.call()])

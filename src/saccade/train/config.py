@@ -30,8 +30,9 @@ class TrainConfig:
         digits: uci, mnist, auto or a folder with four IDX files.
         data_dir: where MNIST lies; else the user cache is looked at.
         labels: pair, ordered or digits.
-        steps: number of optimiser steps; None with `minutes`.
-        minutes: fix the number of steps so that training takes this long here, after a short timing.
+        steps: number of optimiser steps.
+        minutes: instead of steps: fix their number so that training takes this long here, after a short timing. With
+            neither, training takes ten minutes.
         batch_size: clips of `num_frames` frames in a step.
         num_frames: frames of a training clip.
         frames_per_setting: frames between two draws of angle and scale; fewer than in test, where frames alike teach

@@ -6,9 +6,8 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade import checkpoint, run_folder
-from saccade.data.moving_digits import ClipBatch, MovingDigits
-from saccade.errors import DataError, Interrupted, NonFiniteError, UsageError
+from saccade.data.moving_digits import ClipBatch
+from saccade.errors import Interrupted, NonFiniteError
 from saccade.nn import attention
-from saccade.precision import choose_device, choose_precision
 from saccade.train.config import SHORT_FRAMES, TrainConfig
 from saccade.train.interrupts import held_back
+from saccade.train.trainer import Trainer, new_optimizer, restore, save, start
 
 CHECKPOINT_EVERY_S = 60.0
 LOG_EVERY_S = 2.0
@@ -29,23 +28,6 @@ MAX_GRADIENT_NORM = 1.0
 _TIMED_STEPS = 6
 
 Progress = Callable[[dict[str, float]], None]
-
-
-@dataclass
-class Trainer:
-    """What changes while training runs: the model, its optimiser and the number of steps done."""
-
-    config: TrainConfig
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    long: MovingDigits
-    short: MovingDigits
-    device: torch.device
-    dtype: torch.dtype
-    num_steps: int = 0
-    step: int = 0
-    elapsed_s: float = 0.0
-    positions: dict[str, Tensor] = field(default_factory=dict)
 
 
 def learning_rate_factor(step: int, num_steps: int) -> float:
@@ -83,9 +65,9 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
     """
     # A run under way holds its own weights; those it began with may be gone.
     trainer = start(replace(config, start_from=None) if resume else config)
-    trainer.config = config
     if resume:
-        _restore(trainer, out)
+        restore(trainer, out)
+        run_folder.rewind_log(out / run_folder.LOG, trainer.step)
     else:
         run_folder.check_free(out)
         trainer.num_steps = config.steps or _steps_in(trainer, config.minutes or 10.0)
@@ -98,9 +80,10 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
 
 
 def _create(trainer: Trainer, out: Path) -> None:
-    facts = {"steps": trainer.num_steps, "precision": str(trainer.dtype).removeprefix("torch.")}
+    # The checkpoint first: where `run.json` lies there is something to resume.
+    save(trainer, out)
+    facts = {"steps": trainer.num_steps, "precision": trainer.precision}
     run_folder.create(out, "train", trainer.config.as_json(), device=str(trainer.device), **facts)
-    _save(trainer, out)
 
 
 def _run(trainer: Trainer, out: Path, progress: Progress | None) -> None:
@@ -122,43 +105,9 @@ def _run(trainer: Trainer, out: Path, progress: Progress | None) -> None:
                 write_scalars(row)
                 logged = now
             if now - saved > CHECKPOINT_EVERY_S:
-                _save(trainer, out)
+                save(trainer, out)
                 saved = now
-    _save(trainer, out)
-
-
-def start(config: TrainConfig) -> Trainer:
-    """Build everything that a run needs, before its first step."""
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    model = config.create_model()
-    if config.start_from is not None:
-        checkpoint.load_weights(model, config.start_from)
-    model = model.to(device, memory_format=torch.channels_last)
-    digits = config.load_digits("train")
-    long, short = (config.clips(digits, short=short).to(device) for short in (False, True))
-    dtype = choose_precision(config.precision, device)
-    return Trainer(config, model, _optimizer(model, config), long, short, device, dtype)
-
-
-def _optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    attending = {id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        # Biases and normalisation have one dimension and are not decayed.
-        groups.setdefault((id(parameter) in attending, parameter.dim() > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": config.learning_rate,
-                "base_lr": config.learning_rate * (config.attention_rate if attends else 1.0),
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for (attends, decays), parameters in groups.items()
-        ],
-        fused=True,
-    )
+    save(trainer, out)
 
 
 def advance(trainer: Trainer) -> dict[str, float]:
@@ -247,71 +196,7 @@ def _steps_in(trainer: Trainer, minutes: float) -> int:
         advance(trainer)
         seconds.append(time.perf_counter() - started)
     trainer.model.load_state_dict(weights)
-    trainer.optimizer = _optimizer(trainer.model, trainer.config)
+    trainer.optimizer = new_optimizer(trainer.model, trainer.config)
     trainer.step, trainer.elapsed_s = 0, 0.0
     typical = sorted(seconds)[_TIMED_STEPS // 2]
     return max(1, round((minutes * 60 - sum(seconds)) / typical))
-
-
-def _save(trainer: Trainer, out: Path) -> None:
-    for name, tensor in trainer.model.state_dict().items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteError(f"{name} is not finite at step {trainer.step}; the last good checkpoint stays")
-    state = {
-        f"optimizer.{index}.{name}": value
-        for index, entry in trainer.optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
-    state["random.cpu"] = torch.get_rng_state()
-    training: dict[str, Any] = {
-        "step": trainer.step,
-        "num_steps": trainer.num_steps,
-        "elapsed_s": trainer.elapsed_s,
-    }
-    config = trainer.config
-    data = {
-        "digits": trainer.long.source,
-        "condition": config.condition,
-        "labels": config.labels,
-        "protocol": "end_to_end",
-    }
-    header = checkpoint.Header(config.model, config.model_arguments(), data, training | {"config": config.as_json()})
-    checkpoint.save(out / checkpoint.NAME, trainer.model, header, state)
-
-
-def _restore(trainer: Trainer, out: Path) -> None:
-    header = checkpoint.read_header(out)
-    before, now = header.training.get("config", {}), trainer.config.as_json()
-    # How long to train was settled when the run began; where the files lie may change.
-    free = {"steps", "minutes", "data_dir", "device", "start_from"}
-    changed = [name for name in now if name not in free and before.get(name) != now[name]]
-    if changed:
-        name = changed[0]
-        raise UsageError(
-            f"{out} was trained with {name}={before.get(name)}, now {name}={now[name]};"
-            " resume with the same, or choose another --out"
-        )
-    if header.data.get("digits") != trainer.long.source:
-        raise UsageError(
-            f"{out} was trained on the digits {header.data.get('digits')}, now they are {trainer.long.source};"
-            " resume with the same --digits, or choose another --out"
-        )
-    tensors = checkpoint.load_weights(trainer.model, out)
-    if "random.cpu" not in tensors:
-        raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            entries.setdefault(int(index), {})[name] = value
-    state = trainer.optimizer.state_dict()
-    trainer.optimizer.load_state_dict({"state": entries, "param_groups": state["param_groups"]})
-    for parameter, entry in trainer.optimizer.state.items():
-        for name, value in entry.items():
-            if value.shape == parameter.shape:
-                # The fused optimiser walks through memory: its state must lie there as the parameter does.
-                entry[name] = torch.empty_like(parameter).copy_(value)
-    torch.set_rng_state(tensors["random.cpu"])
-    run_folder.rewind_log(out / run_folder.LOG, header.training["step"])
-    trainer.step, trainer.num_steps = header.training["step"], header.training["num_steps"]
-    trainer.elapsed_s = header.training["elapsed_s"]
