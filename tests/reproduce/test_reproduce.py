@@ -166,7 +166,7 @@ def test_the_published_protocol(tmp_path):
     quietly(config_of(tmp_path, retrainings=2, **changes))
     (row,) = table_of(tmp_path)
     assert (row["model"], row["protocol"], row["labels"]) == ("lenet-lstm-published", "published", "ordered")
-    assert (row["instances"], row["order"]) == ("shared", "hidden")
+    assert (row["instances"], row["order"]) == ("training_clips", "hidden")
     text = (tmp_path / "table.md").read_text()
     assert f"20 an LSTM, 2 LSTMs a cell; the CNN {row['stage1_steps']}, which name" in text
 

@@ -358,6 +358,13 @@ def test_cells_share_stage_1_and_the_training_features(tmp_path: Path) -> None:
     assert run(small_config(instances="disjoint"), tmp_path) == disjoint
 
 
+def test_tested_on_its_training_clips_a_model_says_what_it_learned_by_heart(tmp_path):
+    by_heart = run(small_config(instances="training_clips", retrainings=5), tmp_path)
+    other_trajectories = run(small_config(instances="shared", retrainings=5), tmp_path)
+    assert by_heart["accuracy"] > 2 * other_trajectories["accuracy"]
+    assert by_heart["cross_entropy"] < other_trajectories["cross_entropy"]
+
+
 @pytest.mark.usefixtures("small_models")
 def test_features_are_made_anew_where_they_are_stale_or_damaged(tmp_path: Path) -> None:
     row = run(small_config(), tmp_path)
@@ -385,7 +392,7 @@ def test_features_are_those_of_the_frames(tmp_path: Path, seen_digits: Digits, u
     [
         ({"model": "lenet-lstm"}, "no model is called 'lenet-lstm'; did you mean 'lenet-lstm-published'"),
         ({"condition": "rotating"}, "no condition is called 'rotating'"),
-        ({"instances": "same"}, "no instances is called 'same'"),
+        ({"instances": "training"}, "no instances is called 'training'; did you mean 'training_clips'"),
         ({"order": "visibl"}, "did you mean 'visible'"),
         ({"retrainings": 0}, "retrainings must be above 0"),
         ({"seed": -1}, "seed must be 0 or above"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saccade.errors import UsageError, unknown_name
+from saccade.train.published import INSTANCES
 
 MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
@@ -66,7 +67,8 @@ class ReproduceConfig:
         minutes: training time of one seed in all, instead of steps; by default the preset's. Not for `published`.
         seeds: number of seeds; by default the preset's.
         num_clips: test clips a cell; by default the preset's. Not for `published`, which has one a class.
-        instances: only for `published`: digit images in test, `shared` with training (the default) or `disjoint`.
+        instances: only for `published`: what test clips share with those of training: nothing (`disjoint`), the digit
+            images (`shared`), or all, as they are the `training_clips` (the default: what gives the published figures).
         order: only for `published`: `visible` or `hidden` order of the pair (the default, as published).
         stage1_minutes: only for `published`: cut the CNN's training short; None trains the published five epochs.
         retrainings: only for `published`: how many LSTMs the mean is over; 300 by default.
@@ -112,7 +114,7 @@ class ReproduceConfig:
         choices: dict[str, tuple[tuple[str | None, ...], tuple[str, ...]]] = {
             "model": (self.models, MODELS),
             "condition": (self.conditions, (*CONDITIONS, "elastic")),
-            "choice of instances": ((self.instances,), ("shared", "disjoint")),
+            "choice of instances": ((self.instances,), INSTANCES),
             "order": ((self.order,), ("visible", "hidden")),
         }
         for kind, (asked, known) in choices.items():

@@ -130,7 +130,7 @@ class _Reproduction:
             condition=condition,
             digits=asked.digits,
             data_dir=asked.data_dir,
-            instances=asked.instances or "shared",
+            instances=asked.instances or "training_clips",
             order=asked.order or "hidden",
             minutes=asked.stage1_minutes,
             retrainings=asked.retrainings or 300,

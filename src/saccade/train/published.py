@@ -29,6 +29,9 @@ from saccade.train.published_retraining import retrain
 NUM_CLIPS = 100
 """Clips in a split: one for each ordered pair of digits."""
 
+INSTANCES = ("disjoint", "shared", "training_clips")
+"""What test clips may have in common with those of training, from nothing to everything."""
+
 
 @final
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class PublishedConfig:
         condition: how the digits move, the same in training and test.
         digits: where digits come from: uci, mnist, auto or a folder with four IDX files.
         data_dir: where MNIST lies; else the user cache is looked at.
-        instances: whether test clips show the digit images of the training clips (`shared`) or unseen ones
-            (`disjoint`).
+        instances: whether test clips show unseen digit images (`disjoint`), those of the training clips on other
+            trajectories (`shared`), or are the training clips themselves (`training_clips`), which measures how
+            well they are learned by heart.
         order: whether the first digit starts each setting to the left of the second (`visible`) or anywhere
             (`hidden`).
         epochs: passes of stage 1 over the digits.
@@ -75,7 +79,7 @@ class PublishedConfig:
         known = {
             "model": tuple(CNNS),
             "condition": CONDITIONS,
-            "instances": ("shared", "disjoint"),
+            "instances": INSTANCES,
             "order": ("visible", "hidden"),
         }
         for kind, names in known.items():
@@ -121,9 +125,10 @@ def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None)
     """
     folder = out / f"stage1-{config.model}-seed{config.seed}"
     training = _stage1(config, folder, progress)
-    source_of_test = "train" if config.instances == "shared" else "test"
+    digits_split = "test" if config.instances == "disjoint" else "train"
+    split = "train" if config.instances == "training_clips" else "test"
     features_train, labels_train = _features(config, training, folder, digits_split="train", split="train")
-    features_test, labels_test = _features(config, training, folder, digits_split=source_of_test, split="test")
+    features_test, labels_test = _features(config, training, folder, digits_split=digits_split, split=split)
     found = retrain(
         features_train,
         labels_train,
