@@ -105,7 +105,7 @@ def _reproduce() -> Callable[..., None]:
         with console.training_bars() as bars:
             folder = verb.reproduce(config, say=console.say, progress=bars)
         console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
-        console.say(f"wrote {folder}: table.md, table.csv, curves.png, samples.png, a GIF a condition")
+        console.say(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
 
     return reproduce
 
