@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -37,6 +38,13 @@ def run(*words, **options):
 def only_line(text):
     (line,) = text.splitlines()
     return line
+
+
+def error_after_digits(text):
+    """Return the error of a call that had said which digits it takes."""
+    told, error = text.splitlines()
+    assert told.startswith("digits: uci")
+    return error
 
 
 # --- Help
@@ -152,13 +160,13 @@ def test_bad_data_exits_with_1_in_one_line(capsys, tmp_path):
 def test_a_broken_checkpoint_exits_with_1_in_one_line(capsys, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     assert main([*TINY, "--start-from", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "1"]) == 1
-    assert "is no whole safetensors file" in only_line(capsys.readouterr().err)
+    assert "is no whole safetensors file" in error_after_digits(capsys.readouterr().err)
 
 
 def test_an_unwritable_folder_exits_with_1_in_one_line(capsys, tmp_path):
     (tmp_path / "file").write_text("kept")
     assert main([*TINY, "--steps", "1", "--out", str(tmp_path / "file" / "run")]) == 1
-    assert only_line(capsys.readouterr().err).startswith("saccade: ")
+    assert error_after_digits(capsys.readouterr().err).startswith("saccade: ")
     assert (tmp_path / "file").read_text() == "kept"
 
 
@@ -261,3 +269,43 @@ def test_the_command_is_installed():
     ended = run("info", "--help")
     assert ended.returncode == 0
     assert "saccade info" in ended.stdout
+
+
+def test_one_bad_clip_does_not_lose_the_others(capsys, tmp_path):
+    assert (
+        main(["generate", "--num-clips", "2", "--num-frames", "4", "--digits", "uci", "--out", str(tmp_path / "clips")])
+        == 0
+    )
+    assert main([*TINY, "--steps", "1", "--out", str(tmp_path / "run")]) == 0
+    (tmp_path / "clips" / "00" / "a.mp4").write_bytes(b"broken")
+    capsys.readouterr()
+    assert main(["predict", str(tmp_path / "clips"), "--model", str(tmp_path / "run"), "--json"]) == 1
+    told = capsys.readouterr()
+    found = [Path(json.loads(line)["clip"]).name for line in told.out.splitlines()]
+    assert found == ["000000.mp4", "000001.mp4"]
+    bad, total = told.err.splitlines()
+    assert "a.mp4" in bad
+    assert total == "saccade: 1 of 3 clips cannot be read, as said above"
+
+
+def test_a_published_model_is_sent_to_its_protocol(capsys, tmp_path):
+    assert main(["train", "--model", "dcn-lstm-published", "--out", str(tmp_path / "run")]) == 2
+    assert "saccade reproduce --preset published" in only_line(capsys.readouterr().err)
+
+
+def test_a_result_that_cannot_be_kept_is_told_before_the_work(capsys, tmp_path):
+    assert main([*TINY, "--steps", "1", "--out", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    words = ["evaluate", "--model", str(tmp_path / "run"), "--num-clips", "2", "--out"]
+    assert main([*words, "/dev/full"]) == 1
+    assert "/dev/full" in only_line(capsys.readouterr().err)
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    assert main([*words, str(tmp_path / "notes.csv")]) == 1
+    assert "has no column model" in only_line(capsys.readouterr().err)
+
+
+def test_training_writes_into_no_foreign_folder(capsys, tmp_path):
+    (tmp_path / "thesis.txt").write_text("kept")
+    assert main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 2
+    assert "holds thesis.txt, but no run" in error_after_digits(capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

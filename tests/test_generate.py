@@ -14,7 +14,7 @@ import torch
 
 from saccade.data.video import read_clip
 from saccade.errors import DataError, UsageError
-from saccade.generate import LABELS, MANIFEST, POSES, SHEET, GenerateConfig, generate
+from saccade.generate import LABELS, MANIFEST, POSES, SHEET, GenerateConfig, dataset, generate
 from saccade.generate.dataset import Interrupted
 
 
@@ -208,6 +208,24 @@ def test_another_configuration_is_refused_by_its_first_difference(tmp_path, chan
     with pytest.raises(UsageError, match=message):
         generate(config(tmp_path / "out", **changes))
     assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("canvas", [30, 65, 71, 72])
+def test_a_contact_sheet_of_any_tile(tmp_path, canvas):
+    small = {"digit_size": 20} if canvas < 56 else {}
+    generate(config(tmp_path / "out", canvas=canvas, **small))
+    assert (tmp_path / "out" / "contact_sheet.png").is_file()
+
+
+def test_a_call_that_made_no_clip_holds_no_place(tmp_path, monkeypatch):
+    def full(*_given):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset, "_write", full)
+        with pytest.raises(OSError, match="No space"):
+            generate(config(tmp_path / "out"))
+    generate(config(tmp_path / "out", seed=3))
 
 
 def test_other_digits_are_refused(tmp_path, monkeypatch):

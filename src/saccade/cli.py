@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import saccade
-from saccade.errors import Interrupted, SaccadeError, unknown_name
+from saccade.errors import DataError, Interrupted, SaccadeError, unknown_name
 
 
 class Verb(NamedTuple):
@@ -30,9 +30,10 @@ def _generate() -> Callable[..., None]:
     from saccade import generate as verb
 
     def generate(config: verb.GenerateConfig) -> None:
+        console.say_digits(config.digits, config.data_dir)
         with console.counting_bar("clips") as progress:
             folder = verb.generate(config, progress)
-        console.say(f"wrote {folder}")
+        console.say(f"{folder} holds {config.num_clips} clips")
 
     return generate
 
@@ -49,6 +50,7 @@ def _train() -> Callable[..., None]:
             out: the run folder.
             resume: go on with the run in that folder.
         """
+        console.say_digits(config.digits, config.data_dir)
         with console.training_bar(config.model) as progress:
             path = train(config, out, resume=resume, progress=progress)
         console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
@@ -88,11 +90,21 @@ def _predict() -> Callable[..., None]:
             config: which clips, which model.
             json: print the figures as JSON, one line a clip, instead of a table.
         """
-        for prediction in (predictions := verb.predict(config)):
+        predictions, failures = [], []
+
+        def unreadable(error: DataError) -> None:
+            failures.append(error)
+            console.say(f"saccade: {error}")
+
+        for prediction in verb.each(config, unreadable=unreadable):
+            predictions.append(prediction)
             if json:
-                print(json_format.dumps(asdict(prediction), default=str))
-        if not json:
+                print(json_format.dumps(asdict(prediction), default=str), flush=True)
+        if predictions and not json:
             console.out.print(verb.render(predictions))
+        if failures:
+            num = len(predictions) + len(failures)
+            raise DataError(f"{len(failures)} of {num} clips cannot be read, as said above")
 
     return predict
 

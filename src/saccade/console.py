@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from saccade.data import digits as digit_sources
+
 FIGURES = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:6.1%}",
@@ -24,12 +28,19 @@ FIGURES = {
 
 # Results go to standard output; everything that only accompanies them to standard error.
 err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+# A pipe or a file has no width: lines there are as long as they need to be.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 
 
 def say(line: str) -> None:
     """Print a line beside the results, unwrapped."""
     err.print(line, soft_wrap=True)
+
+
+def say_digits(digits: str, data_dir: Path | None) -> None:
+    """Say which digits are taken, and why."""
+    source = digit_sources.resolve(digits, data_dir)
+    say(f"digits: {source.name}, {source.reason}")
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,21 +89,38 @@ def predict(config: PredictConfig) -> list[Prediction]:
         UsageError: an unknown device.
         DataError: a clip or the checkpoint cannot be read, or they do not fit each other.
     """
+    return list(each(config))
+
+
+def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | None = None) -> Iterator[Prediction]:
+    """Run a checkpoint on clips, one after the other.
+
+    Args:
+        config: which clips, which model.
+        unreadable: called for a clip that cannot be read, and the next one follows; None lets the error end it all.
+
+    Raises:
+        UsageError: an unknown device.
+        DataError: the checkpoint cannot be read; without `unreadable` also where a clip cannot.
+    """
     paths = [path for given in config.clips for path in find_clips(given)]
     device = choose_device(config.device)
     model, header = checkpoint.load(config.model, device)
     scheme = _label_scheme(header, config.model)
     num_channels = int(header.arguments.get("channels", 1))
-    predictions = []
     for path in paths:
-        size = fitting_size(_size_of(path), any_size=isinstance(model, VideoClassifier))
-        clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
         try:
+            size = fitting_size(_size_of(path), any_size=isinstance(model, VideoClassifier))
+            clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
             logits = _logits(model, clip.frames.to(device)).cpu()
         except ValueError as error:
             raise DataError(f"{path} does not fit the model: {error}") from error
-        predictions.append(_prediction(path, clip, logits, scheme, size))
-    return predictions
+        except DataError as error:
+            if unreadable is None:
+                raise
+            unreadable(error)
+            continue
+        yield _prediction(path, clip, logits, scheme, size)
 
 
 def find_clips(path: Path) -> list[Path]:

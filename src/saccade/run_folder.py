@@ -23,9 +23,15 @@ RUN, LOG = "run.json", "log.jsonl"
 
 
 def check_free(out: Path) -> None:
-    """Raise UsageError if a run lies in the folder already."""
+    """Raise UsageError if a run lies in the folder already, or what is not of a run."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose a new or empty folder as --out")
     if (out / RUN).exists():
         raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+    ours = ("checkpoint.", LOG, "tensorboard")  # of a run that ended as it began
+    others = sorted(path.name for path in out.glob("[!.]*") if not path.name.startswith(ours))
+    if others:
+        raise UsageError(f"{out} holds {others[0]}, but no run; choose a new or empty folder as --out")
 
 
 def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **facts: Any) -> None:

@@ -212,10 +212,17 @@ def test_auto_takes_mnist_from_the_data_dir_first(tmp_path, cache):
 
 def test_auto_takes_mnist_from_the_cache_next(tmp_path, cache):
     write(cache, contents(30))
+    (tmp_path / "none").mkdir()
     lines = []
     loaded = load("auto", data_dir=tmp_path / "none", say=lines.append)
     assert (loaded.source, len(loaded.labels)) == ("mnist", 25)
     assert lines == [f"digits: mnist, from {cache}, as {tmp_path / 'none'} has none"]
+
+
+@pytest.mark.parametrize("name", ["auto", "mnist", "uci"])
+def test_a_data_dir_that_is_not_there_is_told(name, tmp_path):
+    with pytest.raises(DataError, match="none is no folder; --data-dir names"):
+        resolve(name, tmp_path / "none")
 
 
 def test_auto_never_downloads(tmp_path, cache, monkeypatch):
@@ -349,6 +356,7 @@ def test_unwritable_cache_is_told(server, tmp_path):
 def test_mnist_is_downloaded_once_into_the_cache(server, cache, tmp_path, monkeypatch):
     there = partial(download_mnist, mirrors=server.named("good"), md5=server.md5)
     monkeypatch.setattr(digits, "download_mnist", there)
+    (tmp_path / "none").mkdir()
     lines = []
     for split in SPLITS:
         loaded = load("mnist", split, data_dir=tmp_path / "none", say=lines.append)

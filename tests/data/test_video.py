@@ -416,3 +416,16 @@ def test_the_common_containers_are_read():
     assert {path.suffix for path in paths} >= {".mp4", ".mkv", ".avi", ".webm", ".mpg", ".ogv", ".3gp"}
     for path in paths:
         assert read_clip(path, size=(64, 64), num_channels=3, max_frames=3).frames.shape == (3, 3, 64, 64)
+
+
+def test_a_gif_without_its_end_is_damaged(tmp_path):
+    frames = torch.randint(0, 255, (30, 1, 32, 32), dtype=torch.uint8)
+    write_gif(tmp_path / "whole.gif", frames, fps=10)
+    assert read_clip(tmp_path / "whole.gif").warning is None
+    content = (tmp_path / "whole.gif").read_bytes()
+    (tmp_path / "padded.gif").write_bytes(content + bytes(3))
+    assert read_clip(tmp_path / "padded.gif").warning is None
+    (tmp_path / "cut.gif").write_bytes(content[: len(content) // 2])
+    cut = read_clip(tmp_path / "cut.gif")
+    assert 5 < len(cut.frames) < 25
+    assert f"cut.gif is damaged: {len(cut.frames)} frames could be read" in cut.warning

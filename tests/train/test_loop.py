@@ -366,6 +366,20 @@ def test_a_run_is_not_resumed_as_another(changes, tmp_path):
     train(config, tmp_path, resume=True)
 
 
+def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(tmp_path):
+    config = config_of()
+
+    def end(row):
+        if row["step"] == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="saved at step 2 of 6"):
+        train(config, tmp_path / "ended", progress=end)
+    train(config, tmp_path / "ended", resume=True)
+    train(config, tmp_path / "whole")
+    assert_same_bits(tmp_path / "ended", tmp_path / "whole")
+
+
 def test_a_run_is_not_resumed_for_other_steps(tmp_path):
     train(config_of(steps=2), tmp_path)
     with pytest.raises(UsageError, match="was trained with steps=2, now steps=5"):
@@ -456,7 +470,7 @@ def test_training_starts_from_a_checkpoint(tmp_path, made):
 
 def test_training_does_not_start_from_another_model(tmp_path):
     train(config_of(steps=1), tmp_path / "first")
-    with pytest.raises(DataError, match="holds a lenet-lstm, which does not fit"):
+    with pytest.raises(UsageError, match="holds a lenet-lstm for labels pair; a dcn-lstm for labels pair is wanted"):
         train(config_of(model="dcn-lstm", start_from=tmp_path / "first"), tmp_path / "second")
     assert not (tmp_path / "second").exists()
 

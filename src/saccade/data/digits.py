@@ -129,12 +129,14 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
 
     Raises:
         UsageError: neither a known name nor a folder.
-        DataError: the folder lacks some of the four files.
+        DataError: the folder lacks some of the four files, or `data_dir` is no folder.
 
     Example:
         >>> resolve("uci").reason
         'bundled with scikit-learn'
     """
+    if data_dir is not None and not data_dir.is_dir():
+        raise DataError(f"{data_dir} is no folder; --data-dir names the one with the files of MNIST")
     if digits == "uci":
         return Source("uci", None, "bundled with scikit-learn")
     if digits in ("auto", "mnist"):

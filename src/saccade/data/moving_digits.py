@@ -25,6 +25,7 @@ CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling", "elastic")
 _ROTATING = ("rotation", "rotation_scaling", "elastic")
 _SCALING = ("scaling", "rotation_scaling", "elastic")
 VISIBLE_GAP_PX = 8
+MAX_CANVAS_PX = 2048
 
 # Positions, velocities and scales are integers in units of 2**-16.
 _FIXED_BITS = 16
@@ -95,7 +96,12 @@ class Motion:
             )
         if not 0 <= self.max_angle_deg <= 180:
             raise UsageError(f"max_angle_deg must lie in [0, 180]; got {self.max_angle_deg}")
-        if self.digit_px < 4 or math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
+        if self.digit_px < 4 or self.canvas_px > MAX_CANVAS_PX:
+            raise UsageError(
+                f"a digit has at least 4 px and a canvas at most {MAX_CANVAS_PX};"
+                f" got {self.digit_px} and {self.canvas_px}"
+            )
+        if math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
             raise UsageError(
                 f"a canvas of {self.canvas_px} px does not hold a digit of {self.digit_px} px"
                 f" at scale {max(high, 1.0)};"

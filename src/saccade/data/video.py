@@ -216,7 +216,17 @@ def _decoded(container: InputContainer, stream: VideoStream, faults: list[str]) 
 def _damage(path: Path, stream: VideoStream, num_frames: int, faults: list[str]) -> str | None:
     promised = f" of {stream.frames}" if stream.frames > num_frames else ""
     line = f"{path} is damaged: {num_frames}{promised} frames could be read{_why(faults)}"
-    return line if faults or promised else None
+    return line if faults or promised or _is_cut_gif(path) else None
+
+
+def _is_cut_gif(path: Path) -> bool:
+    """Tell a GIF without its end, which does not say how many frames there should be."""
+    with path.open("rb") as file:
+        if file.read(4) != b"GIF8":
+            return False
+        # Some programs write zeros behind the trailer.
+        file.seek(max(0, path.stat().st_size - 64))
+        return not file.read().rstrip(b"\0").endswith(b";")
 
 
 def _why(faults: list[str]) -> str:

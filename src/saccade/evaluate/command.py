@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade import checkpoint
+from saccade import checkpoint, files
 from saccade.checkpoint import Header
 from saccade.data import digits as digit_sources
 from saccade.data.moving_digits import Motion, MovingDigits
@@ -106,8 +106,10 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Result:
         DataError: no such checkpoint, or a damaged one; digit files that are missing or damaged.
         NonFiniteError: logits, offsets or affine maps are NaN or infinite.
     """
-    if config.out is not None and config.out.exists():
-        read_rows(config.out)  # what is no result file is told before the work, not after it
+    if config.out is not None:
+        files.check_writable(config.out)  # what cannot be is told before the work, not after it
+        if config.out.exists():
+            read_rows(config.out)
     model, header = checkpoint.load(config.model)
     clips = clips_for(config, header)
     asked: dict[str, Any] = {

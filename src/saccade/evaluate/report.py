@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +18,16 @@ def render(result: Result) -> Group:
     """Lay a result out as a compact table: figures, recall of each digit, the worst confusions, what attention did."""
     row, found = result.row, result.evaluation
     title = f"{row['model']} on {row['condition']}, {row['digits']}, {row['instances']} digits, {row['split']} split"
-    return Group(Text(title, style="bold"), _figures(result), Text("recall of each digit"), _recall(found))
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        _figures(result),
+        Text("recall of each digit"),
+        _recall(found),
+    ]
+    num_classes = len(found.confusion_matrix)
+    if found.labels != "digits" and found.num_clips < num_classes:
+        parts.append(Text(f"{found.num_clips} clips show the first {found.num_clips} of {num_classes} classes only"))
+    return Group(*parts)
 
 
 def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list[tuple[str, str, int]]:

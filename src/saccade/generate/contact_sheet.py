@@ -55,7 +55,8 @@ def draw_contact_sheet(batch: ClipBatch, names: Sequence[str], motion: Motion) -
             sheet[top : top + tile, left : left + tile] = zoomed.unsqueeze(-1)
             for box, colour in zip(batch.poses.box_px[row, moment].tolist(), _BOXES, strict=False):
                 _outline(sheet[top : top + tile, left : left + tile], [zoom * edge for edge in box], colour)
-            _write(sheet, _pose(batch.poses, row, moment, motion), top + tile + 4, left, 2, _FAINT)
+            pose = _pose(batch.poses, row, moment, motion)
+            _write(sheet, pose, top + tile + 4, left, 2 if _text_width(pose, 2) <= tile + _GAP_PX else 1, _FAINT)
             if column == 0:
                 size = _name_zoom(name)
                 _write(sheet, name, top + (tile - 5 * size) // 2, _GAP_PX, size, _TEXT)

@@ -140,7 +140,13 @@ def _claim(config: GenerateConfig, digits: Digits) -> None:
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     wanted = {name: value for name, value in config.as_json().items() if name not in _FREE} | source
     manifest = config.out / MANIFEST
+    if config.out.exists() and not config.out.is_dir():
+        raise UsageError(f"{config.out} is a file; choose a new or empty folder as --out")
+    if manifest.exists() and not any(config.out.glob("[0-9]*/[0-9]*.*")):
+        manifest.unlink()  # of a call that went wrong before its first clip: it holds no place
     if not manifest.exists():
+        _remove_leftovers(config.out)
+        (config.out / SHEET).unlink(missing_ok=True)
         others = sorted(path.name for path in config.out.glob("[!.]*"))
         if others:
             raise UsageError(

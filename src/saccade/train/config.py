@@ -12,6 +12,7 @@ from saccade.data import digits as digit_sources
 from saccade.data import labels as label_schemes
 from saccade.data.moving_digits import Motion, MovingDigits
 from saccade.errors import UsageError
+from saccade.models.published import CNNS
 
 # The order of the phases is fixed: short clips teach digits quickly, long ones teach what to remember.
 SHORT_FRAMES = 4
@@ -25,7 +26,7 @@ class TrainConfig:
     rate rises over the first tenth of the steps and falls as a half cosine to nothing: a function of the step alone.
 
     Args:
-        model: a name in `models.names()`.
+        model: lenet-lstm, stn-lstm or dcn-lstm.
         condition: normal, rotation, scaling, rotation_scaling or elastic.
         digits: uci, mnist, auto or a folder with four IDX files.
         data_dir: where MNIST lies; else the user cache is looked at.
@@ -85,6 +86,11 @@ class TrainConfig:
             raise UsageError(f"minutes must be above 0; got {self.minutes}")
         if not 0 <= self.short_fraction <= 1:
             raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
+        if self.model in CNNS:
+            raise UsageError(
+                f"{self.model} learns in the three stages of the paper: saccade reproduce --preset published;"
+                " end to end, take lenet-lstm, stn-lstm or dcn-lstm"
+            )
         self.motion()
         label_schemes.create(self.labels)
 

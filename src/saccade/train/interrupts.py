@@ -1,4 +1,4 @@
-"""Ctrl-C between two steps of training, never within one."""
+"""Ctrl-C, or the SIGTERM of a job scheduler, between two steps of training, never within one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back while the block runs, and give a function that tells whether it was pressed.
+    """Hold Ctrl-C and SIGTERM back while the block runs, and give a function that tells whether one came.
 
     An interrupt that cut an optimizer's step in half would leave weights that belong to no step. A second
     Ctrl-C is not held back. Outside the main thread, which alone gets signals, nothing is held back.
@@ -27,11 +27,12 @@ def held_back() -> Iterator[Callable[[], bool]]:
         pressed.append(number)
 
     try:
-        before = signal.signal(signal.SIGINT, keep)
+        before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
     except ValueError:
         yield lambda: False
         return
     try:
         yield lambda: bool(pressed)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -67,6 +67,7 @@ def train(config: TrainConfig, out: Path, *, resume: bool = False, progress: Pro
     trainer = start(replace(config, start_from=None) if resume else config)
     if resume:
         restore(trainer, out)
+        run_folder.read(out)  # what is missing is told before the work, not after it
         run_folder.rewind_log(out / run_folder.LOG, trainer.step)
     else:
         run_folder.check_free(out)

@@ -47,8 +47,14 @@ def start(config: TrainConfig) -> Trainer:
     model = config.create_model()
     before: dict[str, Any] = {}
     if config.start_from is not None:
+        header = checkpoint.read_header(config.start_from)
+        if (header.model, header.arguments) != (config.model, config.model_arguments()):
+            raise UsageError(
+                f"{config.start_from} holds a {header.model} for labels {header.data.get('labels')};"
+                f" a {config.model} for labels {config.labels} is wanted: change --model and --labels"
+            )
         checkpoint.load_weights(model, config.start_from)
-        before = _before(checkpoint.read_header(config.start_from))
+        before = _before(header)
     model = model.to(device, memory_format=torch.channels_last)
     digits = config.load_digits("train")
     long, short = (config.clips(digits, short=short).to(device) for short in (False, True))
