@@ -228,6 +228,22 @@ def test_a_call_that_made_no_clip_holds_no_place(tmp_path, monkeypatch):
     generate(config(tmp_path / "out", seed=3))
 
 
+def test_a_call_that_was_killed_at_its_first_clip_goes_on(tmp_path):
+    whole = contents(generate(config(tmp_path / "whole")))
+    killed = tmp_path / "out"
+    (killed / "00").mkdir(parents=True)
+    for name in (MANIFEST, SHEET):
+        (killed / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    assert contents(generate(config(killed))) == whole
+
+
+def test_a_foreign_picture_is_left_alone(tmp_path):
+    (tmp_path / SHEET).write_text("somebody's")
+    with pytest.raises(UsageError, match=r"contact_sheet\.png, but no dataset\.json"):
+        generate(config(tmp_path))
+    assert (tmp_path / SHEET).read_text() == "somebody's"
+
+
 def test_other_digits_are_refused(tmp_path, monkeypatch):
     generate(config(tmp_path / "out"))
     load = GenerateConfig.load_digits

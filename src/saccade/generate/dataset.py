@@ -142,24 +142,22 @@ def _claim(config: GenerateConfig, digits: Digits) -> None:
     manifest = config.out / MANIFEST
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(f"{config.out} is a file; choose a new or empty folder as --out")
-    if manifest.exists() and not any(config.out.glob("[0-9]*/[0-9]*.*")):
-        manifest.unlink()  # of a call that went wrong before its first clip: it holds no place
-    if not manifest.exists():
-        _remove_leftovers(config.out)
-        (config.out / SHEET).unlink(missing_ok=True)
-        others = sorted(path.name for path in config.out.glob("[!.]*"))
-        if others:
-            raise UsageError(
-                f"{config.out} holds {others[0]}, but no {MANIFEST}; choose an empty or new folder as --out"
-            )
-        versions = {"saccade": saccade.__version__, "torch": str(torch.__version__)}
-        motion = asdict(config.motion())
-        files.write_json(manifest, {"format": FORMAT, "config": wanted, "motion": motion, "versions": versions})
+    if manifest.exists() and any(config.out.glob("[0-9]*/[0-9]*.*")):
+        _check_same(config.out, _read_manifest(manifest), wanted)
         return
-    before = _read_manifest(manifest)
+    # A call that went wrong before its first clip holds no place.
+    others = sorted(path.name for path in config.out.glob("[!.]*"))
+    if others and not manifest.exists():
+        raise UsageError(f"{config.out} holds {others[0]}, but no {MANIFEST}; choose an empty or new folder as --out")
+    versions = {"saccade": saccade.__version__, "torch": str(torch.__version__)}
+    motion = asdict(config.motion())
+    files.write_json(manifest, {"format": FORMAT, "config": wanted, "motion": motion, "versions": versions})
+
+
+def _check_same(out: Path, before: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if before.get(name) != value:
-            other = f"{config.out} holds clips with {name} {before.get(name)!r}; {value!r} is wanted"
+            other = f"{out} holds clips with {name} {before.get(name)!r}; {value!r} is wanted"
             raise UsageError(f"{other}: choose another --out, or ask for the same again to go on")
 
 
