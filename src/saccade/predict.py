@@ -112,9 +112,7 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
         try:
             size = fitting_size(_size_of(path), any_size=isinstance(model, VideoClassifier))
             clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
-            logits = _logits(model, clip.frames.to(device)).cpu()
-        except ValueError as error:
-            raise DataError(f"{path} does not fit the model: {error}") from error
+            logits = _logits_that_fit(model, clip.frames.to(device), path)
         except DataError as error:
             if unreadable is None:
                 raise
@@ -192,6 +190,15 @@ def _label_scheme(header: Header, path: Path) -> LabelScheme:
 def _size_of(path: Path) -> tuple[int, int]:
     height, width = video.read_clip(path, max_frames=1).frames.shape[-2:]
     return height, width
+
+
+def _logits_that_fit(
+    model: nn.Module, frames: UInt8[Tensor, "time channels height width"], path: Path
+) -> Float[Tensor, "time classes"]:
+    try:
+        return _logits(model, frames).cpu()
+    except ValueError as error:
+        raise DataError(f"{path} does not fit the model: {error}") from error
 
 
 @torch.inference_mode()
