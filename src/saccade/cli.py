@@ -28,9 +28,10 @@ class Verb(NamedTuple):
 def _generate() -> Callable[..., None]:
     from saccade import console
     from saccade import generate as verb
+    from saccade.data import digits
 
     def generate(config: verb.GenerateConfig) -> None:
-        console.say_digits(config.digits, config.data_dir)
+        console.say(f"digits: {digits.resolve(config.digits, config.data_dir)}")
         with console.counting_bar("clips") as progress:
             folder = verb.generate(config, progress)
         console.say(f"{folder} holds {config.num_clips} clips")
@@ -40,6 +41,7 @@ def _generate() -> Callable[..., None]:
 
 def _train() -> Callable[..., None]:
     from saccade import console
+    from saccade.data import digits
     from saccade.train import TrainConfig, train
 
     def run(config: TrainConfig, out: Path = Path("runs/train"), resume: bool = False) -> None:
@@ -50,7 +52,7 @@ def _train() -> Callable[..., None]:
             out: the run folder.
             resume: go on with the run in that folder.
         """
-        console.say_digits(config.digits, config.data_dir)
+        console.say(f"digits: {digits.resolve(config.digits, config.data_dir)}")
         with console.training_bar(config.model) as progress:
             path = train(config, out, resume=resume, progress=progress)
         console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +15,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-from saccade.data import digits as digit_sources
 
 FIGURES = {
     "loss": "loss {:.3f}",
@@ -35,12 +32,6 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
 def say(line: str) -> None:
     """Print a line beside the results, unwrapped."""
     err.print(line, soft_wrap=True)
-
-
-def say_digits(digits: str, data_dir: Path | None) -> None:
-    """Say which digits are taken, and why."""
-    source = digit_sources.resolve(digits, data_dir)
-    say(f"digits: {source.name}, {source.reason}")
 
 
 @contextmanager

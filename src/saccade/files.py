@@ -22,13 +22,7 @@ def whole(path: Path) -> Iterator[Path]:
     >>> with tempfile.TemporaryDirectory() as folder, whole(Path(folder) / "a.txt") as temporary:
     ...     _ = temporary.write_text("all of it")
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -43,11 +37,19 @@ def check_writable(path: Path) -> None:
     """Raise OSError if a file cannot be written at a path; nothing there changes."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "is no regular file", str(path))
+    _beside(path).unlink()
+
+
+def _beside(path: Path) -> Path:
+    """Make an empty file beside `path`, and its folder where that is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        tempfile.TemporaryFile(dir=path.parent).close()
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     except OSError as error:
+        # With the name that was asked for, not that of the temporary file.
         raise OSError(error.errno, error.strerror, str(path)) from error
+    os.close(handle)
+    return Path(name)
 
 
 def write_text(path: Path, text: str) -> None:

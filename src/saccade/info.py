@@ -16,13 +16,12 @@ from saccade.run_folder import commit, device_name
 def render() -> Table:
     """Render versions, device, models with their sizes, and digit sources."""
     device = choose_device("auto")
-    source = digits.resolve("auto")
     rows = {
         **versions(),
         "commit": commit(),
         "device": f"{device_name(str(device))}, {torch.get_num_threads()} threads",
         "precision": str(choose_precision("auto", device)).removeprefix("torch."),
-        "digits": f"{source.name}, {source.reason}",
+        "digits": str(digits.resolve("auto")),
     }
     for name in models.names():
         model = models.create(name)

@@ -73,6 +73,9 @@ class Source:
     folder: Path | None
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.name}, {self.reason}"
+
 
 def load(
     digits: str = "auto",
@@ -110,7 +113,7 @@ def load(
         raise unknown_name("split", split, SPLITS)
     source = resolve(digits, data_dir)
     if say is not None:
-        say(f"digits: {source.name}, {source.reason}")
+        say(f"digits: {source}")
     if source.folder is None:
         return _load_uci(split)
     if digits == "mnist" and len(_found(source.folder)) < len(FILES):

@@ -217,7 +217,6 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self.num_digits, self.num_clips, self.seed = num_digits, num_clips, seed
         self.order = order
         self._check()
-        self._ordered_visibly = labels == "ordered" and order == "visible"
         self._stream = SPLITS.index(self.split)
         self._instance_stream = SPLITS.index(digits.split)
         order_by_class = torch.argsort(digits.labels, stable=True)
@@ -237,11 +236,15 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self.labels.check_num_digits(self.num_digits)
         smallest = self.motion.scale_range[0] if self.motion.scales else 1.0
         free_px = (self.motion.canvas_px - self.motion.digit_px) * smallest
-        if self.labels.name == "ordered" and self.order == "visible" and free_px < VISIBLE_GAP_PX + 2:
+        if self._ordered_visibly and free_px < VISIBLE_GAP_PX + 2:
             raise UsageError(
                 f"a visible order needs {VISIBLE_GAP_PX + 2} px for a digit to move at the smallest scale; a canvas of"
                 f" {self.motion.canvas_px} px leaves {free_px:.0f}; take a larger canvas_px or order='hidden'"
             )
+
+    @property
+    def _ordered_visibly(self) -> bool:
+        return self.labels.name == "ordered" and self.order == "visible"
 
     def __len__(self) -> int:
         return self.num_clips

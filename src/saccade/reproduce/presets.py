@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from saccade.errors import UsageError, unknown_name
 from saccade.train.published import INSTANCES
@@ -123,6 +124,18 @@ class ReproduceConfig:
                     raise unknown_name(kind, name, known)
             if not asked:
                 raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
+
+    @property
+    def length(self) -> tuple[int | None, float | None]:
+        """Steps of a cell, or minutes of a seed; what the call says stands in place of all that the preset says."""
+        if self.steps or self.minutes:
+            return self.steps, self.minutes
+        return PRESETS[self.preset].steps, PRESETS[self.preset].minutes
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        return described | {"models": list(self.models), "conditions": list(self.conditions)}
 
     @property
     def folder(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +39,7 @@ class _Reproduction:
         self.preset: Preset = PRESETS[config.preset]
         self.folder = config.folder
         self.seeds = range(config.seeds or self.preset.num_seeds)
-        # What the call says of the length of training stands in place of all that the preset says.
-        called = config.steps or config.minutes
-        self.steps, self.minutes = (
-            (config.steps, config.minutes) if called else (self.preset.steps, self.preset.minutes)
-        )
+        self.steps, self.minutes = config.length
 
     def run(self) -> None:
         for seed in self.seeds:
@@ -206,18 +202,19 @@ def _silent(_title: str) -> Progress:
 
 def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
     """Start the run folder, or check that the one there is of the same kind."""
-    described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
+    described = config.as_json()
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
     # Where things lie and run may change, and cells may be added.
     free = {"out", "data_dir", "digits", "device", "seeds", "models", "conditions", "elastic"}
-    if config.minutes or (PRESETS[config.preset].minutes and not config.steps):
+    _, minutes = config.length
+    if minutes is not None:
         free -= {"models", "conditions", "elastic"}  # the minutes were divided among them
     found = run_folder.read(config.folder)
-    before = json.loads(json.dumps(found["config"] | {name: found.get(name) for name in source}))
-    for name, value in json.loads(json.dumps(described | source)).items():
+    before = found["config"] | {name: found.get(name) for name in source}
+    for name, value in (described | source).items():
         if name not in free and before.get(name) != value:
             raise UsageError(
                 f"{config.folder} holds a reproduction with {name}={before.get(name)}, not {value};"

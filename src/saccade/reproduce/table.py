@@ -42,7 +42,7 @@ def markdown(rows: Sequence[Row]) -> str:
             mine = [row for row in rows if family(row["model"]) == model and row["condition"] == condition]
             cells += [_published(model, condition), _ours(mine, one_kind=len(kinds) == 1)]
         lines.append(_line(cells))
-    return "\n".join([*_preface(rows), "", *lines, "", *_attention(rows, conditions, models), ""])
+    return "\n".join([*_preface(rows, kinds), "", *lines, "", *_attention(rows, conditions, models), ""])
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -66,12 +66,11 @@ def _ours(rows: Sequence[Row], *, one_kind: bool) -> str:
     return f"{cross_entropy:.2f}, {100 * accuracy:.1f} % ({bounds if one_kind else f'{bounds}; {kind}'})"
 
 
-def _preface(rows: Sequence[Row]) -> list[str]:
+def _preface(rows: Sequence[Row], kinds: set[str]) -> list[str]:
     """Say what is shown and what differs from the published experiment."""
     if not rows:
         return ["# Moving digits: published and ours", "", "No cell is finished yet."]
-    kinds = _interval_kinds(rows)
-    kind = f" ({kinds.pop()})" if len(kinds) == 1 else ", with its kind"
+    kind = f" ({next(iter(kinds))})" if len(kinds) == 1 else ", with its kind"
     differs = {
         "labels": ("100 ordered pairs", {"pair": "55 unordered pairs", "ordered": "100 ordered pairs"}),
         "instances": (
