@@ -5,9 +5,6 @@ import torch
 from torch.nn import functional as F
 
 from saccade.ops import deform_conv2d
-from saccade.ops.deform_conv import BACKENDS
-
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @pytest.fixture(autouse=True)

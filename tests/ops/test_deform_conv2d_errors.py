@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from saccade.ops import deform_conv2d
+from saccade.ops.deform_conv import cpu
 
 GOOD = {
     "input": torch.zeros(2, 6, 5, 5),
@@ -41,7 +42,7 @@ GOOD = {
         ({"dilation": 1.5}, r"dilation is 1.5"),
         ({"dilation": (1, 4)}, "input is 7 pixels wide with its padding; the dilated kernel needs at least 9"),
         ({"dilation": (4, 1)}, "input is 7 pixels high with its padding; the dilated kernel needs at least 9"),
-        ({"backend": "cuda"}, "no backend is called 'cuda'; known: auto, portable, reference"),
+        ({"backend": "cuda"}, "no backend is called 'cuda'; known: auto, cpu, triton, portable, reference"),
     ],
 )
 def test_a_wrong_call_is_told_what_was_wanted_and_what_came(wrong, message):
@@ -50,8 +51,19 @@ def test_a_wrong_call_is_told_what_was_wanted_and_what_came(wrong, message):
         deform_conv2d(**GOOD | wrong)
 
 
-def test_auto_takes_the_first_backend_that_can_and_a_named_one_says_why_not():
-    given = {name: value.to("meta") if name != "padding" else value for name, value in GOOD.items()}
-    assert deform_conv2d(**given).shape == (2, 4, 5, 5)
-    with pytest.raises(ValueError, match="portable: it is made for cpu and cuda; input is on meta"):
-        deform_conv2d(**given, backend="portable")
+def test_a_named_backend_says_why_not(monkeypatch):
+    with pytest.raises(ValueError, match="no backend can take these inputs: triton: "):
+        deform_conv2d(**GOOD, backend="triton")
+    integers = GOOD | {"offset": GOOD["offset"].to(torch.float8_e4m3fn)}
+    with pytest.raises(ValueError, match=r"cpu: it is made for .*; offset is torch.float8_e4m3fn"):
+        deform_conv2d(**integers, backend="cpu")
+    monkeypatch.setattr(cpu, "_cpu", None)
+    monkeypatch.setattr(cpu, "_missing", "there was no file", raising=False)
+    with pytest.raises(ValueError, match=r"cpu: its kernels were not built .*there was no file"):
+        deform_conv2d(**GOOD, backend="cpu")
+    assert deform_conv2d(**GOOD).shape == (2, 4, 5, 5)
+
+
+def test_the_kernels_are_built_here():
+    assert cpu.unavailable() is None
+    assert cpu.instruction_sets()[-1] == "baseline"

@@ -1,51 +1,19 @@
-"""Deformable convolution: check the arguments, choose a backend, call it.
+"""Deformable convolution: check the arguments, follow autocast, call the operator.
 
-`reference.py` is the definition; each other backend is a faster way to the same numbers. A backend is a module with
-`why_not(...)`, a sentence why it cannot take these inputs or None, and `run(...)`.
+`reference.py` is the definition; each backend in `backends.py` is a faster way to the same numbers.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.amp import is_autocast_available
 
-from saccade.ops.deform_conv import portable, reference
-from saccade.ops.deform_conv.geometry import Geometry, Pair, check
-
-
-class Backend(Protocol):
-    """What a backend module has; both functions take the same checked arguments."""
-
-    def why_not(
-        self,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-    ) -> str | None:
-        """Say in a sentence why this backend cannot take these inputs, or return None if it can."""
-
-    def run(
-        self,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-    ) -> Tensor:
-        """Return the convolution in the dtype of `weight`, with positions and sampling in float32 or float64."""
-
-
-# In the order of preference of backend="auto".
-BACKENDS: dict[str, Backend] = {"portable": portable, "reference": reference}
+from saccade.ops.deform_conv import operator, reference
+from saccade.ops.deform_conv.geometry import Pair, check
 
 
 def deform_conv2d(
@@ -94,10 +62,12 @@ def deform_conv2d(
     """
     geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
     weight, bias = _autocast(input, weight, bias)
-    run = _choose(backend, input, offset, weight, bias, mask, geometry).run
-    device = input.device.type
-    with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
-        return run(input, offset, weight, bias, mask, geometry)
+    if backend == "reference":
+        device = input.device.type
+        with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
+            return reference.run(input, offset, weight, bias, mask, geometry)
+    pairs = geometry.stride, geometry.padding, geometry.dilation
+    return operator.forward(input, offset, weight, bias, mask, *pairs, backend)
 
 
 def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -111,24 +81,3 @@ def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tenso
         found = ", ".join(str(t.dtype) for t in tensors)
         raise ValueError(f"input, weight and bias must have one dtype outside autocast; they have {found}")
     return weight, bias
-
-
-def _choose(
-    name: str,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    geometry: Geometry,
-) -> Backend:
-    if name != "auto" and name not in BACKENDS:
-        raise ValueError(f"no backend is called {name!r}; known: auto, {', '.join(BACKENDS)}")
-    reasons = {}
-    for candidate in BACKENDS if name == "auto" else [name]:
-        reason = BACKENDS[candidate].why_not(input, offset, weight, bias, mask, geometry)
-        if reason is None:
-            return BACKENDS[candidate]
-        reasons[candidate] = reason
-    found = "; ".join(f"{candidate}: {reason}" for candidate, reason in reasons.items())
-    raise ValueError(f"no backend can take these inputs: {found}")

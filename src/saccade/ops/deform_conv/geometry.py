@@ -9,6 +9,9 @@ from torch import Tensor
 
 Pair = tuple[int, int]
 
+# Offsets count as this many pixels at most: far outside of any image, and still exact in float32 and as an index.
+FAR_PX = float(2**24)
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -39,6 +42,12 @@ class Geometry:
 def position_dtype(input: Tensor) -> torch.dtype:
     """Return the precision of positions and interpolation: float32, whatever autocast says, or float64."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
+
+
+def memory_format(input: Tensor) -> torch.memory_format:
+    """Return the memory format of the output, that of the input."""
+    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def pair(value: int | Pair, name: str, minimum: int) -> Pair:

@@ -8,18 +8,20 @@ gathered columns, nine to 25 times the size of the input, stay in the cache and 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from saccade.ops.deform_conv.geometry import Geometry
+from saccade.ops.deform_conv.geometry import Geometry, memory_format
 from saccade.ops.deform_conv.rows import PerSample, Rows, Table, by_sample, scatter
 from saccade.ops.deform_conv.tiles import Tile, in_threads, tiles
 
 Kernels = Float[Tensor, "group tap_and_channel channels_out"]
+
+
+def unavailable() -> str | None:
+    """Say why this machine cannot run the backend: every one can."""
+    return None
 
 
 def why_not(
@@ -36,7 +38,7 @@ def why_not(
     return None
 
 
-def run(
+def forward(
     input: Float[Tensor, "batch channels_in height_in width_in"],
     offset: Float[Tensor, "batch offset_channels height width"],
     weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
@@ -45,63 +47,53 @@ def run(
     geometry: Geometry,
 ) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
-    out: Tensor = _DeformConv2d.apply(input, offset, weight, bias, mask, geometry)  # type: ignore[no-untyped-call]
+    kernels = _as_kernels(weight, geometry)
+    out = torch.empty(
+        (input.shape[0], weight.shape[0], *geometry.out_size),
+        dtype=weight.dtype,
+        device=input.device,
+        memory_format=memory_format(input),
+    )
+
+    def work(images: slice) -> None:
+        for tile in tiles(input, offset, mask, geometry, images):
+            values = torch.bmm(_columns(tile, weight.dtype), kernels).transpose(0, 1).flatten(1)
+            if bias is not None:
+                values += bias
+            place = tile.cut(out)
+            place.copy_(values.view(place.shape))
+
+    in_threads(work, input, geometry)
     return out
 
 
-class _DeformConv2d(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-    ) -> Tensor:
-        ctx.save_for_backward(input, offset, weight, mask)
-        ctx.geometry = geometry
-        kernels = _as_kernels(weight, geometry)
-        out = torch.empty(
-            (input.shape[0], weight.shape[0], *geometry.out_size),
-            dtype=weight.dtype,
-            device=input.device,
-            memory_format=_memory_format(input),
-        )
+def backward(
+    grad: Float[Tensor, "batch channels_out height width"],
+    input: Float[Tensor, "batch channels_in height_in width_in"],
+    offset: Float[Tensor, "batch offset_channels height width"],
+    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
+    bias: Float[Tensor, " channels_out"] | None,
+    mask: Float[Tensor, "batch mask_channels height width"] | None,
+    geometry: Geometry,
+    needs: tuple[bool, bool, bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of input, offset, weight, bias and mask that are needed, each in its tensor's dtype."""
+    need_input, need_offset, need_weight, need_bias, need_mask = needs
+    kernels = _as_kernels(weight, geometry)
+    grad_input = torch.empty_like(input) if need_input else None
+    grad_offset = torch.empty_like(offset) if need_offset else None
+    grad_mask = torch.empty_like(mask) if need_mask and mask is not None else None
 
-        def work(images: slice) -> None:
-            for tile in tiles(input, offset, mask, geometry, images):
-                values = torch.bmm(_columns(tile, weight.dtype), kernels).transpose(0, 1).flatten(1)
-                if bias is not None:
-                    values += bias
-                place = tile.cut(out)
-                place.copy_(values.view(place.shape))
+    def work(images: slice) -> Tensor:
+        gradients = _Gradients(grad_input, grad_offset, grad_mask, kernels, need_weight, geometry)
+        for tile in tiles(input, offset, mask, geometry, images):
+            gradients.add(tile, grad)
+        return gradients.kernels
 
-        in_threads(work, input, geometry)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, offset, weight, mask = ctx.saved_tensors
-        need_input, need_offset, need_weight, need_bias, need_mask, _ = ctx.needs_input_grad
-        kernels = _as_kernels(weight, ctx.geometry)
-        grad_input = torch.empty_like(input) if need_input else None
-        grad_offset = torch.empty_like(offset) if need_offset else None
-        grad_mask = torch.empty_like(mask) if need_mask else None
-
-        def work(images: slice) -> Tensor:
-            gradients = _Gradients(grad_input, grad_offset, grad_mask, kernels, need_weight, ctx.geometry)
-            for tile in tiles(input, offset, mask, ctx.geometry, images):
-                gradients.add(tile, grad)
-            return gradients.kernels
-
-        with torch.autocast(grad.device.type, enabled=False):
-            grad_kernels = torch.stack(in_threads(work, input, ctx.geometry)).sum(0)
-            grad_weight = _as_weight(grad_kernels, weight) if need_weight else None
-            grad_bias = grad.sum((0, 2, 3)) if need_bias else None
-        return grad_input, grad_offset, grad_weight, grad_bias, grad_mask, None
+    grad_kernels = torch.stack(in_threads(work, input, geometry)).sum(0)
+    grad_weight = _as_weight(grad_kernels, weight) if need_weight else None
+    grad_bias = grad.sum((0, 2, 3)) if need_bias else None
+    return grad_input, grad_offset, grad_weight, grad_bias, grad_mask
 
 
 class _Gradients:
@@ -177,8 +169,3 @@ def _as_weight(kernels: Kernels, weight: Tensor) -> Tensor:
     """Return kernels in the layout and dtype of `weight`: the inverse of `_as_kernels`."""
     taps: Tensor = kernels.unflatten(1, (-1, weight.shape[1]))
     return taps.permute(0, 3, 2, 1).reshape(weight.shape).to(weight.dtype)
-
-
-def _memory_format(input: Tensor) -> torch.memory_format:
-    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format

@@ -11,26 +11,13 @@ the four is `floor(position)`, also for the gradient at integer positions. Slow,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from saccade.ops.deform_conv.geometry import Geometry, position_dtype
-
-# group and cg: offset groups and the channels of each; tap: the kernel's taps, row by row.
-Positions = Float[Tensor, "batch group tap height width"]
-
-
-def why_not(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    geometry: Geometry,
-) -> str | None:
-    """Say why this backend cannot take these inputs: it takes all."""
-    return None
+from saccade.ops.deform_conv.geometry import FAR_PX, Geometry, position_dtype
 
 
 def run(
@@ -43,39 +30,46 @@ def run(
 ) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
     y, x = _positions(offset, input, geometry)
-    image = input.to(y.dtype).unflatten(1, (geometry.offset_groups, input.shape[1] // geometry.offset_groups))
+    image = input.to(y.fraction.dtype).unflatten(1, (geometry.offset_groups, input.shape[1] // geometry.offset_groups))
     samples = _interpolate(image, y, x)
     if mask is not None:
-        samples = samples * mask.to(y.dtype).view(y.shape)[:, :, None]
+        samples = samples * mask.to(image.dtype).view(y.low.shape)[:, :, None]
     columns = samples.flatten(1, 2).unflatten(1, (geometry.groups, weight.shape[1]))
     kernels = weight.flatten(2).unflatten(0, (geometry.groups, weight.shape[0] // geometry.groups))
     out = torch.einsum("bgckhw,gock->bgohw", columns.to(weight.dtype), kernels).flatten(1, 2)
     return out if bias is None else out + bias[:, None, None]
 
 
-def _positions(offset: Tensor, input: Tensor, geometry: Geometry) -> tuple[Positions, Positions]:
+# group and cg: offset groups and the channels of each; tap: the kernel's taps, row by row.
+class Position(NamedTuple):
+    """A coordinate of every sample. Kept apart, neither part rounds the other, whatever the size of the image."""
+
+    low: Int[Tensor, "batch group tap height width"]
+    fraction: Float[Tensor, "batch group tap height width"]
+
+
+def _positions(offset: Tensor, input: Tensor, geometry: Geometry) -> tuple[Position, Position]:
     dtype = position_dtype(input)
     offset = offset.to(dtype).unflatten(1, (geometry.offset_groups, geometry.num_taps, 2))
-    base_y = geometry.tap_positions(0, dtype, input.device).t()[:, :, None]
-    base_x = geometry.tap_positions(1, dtype, input.device).t()[:, None, :]
-    height, width = input.shape[2:]
-    return _bounded(base_y + offset[:, :, :, 0], height), _bounded(base_x + offset[:, :, :, 1], width)
+    base_y = geometry.tap_positions(0, torch.int64, input.device).t()[:, :, None]
+    base_x = geometry.tap_positions(1, torch.int64, input.device).t()[:, None, :]
+    return _add(base_y, offset[:, :, :, 0]), _add(base_x, offset[:, :, :, 1])
 
 
-def _bounded(position: Positions, size: int) -> Positions:
-    # -2 and `size` are as far outside as any position can matter: both neighbours are outside, so value and
-    # gradient are zero. NaN goes there too, and what is made into an index stays a small number.
-    return position.nan_to_num(nan=-2.0).clamp(-2, size)
+def _add(base: Int[Tensor, "tap height width"], offset: Float[Tensor, "batch group tap height width"]) -> Position:
+    # NaN and what is far outside go to a place outside whose number is small enough for an index.
+    offset = offset.nan_to_num(nan=-FAR_PX).clamp(-FAR_PX, FAR_PX)
+    whole = offset.detach().floor()
+    return Position(base + whole.long(), offset - whole)
 
 
 def _interpolate(
-    image: Float[Tensor, "batch group cg height_in width_in"], y: Positions, x: Positions
+    image: Float[Tensor, "batch group cg height_in width_in"], y: Position, x: Position
 ) -> Float[Tensor, "batch group cg tap height width"]:
-    low_y, low_x = y.detach().floor(), x.detach().floor()
-    total = torch.zeros((), dtype=y.dtype, device=y.device)
-    for dy, weight_y in enumerate((1 - (y - low_y), y - low_y)):
-        for dx, weight_x in enumerate((1 - (x - low_x), x - low_x)):
-            pixels = _pixels(image, low_y.long() + dy, low_x.long() + dx)
+    total = torch.zeros((), dtype=image.dtype, device=image.device)
+    for dy, weight_y in enumerate((1 - y.fraction, y.fraction)):
+        for dx, weight_x in enumerate((1 - x.fraction, x.fraction)):
+            pixels = _pixels(image, y.low + dy, x.low + dx)
             total = total + (weight_y * weight_x)[:, :, None] * pixels
     return total
 

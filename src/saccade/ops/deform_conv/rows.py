@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from saccade.ops.deform_conv.geometry import Geometry
+from saccade.ops.deform_conv.geometry import FAR_PX, Geometry
 
 # sample: every (image, output line, output column, tap, offset group), in that order.
 PerSample = Float[Tensor, " sample"]
@@ -87,13 +87,18 @@ def locate(
     offset: Float[Tensor, "2 image line column tap group"],
     taps: Float[Tensor, "2 1 line column tap 1"],
 ) -> Samples:
-    """Add offsets to the taps' own positions, and find the pixels around."""
-    positions = torch.add(offset, taps, out=torch.empty(offset.shape, dtype=taps.dtype, device=taps.device))
-    positions.nan_to_num_(nan=-2.0)
-    positions[0].clamp_(-2, table.height)
-    positions[1].clamp_(-2, table.width)
-    low = positions.floor()
-    high = positions.sub_(low).flatten(1)
+    """Add offsets to the taps' own positions, and find the pixels around.
+
+    The whole part of an offset is added, and the fraction kept apart, which so is that of the exact sum.
+    """
+    high = torch.empty(offset.shape, dtype=taps.dtype, device=taps.device).copy_(offset)
+    high.nan_to_num_(nan=-FAR_PX).clamp_(-FAR_PX, FAR_PX)
+    low = high.floor()
+    high = high.sub_(low).flatten(1)
+    low.add_(taps)
+    # Both neighbours of -2 and of `size` are outside.
+    low[0].clamp_(-2, table.height)
+    low[1].clamp_(-2, table.width)
     row = table.number(*low.to(table.numbers.dtype)).flatten()
     return Samples(row, *((1 - w, w) for w in high))
 

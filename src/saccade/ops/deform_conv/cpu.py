@@ -1,0 +1,100 @@
+"""Deformable convolution on the CPU at full speed: the C++ kernels in `cpp/`, which are built when Saccade is installed.
+
+The kernels sample in float32, and multiply in float32 as well whatever the dtype of the tensors is, or all in float64.
+Their results do not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saccade.ops.deform_conv.geometry import Geometry, memory_format
+
+try:
+    from saccade.ops.deform_conv import _cpu
+except ImportError as error:
+    _cpu, _missing = None, str(error)
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# The kernels number an image's values in 32 bits, and its channels are padded to vectors of 16.
+MOST_VALUES, MOST_PADDING = 2**31 - 1, 16
+
+
+def instruction_sets() -> list[str]:
+    """Return the kernels that this processor can run, the best first; none if they were not built."""
+    return [] if _cpu is None else _cpu.instruction_sets()
+
+
+def unavailable() -> str | None:
+    """Say why this installation cannot run the backend."""
+    if _cpu is None:
+        return f"its kernels were not built when Saccade was installed, for want of a C++ compiler ({_missing})"
+    return None
+
+
+def why_not(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    geometry: Geometry,
+) -> str | None:
+    """Say why this backend cannot take these inputs."""
+    if input.device.type != "cpu":
+        return f"it is made for the cpu; input is on {input.device}"
+    for name, tensor in {"input": input, "offset": offset, "weight": weight, "mask": mask}.items():
+        if tensor is not None and tensor.dtype not in DTYPES:
+            return f"it is made for {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
+    return None
+
+
+def forward(
+    input: Float[Tensor, "batch channels_in height_in width_in"],
+    offset: Float[Tensor, "batch offset_channels height width"],
+    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
+    bias: Float[Tensor, " channels_out"] | None,
+    mask: Float[Tensor, "batch mask_channels height width"] | None,
+    geometry: Geometry,
+) -> Float[Tensor, "batch channels_out height width"]:
+    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
+    out = torch.empty(
+        (input.shape[0], weight.shape[0], *geometry.out_size), dtype=weight.dtype, memory_format=memory_format(input)
+    )
+    if out.numel():
+        tensors = (None if t is None else t.detach() for t in (input, offset, weight, bias, mask))
+        _cpu.forward(instruction_sets()[0], *tensors, _settings(geometry), torch.get_num_threads(), out)
+    return out
+
+
+def backward(
+    grad: Float[Tensor, "batch channels_out height width"],
+    input: Float[Tensor, "batch channels_in height_in width_in"],
+    offset: Float[Tensor, "batch offset_channels height width"],
+    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
+    bias: Float[Tensor, " channels_out"] | None,
+    mask: Float[Tensor, "batch mask_channels height width"] | None,
+    geometry: Geometry,
+    needs: tuple[bool, bool, bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of input, offset, weight, bias and mask that are needed, each in its tensor's dtype."""
+    tensors = input, offset, weight, bias, mask
+    a, b, c, d, e = (
+        torch.empty_like(tensor) if needed and tensor is not None else None
+        for tensor, needed in zip(tensors, needs, strict=True)
+    )
+    if grad.numel():
+        given = (None if t is None else t.detach() for t in (grad, input, offset, weight, mask))
+        _cpu.backward(instruction_sets()[0], *given, _settings(geometry), torch.get_num_threads(), a, b, c, d, e)
+    else:
+        for gradient in (a, b, c, d, e):
+            if gradient is not None:
+                gradient.zero_()
+    return a, b, c, d, e
+
+
+def _settings(geometry: Geometry) -> list[int]:
+    pairs = geometry.stride, geometry.padding, geometry.dilation
+    return [number for pair in pairs for number in pair] + [geometry.groups, geometry.offset_groups]

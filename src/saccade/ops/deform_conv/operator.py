@@ -1,0 +1,170 @@
+"""Deformable convolution as one `torch.library` operator, so that eager mode, `torch.compile` and export see one op.
+
+`saccade::deform_conv2d` and its backward choose a backend when they run, by what the tensors are then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.amp import is_autocast_available
+
+from saccade.ops.deform_conv.backends import choose
+from saccade.ops.deform_conv.geometry import Pair, check, memory_format
+
+_ARGUMENTS = "Tensor? mask, int[2] stride, int[2] padding, int[2] dilation, str backend"
+# Which of input, offset, weight, bias and mask are differentiated; the gradient of another has no elements.
+Needs = tuple[bool, bool, bool, bool, bool]
+
+
+@torch.library.custom_op(
+    "saccade::deform_conv2d",
+    mutates_args=(),
+    schema=f"(Tensor input, Tensor offset, Tensor weight, Tensor? bias, {_ARGUMENTS}) -> Tensor",
+)
+def forward(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    backend: str,
+) -> Tensor:
+    """Return the convolution in the dtype of `weight`, in the memory format of `input`."""
+    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
+    tensors = input, offset, weight, bias, mask
+    with _without_autocast(input):
+        return choose(backend, *tensors, geometry).forward(*tensors, geometry)
+
+
+@torch.library.custom_op(
+    "saccade::deform_conv2d_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor input, Tensor offset, Tensor weight, Tensor? bias, {_ARGUMENTS}, bool[5] needs) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+def backward(
+    grad: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    backend: str,
+    needs: Needs,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of input, offset, weight, bias and mask, each in its tensor's dtype."""
+    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
+    chosen = choose(backend, input, offset, weight, bias, mask, geometry)
+    with _without_autocast(input):
+        found = chosen.backward(grad, input, offset, weight, bias, mask, geometry, needs)
+    a, b, c, d, e = (input.new_empty(0) if gradient is None else gradient for gradient in found)
+    return a, b, c, d, e
+
+
+@forward.register_fake
+def _(
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    backend: str,
+) -> Tensor:
+    shape = (input.shape[0], weight.shape[0], *offset.shape[2:])
+    return input.new_empty(shape, dtype=weight.dtype).to(memory_format=memory_format(input))
+
+
+@backward.register_fake
+def _(
+    grad: Tensor,
+    input: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    backend: str,
+    needs: Needs,
+) -> tuple[Tensor, ...]:
+    tensors = input, offset, weight, bias, mask
+    return tuple(
+        torch.empty_like(tensor) if needed and tensor is not None else input.new_empty(0)
+        for tensor, needed in zip(tensors, needs, strict=True)
+    )
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.settings = inputs[5:]
+
+
+def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    needs = ctx.needs_input_grad[:5]
+    found = backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
+    return *(gradient if needed else None for gradient, needed in zip(found, needs, strict=True)), *[None] * 4
+
+
+def _refuse(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    raise RuntimeError(
+        "a second derivative of deform_conv2d was asked for; its fast backends have only the first: "
+        "use deform_conv2d(..., backend='reference')"
+    )
+
+
+forward.register_autograd(_differentiate, setup_context=_setup_context)
+backward.register_autograd(_refuse)
+
+
+@forward.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+    if in_dims[2] is not None or in_dims[3] is not None:  # a weight or bias for each: no batch of one convolution
+        return _one_by_one(forward, info.batch_size, in_dims, arguments)
+    size = info.batch_size
+
+    def fold(tensor: Tensor | None, dim: int | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        batched = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return batched.flatten(0, 1)
+
+    image, offset, weight, bias, mask, *settings = arguments
+    folded = fold(image, in_dims[0]), fold(offset, in_dims[1]), weight, bias, fold(mask, in_dims[4])
+    return forward(*folded, *settings).unflatten(0, (size, -1)), 0
+
+
+@backward.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any, Any]:
+    return _one_by_one(backward, info.batch_size, in_dims, arguments)
+
+
+def _one_by_one(
+    operator: Callable[..., Any], size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
+) -> tuple[Any, Any]:
+    found = [
+        operator(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)))
+        for i in range(size)
+    ]
+    if isinstance(found[0], Tensor):
+        return torch.stack(found), 0
+    return tuple(torch.stack(several) for several in zip(*found, strict=True)), (0,) * len(found[0])
+
+
+def _without_autocast(input: Tensor) -> AbstractContextManager[object]:
+    device = input.device.type
+    return torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext()

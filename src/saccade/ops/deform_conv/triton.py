@@ -1,0 +1,7 @@
+"""Stub."""
+
+from __future__ import annotations
+
+
+def unavailable() -> str | None:
+    return "not written yet"
