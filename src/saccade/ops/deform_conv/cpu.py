@@ -1,4 +1,4 @@
-"""Deformable convolution on the CPU at full speed: the C++ kernels in `cpp/`, which are built when Saccade is installed.
+"""Deformable convolution on the CPU at full speed: the C++ kernels in `cpp/`, built when Saccade is installed.
 
 The kernels sample in float32, and multiply in float32 as well whatever the dtype of the tensors is, or all in float64.
 Their results do not depend on the number of threads.

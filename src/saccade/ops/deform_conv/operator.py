@@ -156,10 +156,12 @@ def _(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Any,
 def _one_by_one(
     operator: Callable[..., Any], size: int, in_dims: tuple[int | None, ...], arguments: tuple[Any, ...]
 ) -> tuple[Any, Any]:
-    found = [
-        operator(*(a if d is None else a.select(d, i) for a, d in zip(arguments, in_dims, strict=True)))
-        for i in range(size)
-    ]
+    def at(i: int) -> list[Any]:
+        # What is no tensor has None, or a None for each of its numbers.
+        pairs = zip(arguments, in_dims, strict=True)
+        return [value.select(dim, i) if isinstance(dim, int) else value for value, dim in pairs]
+
+    found = [operator(*at(i)) for i in range(size)]
     if isinstance(found[0], Tensor):
         return torch.stack(found), 0
     return tuple(torch.stack(several) for several in zip(*found, strict=True)), (0,) * len(found[0])

@@ -8,192 +8,225 @@
 
 namespace {
 
-// The first pass makes at least so many items of an image and a run, by cutting runs.
-constexpr std::int64_t kItems = 8;
+// The first pass makes at least so many items of an image and a run, by cutting runs, but not below so many channels.
+constexpr std::int64_t kItems = 8, kShortestRun = 16;
 // The second pass cuts the images into at most so many parts, whose sums are added afterwards.
 constexpr std::int64_t kParts = 4;
 
-template <class Real>
-class Backward {
-  public:
-    explicit Backward(const Call& call)
-        : call_(call),
-          longest_(longest_run(call)),
-          num_runs_(list_runs(call, longest_, nullptr)),
-          runs_(num_runs_),
-          starts_(num_runs_),
-          tables_((list_runs(call, longest_, runs_.get()),
-                   table_starts<Real>(call, runs_.get(), num_runs_, starts_.get()))),
-          tiles_(call),
-          channels_(call.channels / call.groups),
-          per_group_(call.channels_out / call.groups),
-          grads_row_(row_length<Real>(call.channels_out)),
-          grads_(call.batch * call.positions() * grads_row_ + kRowBlock * grads_row_) {}
+INLINE std::int64_t longest_run(const Call& call) {
+    const std::int64_t cuts = (kItems + call.batch - 1) / call.batch;
+    const std::int64_t whole = call.channels / most(call.groups, call.offset_groups);
+    return most(kShortestRun, least(kColumns, round_up((whole + cuts - 1) / cuts, kShortestRun)));
+}
 
-    void run() {
-        fill_tables(call_, runs_.get(), num_runs_, starts_.get(), tables_.get());
-        read_grads();
-        if (call_.grad_input.data || call_.grad_offset.data || call_.grad_mask.data) samples_pass();
-        if (call_.grad_weight.data) weights_pass();
-        if (call_.grad_bias.data) sum_bias();
+// The output's gradient, in operands for both passes.
+template <class Real, class Operand>
+class OutputGradient {
+  public:
+    OutputGradient(const Call& call, const Tiles& tiles)
+        : per_group_(call.channels_out / call.groups),
+          depth_((per_group_ + kSteps<Operand> - 1) / kSteps<Operand>),
+          lines_((call.positions() + kSteps<Operand> - 1) / kSteps<Operand>),
+          positions_(call.positions()),
+          row(row_length<Real>(call.groups * depth_)),
+          line(kSteps<Operand> == 1 ? row : row_length<Real>(call.channels_out)),
+          by_position_((call.batch * positions_ + kRowBlock) * row),
+          by_channel_(kSteps<Operand> == 1 ? 0 : call.batch * lines_ * line) {
+        // Rows behind the last ones are multiplied too, to no effect.
+        std::memset(static_cast<void*>(by_position_.get() + call.batch * positions_ * row), 0, sizeof(Operand) * kRowBlock * row);
+        const ptrdiff_t length = row_length<Real>(call.channels_out);
+        const PerThread<Real> pixels(call.num_threads, (tiles.room() + 1) * length);
+        in_parallel(call.num_threads, call.batch * tiles.per_image(), [&](std::int64_t item, int thread) {
+            const Tile tile = tiles(item);
+            Real* to = pixels.of(thread);
+            if constexpr (kSteps<Operand> == 1) to = by_position_.get() + (tile.image * positions_ + tile.first) * row;
+            const ptrdiff_t step = kSteps<Operand> == 1 ? row : length;
+            for_lines(call, tile, call.grad, 0, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
+                read_pixels(to + i * step, step, call.grad, at, call.grad.stride[1], call.grad.stride[3], call.channels_out, n);
+            });
+            if constexpr (kSteps<Operand> == 2) make_pairs(call, tile, to, length);
+        });
+    }
+
+    // A tile's rows of a group, a position each, with the group's channels as elements: `depth()` of them.
+    const Operand* by_position(const Tile& tile, std::int64_t group) const {
+        return by_position_.get() + (tile.image * positions_ + tile.first) * row + group * depth_;
+    }
+    std::int64_t depth() const { return depth_; }
+
+    // A tile's rows of a group, an element's positions each, with an element for each of the group's channels.
+    const Operand* by_channel(const Tile& tile, std::int64_t group) const {
+        if constexpr (kSteps<Operand> == 1) return by_position(tile, group);
+        return by_channel_.get() + (tile.image * lines_ + tile.first / kSteps<Operand>) * line + group * per_group_;
     }
 
   private:
-    static std::int64_t longest_run(const Call& call) {
-        const std::int64_t shortest = 16, cuts = (kItems + call.batch - 1) / call.batch;
-        const std::int64_t whole = call.channels / (call.groups > call.offset_groups ? call.groups : call.offset_groups);
-        return most(shortest, least(kColumns, round_up((whole + cuts - 1) / cuts, shortest)));
-    }
-
-    // The output's gradient as rows of channels, one for each position of each image.
-    void read_grads() {
-        std::memset(grads_.get() + call_.batch * call_.positions() * grads_row_, 0, sizeof(Real) * kRowBlock * grads_row_);
-        const std::int64_t height = call_.out_size[0], width = call_.out_size[1];
-        in_parallel(call_.num_threads, call_.batch * height, [&](std::int64_t item, int) {
-            const std::int64_t image = item / height, y = item % height;
-            Real* row = grads_.get() + item * width * grads_row_;
-            const Tensor& grad = call_.grad;
-            const ptrdiff_t at = image * grad.stride[0] + y * grad.stride[2];
-            read_pixels(row, grads_row_, grad, at, grad.stride[1], grad.stride[3], call_.channels_out, width);
-            for (std::int64_t x = 0; x < width; ++x)
-                std::memset(row + x * grads_row_ + call_.channels_out, 0, sizeof(Real) * (grads_row_ - call_.channels_out));
-        });
-    }
-
-    const Real* grads_of(const Tile& tile, std::int64_t group) const {
-        return grads_.get() + (tile.image * call_.positions() + tile.first) * grads_row_ + group * per_group_;
-    }
-
-    std::int64_t taps_at_once(const Run& run) const { return most(1, least(call_.taps(), kColumns / run.count)); }
-
-    // ---- first pass: input, offset, mask
-
-    struct SampleWork {  // of each thread
-        SampleWork(const Backward& b)
-            : rows(b.tiles_.room()),
-              columns_row(row_length<Real>(most(b.longest_, kColumns))),
-              ints(b.call_.num_threads, 3 * rows),
-              reals(b.call_.num_threads, Samples<Real>::num_reals(rows) + Locator<Real>::num_reals(rows) + 7 * rows),
-              columns(b.call_.num_threads, rows * columns_row) {}
-        std::int64_t rows;
-        ptrdiff_t columns_row;
-        PerThread<std::int32_t> ints;
-        PerThread<Real> reals, columns;
-    };
-
-    void samples_pass() {
-        std::int64_t weight_size = 0, table_size = 0;
-        for (std::int64_t i = 0; i < num_runs_; ++i) {
-            weight_size = most(weight_size, per_group_ * row_length<Real>(call_.taps() * runs_.get()[i].count));
-            table_size = most(table_size, Table<Real>(call_, runs_.get()[i]).size);
-        }
-        const Buffer<Real> weights(num_runs_ * weight_size);
-        in_parallel(call_.num_threads, num_runs_ * per_group_, [&](std::int64_t item, int) {
-            const Run& run = runs_.get()[item / per_group_];
-            const std::int64_t n = item % per_group_, row = row_length<Real>(call_.taps() * run.count);
-            Real* to = weights.get() + item / per_group_ * weight_size + n * row;
-            for (std::int64_t tap = 0; tap < call_.taps(); ++tap)
-                read(to + tap * run.count, call_.weight, weight_at(run, tap, run.group * per_group_ + n), call_.weight.stride[1], run.count);
-            std::memset(to + call_.taps() * run.count, 0, sizeof(Real) * (row - call_.taps() * run.count));
-        });
-        const SampleWork work(*this);
-        const PerThread<Real> tables(call_.num_threads, table_size);
-        // Where several runs share an offset group, each keeps what it finds, and it is added afterwards.
-        const bool shared = num_runs_ > call_.offset_groups;
-        const std::int64_t parts_size = call_.batch * call_.taps() * 3 * call_.positions();
-        const Buffer<Real> parts(shared ? num_runs_ * parts_size : 0);
-        in_parallel(call_.num_threads, num_runs_ * call_.batch, [&](std::int64_t item, int thread) {
-            const std::int64_t i = item / call_.batch, image = item % call_.batch;
-            samples_of(image, i, weights.get() + i * weight_size, tables.of(thread),
-                       shared ? parts.get() + i * parts_size + image * (parts_size / call_.batch) : nullptr, work, thread);
-        });
-        if (shared) add_parts(parts.get(), parts_size);
-    }
-
-    void samples_of(std::int64_t image, std::int64_t index, const Real* weights, Real* grad_table, Real* parts,
-                    const SampleWork& work, int thread) {
-        const Run& run = runs_.get()[index];
-        const Table<Real> table(call_, run);
-        const Real* data = tables_.get() + starts_.get()[index] + image * table.size;
-        Real *reals = work.reals.of(thread), *columns = work.columns.of(thread);
-        Samples<Real> samples(work.ints.of(thread), reals, work.rows);
-        reals += Samples<Real>::num_reals(work.rows);
-        Locator<Real> locator(call_, work.ints.of(thread) + work.rows, reals, work.rows);
-        Real* products = reals + Locator<Real>::num_reals(work.rows);
-        const bool to_image = call_.grad_input.data, to_positions = call_.grad_offset.data || call_.grad_mask.data;
-        if (to_image) std::memset(grad_table, 0, sizeof(Real) * table.size);
-        const std::int64_t at_once = taps_at_once(run), weights_row = row_length<Real>(call_.taps() * run.count);
-        for (std::int64_t t = 0; t < tiles_.per_image(); ++t) {
-            const Tile tile = tiles_(image, t);
-            locator.start(tile);
-            for (std::int64_t first = 0; first < call_.taps(); first += at_once) {
-                const std::int64_t end = least(first + at_once, call_.taps());
-                product<Real>(tile.count, (end - first) * run.count, per_group_, {grads_of(tile, run.group), grads_row_, 1},
-                              weights + first * run.count, weights_row, columns, work.columns_row, false);
-                for (std::int64_t tap = first; tap < end; ++tap) {
-                    locator.locate(run.offset_group, tap, table, samples);
-                    const Real* grads = columns + (tap - first) * run.count;
-                    auto scatter_ = to_image ? (to_positions ? scatter<Real, true, true> : scatter<Real, true, false>)
-                                             : scatter<Real, false, true>;
-                    scatter_(samples, tile.count, table, run.count, data, grads, work.columns_row, grad_table, products);
-                    if (to_positions) positions_of(tile, run, tap, samples, products, products + 4 * work.rows, parts, work.rows);
+    void make_pairs(const Call& call, const Tile& tile, Real* pixels, ptrdiff_t length) const {
+        constexpr int width = Simd<Real>::width;
+        std::memset(pixels + tile.count * length, 0, sizeof(Real) * length);  // where the last pair has no second
+        for (std::int64_t i = 0; i < tile.count; ++i) {
+            Operand* to = by_position_.get() + (tile.image * positions_ + tile.first + i) * row;
+            for (std::int64_t n = call.channels_out; n < length; ++n) pixels[i * length + n] = 0;
+            for (std::int64_t group = 0; group < call.groups; ++group) {
+                const Real* from = pixels + i * length + group * per_group_;
+                for (std::int64_t n = 0; n < per_group_; n += 2) {
+                    Pair pairs[width];
+                    const Vector<Real> second = n + 1 < per_group_ ? broadcast(from[n + 1]) : Vector<Real>{};
+                    put_both(pairs, broadcast(from[n]), second);
+                    to[group * depth_ + n / 2] = pairs[0];
                 }
             }
         }
-        if (to_image) write_image(image, run, table, grad_table);
+        for (std::int64_t i = 0; i < tile.count; i += 2) {
+            Operand* to = by_channel_.get() + (tile.image * lines_ + (tile.first + i) / 2) * line;
+            for (std::int64_t n = 0; n < call.channels_out; n += width)
+                put_both(to + n, load(pixels + i * length + n), load(pixels + (i + 1) * length + n));
+        }
+    }
+
+    const std::int64_t per_group_, depth_, lines_, positions_;
+
+  public:
+    const ptrdiff_t row, line;  // from one row to the next
+
+  private:
+    const Buffer<Operand> by_position_, by_channel_;
+};
+
+// ---- first pass: input, offset, mask
+
+template <class Real, class Operand>
+class SamplesPass {
+  public:
+    SamplesPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles, const OutputGradient<Real, Operand>& grad)
+        : call_(call),
+          tables_(tables),
+          tiles_(tiles),
+          grad_(grad),
+          finders_(call, tiles.room()),
+          columns_row_(row_length<Real>(kColumns)),
+          columns_(call.num_threads, tiles.room() * columns_row_),
+          found_(call.num_threads, 7 * tiles.room()),
+          shared_(tables.num_runs > call.offset_groups),
+          parts_(shared_ ? tables.num_runs * call.batch * part_size() : 0) {}
+
+    void run() const {
+        std::int64_t weights_size = 0, table_size = 0;
+        for (std::int64_t i = 0; i < tables_.num_runs; ++i) {
+            weights_size = most(weights_size, grad_.depth() * weights_row(tables_.run(i)));
+            table_size = most(table_size, Table<Real>(call_, tables_.run(i)).size);
+        }
+        const Buffer<Operand> weights(tables_.num_runs * weights_size);
+        in_parallel(call_.num_threads, tables_.num_runs * grad_.depth(), [&](std::int64_t item, int) {
+            const std::int64_t index = item / grad_.depth(), step = item % grad_.depth();
+            arrange_weights(tables_.run(index), step, weights.get() + index * weights_size);
+        });
+        const PerThread<Real> grad_tables(call_.num_threads, call_.grad_input.data ? table_size : 0);
+        in_parallel(call_.num_threads, tables_.num_runs * call_.batch, [&](std::int64_t item, int thread) {
+            const std::int64_t index = item / call_.batch;
+            differentiate(index, item % call_.batch, weights.get() + index * weights_size, grad_tables.of(thread), thread);
+        });
+        if (shared_ && wants_positions()) add_parts();
+    }
+
+  private:
+    bool wants_positions() const { return call_.grad_offset.data || call_.grad_mask.data; }
+    std::int64_t weights_row(const Run& run) const { return row_length<Real>(call_.taps() * run.count); }
+    std::int64_t part_size() const { return call_.taps() * 3 * call_.positions(); }
+    // Where several runs share an offset group, each keeps here what it finds of an image, to be added afterwards.
+    Real* part(std::int64_t index, std::int64_t image) const { return parts_.get() + (index * call_.batch + image) * part_size(); }
+
+    void arrange_weights(const Run& run, std::int64_t step, Operand* weights) const {
+        const std::int64_t n = step * kSteps<Operand>, per_group = call_.channels_out / call_.groups, row = weights_row(run);
+        Operand* to = weights + step * row;
+        for (std::int64_t tap = 0; tap < call_.taps(); ++tap) {
+            const ptrdiff_t at = weight_at(call_, call_.weight, tap, run.group * per_group + n, run.in_group);
+            read_operands(to + tap * run.count, call_.weight, at, at + call_.weight.stride[0], n + 1 < per_group,
+                          call_.weight.stride[1], run.count);
+        }
+        const std::int64_t filled = call_.taps() * run.count;
+        std::memset(static_cast<void*>(to + filled), 0, sizeof(Operand) * (row - filled));
+    }
+
+    void differentiate(std::int64_t index, std::int64_t image, const Operand* weights, Real* grad_table, int thread) const {
+        const Run& run = tables_.run(index);
+        const Table<Real> table(call_, run);
+        const Real* data = tables_.data(index, image, table);
+        Real *columns = columns_.of(thread), *products = found_.of(thread);
+        Samples<Real> samples = finders_.samples(thread);
+        Locator<Real> locator = finders_.locator(thread);
+        if (call_.grad_input.data) std::memset(grad_table, 0, sizeof(Real) * table.size);
+        auto* scatter_ = scatter<Real, true, true>;
+        if (!wants_positions()) scatter_ = scatter<Real, true, false>;
+        if (!call_.grad_input.data) scatter_ = scatter<Real, false, true>;
+        const std::int64_t at_once = most(1, least(call_.taps(), kColumns / run.count));
+        for (std::int64_t t = 0; t < tiles_.per_image(); ++t) {
+            const Tile tile = tiles_(image * tiles_.per_image() + t);
+            locator.start(tile);
+            for (std::int64_t first = 0; first < call_.taps(); first += at_once) {
+                const std::int64_t end = least(first + at_once, call_.taps());
+                product<Real, Operand>(tile.count, (end - first) * run.count, grad_.depth(),
+                                       {grad_.by_position(tile, run.group), grad_.row, 1}, weights + first * run.count,
+                                       weights_row(run), columns, columns_row_, false);
+                for (std::int64_t tap = first; tap < end; ++tap) {
+                    locator.locate(run.offset_group, tap, table, samples);
+                    const Real* grads = columns + (tap - first) * run.count;
+                    scatter_(samples, tile.count, table, run.count, data, grads, columns_row_, grad_table, products);
+                    if (wants_positions()) differentiate_positions(tile, index, tap, samples, products);
+                }
+            }
+        }
+        if (call_.grad_input.data) write_image(image, run, table, grad_table);
     }
 
     // The gradients of offsets and mask, of the inner products with the four pixels.
-    void positions_of(const Tile& tile, const Run& run, std::int64_t tap, const Samples<Real>& samples, const Real* products,
-                      Real* found, Real* parts, std::int64_t room) {
-        Real *__restrict dy = found, *__restrict dx = found + room, *__restrict dm = found + 2 * room;
+    void differentiate_positions(const Tile& tile, std::int64_t index, std::int64_t tap, const Samples<Real>& samples,
+                                 Real* products) const {
+        const std::int64_t room = tiles_.room();
+        Real *dy = products + 4 * room, *dx = dy + room, *dm = dx + room;
         for (std::int64_t i = 0; i < tile.count; ++i) {
             const Real* p = products + 4 * i;
-            const Real down = samples.down[i], right = samples.right[i];
-            const Real upper = p[0] + right * (p[1] - p[0]), lower = p[2] + right * (p[3] - p[2]);
+            const Real above = p[1] - p[0], below = p[3] - p[2];
+            const Real upper = p[0] + samples.right[i] * above, lower = p[2] + samples.right[i] * below;
             dy[i] = samples.mask[i] * (lower - upper);
-            dx[i] = samples.mask[i] * ((p[1] - p[0]) + down * ((p[3] - p[2]) - (p[1] - p[0])));
-            dm[i] = upper + down * (lower - upper);
+            dx[i] = samples.mask[i] * (above + samples.down[i] * (below - above));
+            dm[i] = upper + samples.down[i] * (lower - upper);
         }
-        if (parts) {
-            for (int k = 0; k < 3; ++k)
-                std::memcpy(parts + (3 * tap + k) * call_.positions() + tile.first, found + k * room, sizeof(Real) * tile.count);
-        } else {
-            write_position_grads(tile, run.offset_group * call_.taps() + tap, dy, dx, dm);
-        }
+        if (!shared_) return write_positions(tile, tables_.run(index).offset_group * call_.taps() + tap, dy, room);
+        Real* to = part(index, tile.image) + 3 * tap * call_.positions() + tile.first;
+        for (int k = 0; k < 3; ++k) std::memcpy(to + k * call_.positions(), dy + k * room, sizeof(Real) * tile.count);
     }
 
-    void write_position_grads(const Tile& tile, std::int64_t channel, const Real* dy, const Real* dx, const Real* dm) {
+    // `found` holds the gradients of dy, dx and the mask, `row` apart.
+    void write_positions(const Tile& tile, std::int64_t channel, const Real* found, std::int64_t row) const {
+        const auto write_one = [&](const Tensor& tensor, std::int64_t channel, const Real* from) {
+            for_lines(call_, tile, tensor, channel, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
+                write(tensor, at, tensor.stride[3], from + i, n);
+            });
+        };
         if (call_.grad_offset.data) {
-            write_positions(tile, call_.grad_offset, 2 * channel, dy);
-            write_positions(tile, call_.grad_offset, 2 * channel + 1, dx);
+            write_one(call_.grad_offset, 2 * channel, found);
+            write_one(call_.grad_offset, 2 * channel + 1, found + row);
         }
-        if (call_.grad_mask.data) write_positions(tile, call_.grad_mask, channel, dm);
+        if (call_.grad_mask.data) write_one(call_.grad_mask, channel, found + 2 * row);
     }
 
-    void write_positions(const Tile& tile, const Tensor& tensor, std::int64_t channel, const Real* from) {
-        for_lines(call_, tile, tensor, channel, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
-            write(tensor, at, tensor.stride[3], from + i, n);
-        });
-    }
-
-    void add_parts(Real* parts, std::int64_t parts_size) {
-        const std::int64_t taps = call_.taps(), size = 3 * call_.positions();
+    void add_parts() const {
+        const std::int64_t taps = call_.taps(), positions = call_.positions();
         in_parallel(call_.num_threads, call_.batch * call_.offset_groups * taps, [&](std::int64_t item, int) {
             const std::int64_t image = item / (call_.offset_groups * taps), channel = item % (call_.offset_groups * taps);
             Real* sum = nullptr;
-            for (std::int64_t i = 0; i < num_runs_; ++i) {
-                if (runs_.get()[i].offset_group != channel / taps) continue;
-                Real* part = parts + i * parts_size + (image * taps + channel % taps) * size;
-                for (std::int64_t k = 0; sum && k < size; ++k) sum[k] += part[k];
-                if (!sum) sum = part;
+            for (std::int64_t i = 0; i < tables_.num_runs; ++i) {
+                if (tables_.run(i).offset_group != channel / taps) continue;
+                Real* found = part(i, image) + 3 * (channel % taps) * positions;
+                for (std::int64_t k = 0; sum && k < 3 * positions; ++k) sum[k] += found[k];
+                if (!sum) sum = found;
             }
-            const Tile whole{image, 0, call_.positions()};
-            write_position_grads(whole, channel, sum, sum + call_.positions(), sum + 2 * call_.positions());
+            write_positions({image, 0, positions}, channel, sum, positions);
         });
     }
 
-    void write_image(std::int64_t image, const Run& run, const Table<Real>& table, const Real* grad_table) {
+    void write_image(std::int64_t image, const Run& run, const Table<Real>& table, const Real* grad_table) const {
         const Tensor& to = call_.grad_input;
         for (std::int64_t y = 0; y < table.height; ++y) {
             const Real* from = grad_table + (y + 1) * table.line + table.pixel;
@@ -202,99 +235,136 @@ class Backward {
         }
     }
 
-    // ---- second pass: weight, bias
+    const Call& call_;
+    const Tables<Real>& tables_;
+    const Tiles& tiles_;
+    const OutputGradient<Real, Operand>& grad_;
+    const Finders<Real> finders_;
+    const ptrdiff_t columns_row_;
+    const PerThread<Real> columns_, found_;
+    const bool shared_;
+    const Buffer<Real> parts_;
+};
 
-    ptrdiff_t weight_at(const Run& run, std::int64_t tap, std::int64_t channel_out) const { return at(call_.weight, run, tap, channel_out); }
+// ---- second pass: weight
 
-    ptrdiff_t at(const Tensor& weight, const Run& run, std::int64_t tap, std::int64_t channel_out) const {
-        return channel_out * weight.stride[0] + run.first % channels_ * weight.stride[1] +
-               tap / call_.kernel[1] * weight.stride[2] + tap % call_.kernel[1] * weight.stride[3];
-    }
+template <class Real, class Operand>
+class WeightsPass {
+  public:
+    WeightsPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles, const OutputGradient<Real, Operand>& grad)
+        : call_(call),
+          tables_(tables),
+          tiles_(tiles),
+          grad_(grad),
+          finders_(call, tiles.room()),
+          columns_row_(row_length<Real>(kColumns)),
+          columns_(call.num_threads, tiles.room() * columns_row_),
+          per_group_(call.channels_out / call.groups),
+          sums_row_(row_length<Real>(per_group_)),
+          blocks_(tables.num_runs * call.taps()) {}
 
-    void weights_pass() {
-        const std::int64_t num_parts = least(call_.batch, kParts), sums_row = row_length<Real>(per_group_);
-        const std::int64_t room = round_up(kColumns > longest_ ? kColumns : longest_, kRowBlock);
-        std::int64_t num_items = 0;
-        const Buffer<std::int64_t> first_items(num_runs_ + 1);
-        for (std::int64_t i = 0; i < num_runs_; ++i) {
-            first_items.get()[i] = num_items;
-            const std::int64_t at_once = taps_at_once(runs_.get()[i]);
-            num_items += (call_.taps() + at_once - 1) / at_once;
+    void run() const {
+        std::int64_t num_blocks = 0;
+        for (std::int64_t i = 0; i < tables_.num_runs; ++i) {
+            const std::int64_t at_once = most(1, least(call_.taps(), kColumns / tables_.run(i).count));
+            for (std::int64_t first = 0; first < call_.taps(); first += at_once)
+                blocks_.get()[num_blocks++] = {i, first, least(first + at_once, call_.taps())};
         }
-        const Buffer<Real> sums(num_parts * num_items * room * sums_row);
-        const SampleWork work(*this);
-        in_parallel(call_.num_threads, num_items * num_parts, [&](std::int64_t item, int thread) {
-            std::int64_t i = num_runs_ - 1;
-            while (first_items.get()[i] > item / num_parts) --i;
-            const std::int64_t part = item % num_parts, images = call_.batch;
-            sum_weights(i, item / num_parts - first_items.get()[i], images * part / num_parts, images * (part + 1) / num_parts,
-                        sums.get() + item * room * sums_row, sums_row, work, thread);
+        const std::int64_t num_parts = least(call_.batch, kParts), size = round_up(kColumns, kRowBlock) * sums_row_;
+        const Buffer<Real> sums(num_blocks * num_parts * size);
+        in_parallel(call_.num_threads, num_blocks * num_parts, [&](std::int64_t item, int thread) {
+            const std::int64_t part = item % num_parts;
+            sum(blocks_.get()[item / num_parts], call_.batch * part / num_parts, call_.batch * (part + 1) / num_parts,
+                sums.get() + item * size, thread);
         });
-        in_parallel(call_.num_threads, num_items, [&](std::int64_t item, int) {
-            std::int64_t i = num_runs_ - 1;
-            while (first_items.get()[i] > item) --i;
-            const Run& run = runs_.get()[i];
-            const std::int64_t at_once = taps_at_once(run), first = (item - first_items.get()[i]) * at_once;
-            const std::int64_t taps = least(at_once, call_.taps() - first);
-            Real* sum = sums.get() + item * num_parts * room * sums_row;
-            for (std::int64_t part = 1; part < num_parts; ++part)
-                for (std::int64_t k = 0; k < taps * run.count * sums_row; ++k) sum[k] += sum[part * room * sums_row + k];
-            for (std::int64_t tap = 0; tap < taps; ++tap)
-                write_pixels(sum + tap * run.count * sums_row, sums_row, call_.grad_weight,
-                             at(call_.grad_weight, run, first + tap, run.group * per_group_), call_.grad_weight.stride[0],
-                             call_.grad_weight.stride[1], per_group_, run.count);
+        in_parallel(call_.num_threads, num_blocks, [&](std::int64_t item, int) {
+            write_block(blocks_.get()[item], sums.get() + item * num_parts * size, num_parts, size);
         });
     }
 
-    // The gradient of the weights of some taps and a run's channels, over some images.
-    void sum_weights(std::int64_t index, std::int64_t block, std::int64_t first_image, std::int64_t end_image, Real* sums,
-                     std::int64_t sums_row, const SampleWork& work, int thread) {
-        const Run& run = runs_.get()[index];
+  private:
+    struct Block {  // some taps of a run
+        std::int64_t run, first, end;
+    };
+
+    // Over some images: the columns, transposed, times the output's gradient.
+    void sum(const Block& block, std::int64_t first_image, std::int64_t end_image, Real* sums, int thread) const {
+        const Run& run = tables_.run(block.run);
         const Table<Real> table(call_, run);
-        Real *reals = work.reals.of(thread), *columns = work.columns.of(thread);
-        Samples<Real> samples(work.ints.of(thread), reals, work.rows);
-        Locator<Real> locator(call_, work.ints.of(thread) + work.rows, reals + Samples<Real>::num_reals(work.rows), work.rows);
-        const std::int64_t at_once = taps_at_once(run), first = block * at_once, end = least(first + at_once, call_.taps());
-        bool add = false;
-        for (std::int64_t image = first_image; image < end_image; ++image) {
-            const Real* data = tables_.get() + starts_.get()[index] + image * table.size;
-            for (std::int64_t t = 0; t < tiles_.per_image(); ++t, add = true) {
-                const Tile tile = tiles_(image, t);
-                locator.start(tile);
-                for (std::int64_t tap = first; tap < end; ++tap) {
-                    locator.locate(run.offset_group, tap, table, samples);
-                    gather(samples, tile.count, table, data, columns + (tap - first) * run.count, work.columns_row);
-                }
-                product<Real>((end - first) * run.count, per_group_, tile.count, {columns, 1, work.columns_row},
-                              grads_of(tile, run.group), grads_row_, sums, sums_row, add);
+        Operand* columns = columns_.of(thread);
+        Samples<Real> samples = finders_.samples(thread);
+        Locator<Real> locator = finders_.locator(thread);
+        for (std::int64_t t = first_image * tiles_.per_image(); t < end_image * tiles_.per_image(); ++t) {
+            const Tile tile = tiles_(t);
+            const Real* data = tables_.data(block.run, tile.image, table);
+            locator.start(tile);
+            for (std::int64_t tap = block.first; tap < block.end; ++tap) {
+                locator.locate(run.offset_group, tap, table, samples);
+                gather_for_sums(samples, tile.count, table, data, columns + (tap - block.first) * run.count, columns_row_);
             }
+            product<Real, Operand>((block.end - block.first) * run.count, per_group_,
+                                   (tile.count + kSteps<Operand> - 1) / kSteps<Operand>, {columns, 1, columns_row_},
+                                   grad_.by_channel(tile, run.group), grad_.line, sums, sums_row_,
+                                   t > first_image * tiles_.per_image());
         }
     }
 
-    void sum_bias() {
-        in_parallel(call_.num_threads, (call_.channels_out + 15) / 16, [&](std::int64_t item, int) {
-            const std::int64_t first = item * 16, count = least(16, call_.channels_out - first);
-            // Sums of sums of a tile each, so that many small numbers are not added to a large one.
-            Real total[16] = {}, part[16] = {};
-            const std::int64_t rows = call_.batch * call_.positions();
-            for (std::int64_t i = 0; i < rows; ++i) {
-                for (std::int64_t n = 0; n < count; ++n) part[n] += grads_.get()[i * grads_row_ + first + n];
-                if (i % 256 == 255 || i == rows - 1)
-                    for (std::int64_t n = 0; n < count; ++n) total[n] += part[n], part[n] = 0;
-            }
-            write(call_.grad_bias, first * call_.grad_bias.stride[0], call_.grad_bias.stride[0], total, count);
-        });
+    void write_block(const Block& block, Real* sums, std::int64_t num_parts, std::int64_t size) const {
+        const Run& run = tables_.run(block.run);
+        const Tensor& to = call_.grad_weight;
+        for (std::int64_t part = 1; part < num_parts; ++part)
+            for (std::int64_t k = 0; k < (block.end - block.first) * run.count * sums_row_; ++k) sums[k] += sums[part * size + k];
+        for (std::int64_t tap = block.first; tap < block.end; ++tap)
+            write_pixels(sums + (tap - block.first) * run.count * sums_row_, sums_row_, to,
+                         weight_at(call_, to, tap, run.group * per_group_, run.in_group), to.stride[0], to.stride[1],
+                         per_group_, run.count);
     }
 
     const Call& call_;
-    std::int64_t longest_, num_runs_;
-    Buffer<Run> runs_;
-    Buffer<std::int64_t> starts_;
-    Buffer<Real> tables_;
-    Tiles tiles_;
-    std::int64_t channels_, per_group_;
-    ptrdiff_t grads_row_;
-    Buffer<Real> grads_;
+    const Tables<Real>& tables_;
+    const Tiles& tiles_;
+    const OutputGradient<Real, Operand>& grad_;
+    const Finders<Real> finders_;
+    const ptrdiff_t columns_row_;
+    const PerThread<Operand> columns_;
+    const std::int64_t per_group_;
+    const ptrdiff_t sums_row_;
+    const Buffer<Block> blocks_;
 };
+
+// ---- bias
+
+template <class Real>
+void sum_bias(const Call& call, const Tiles& tiles) {
+    constexpr std::int64_t at_once = 16;
+    in_parallel(call.num_threads, (call.channels_out + at_once - 1) / at_once, [&](std::int64_t item, int) {
+        const std::int64_t first = item * at_once, channels = least(at_once, call.channels_out - first);
+        Real total[at_once] = {}, pixels[kTile * at_once];
+        for (std::int64_t t = 0; t < call.batch * tiles.per_image(); ++t) {
+            const Tile tile = tiles(t);
+            for_lines(call, tile, call.grad, first, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
+                read_pixels(pixels + i * at_once, at_once, call.grad, at, call.grad.stride[1], call.grad.stride[3], channels, n);
+            });
+            // A tile's sum first, so that many small numbers are not added to a large one.
+            Real sum[at_once] = {};
+            for (std::int64_t i = 0; i < tile.count; ++i)
+                for (std::int64_t n = 0; n < channels; ++n) sum[n] += pixels[i * at_once + n];
+            for (std::int64_t n = 0; n < channels; ++n) total[n] += sum[n];
+        }
+        write(call.grad_bias, first * call.grad_bias.stride[0], call.grad_bias.stride[0], total, channels);
+    });
+}
+
+template <class Real, class Operand>
+void backward(const Call& call) {
+    const Tiles tiles(call);
+    if (call.grad_bias.data) sum_bias<Real>(call, tiles);
+    const bool samples = call.grad_input.data || call.grad_offset.data || call.grad_mask.data;
+    if (!samples && !call.grad_weight.data) return;
+    const Tables<Real> tables(call, longest_run(call));
+    const OutputGradient<Real, Operand> grad(call, tiles);
+    if (samples) SamplesPass<Real, Operand>(call, tables, tiles, grad).run();
+    if (call.grad_weight.data) WeightsPass<Real, Operand>(call, tables, tiles, grad).run();
+}
 
 }  // namespace

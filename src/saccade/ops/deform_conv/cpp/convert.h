@@ -2,7 +2,7 @@
 #pragma once
 
 #include "call.h"
-#include "simd.h"
+#include "pair.h"
 
 namespace {
 
@@ -112,6 +112,27 @@ INLINE void with_dtype(const Tensor& tensor, std::ptrdiff_t at, Use use) {
 template <class Real>
 void read(Real* to, const Tensor& tensor, std::ptrdiff_t at, std::ptrdiff_t step, std::int64_t n) {
     with_dtype(tensor, at, [&](const auto* from) { copy_line(to, 1, from, step, n); });
+}
+
+// Operands whose first numbers are `first[i * step]` and whose second ones, where they have any, `second[i * step]`, or
+// zero if there is no second.
+template <class Operand>
+void read_operands(Operand* to, const Tensor& tensor, std::ptrdiff_t first, std::ptrdiff_t second, bool has_second,
+                   std::ptrdiff_t step, std::int64_t n) {
+    if constexpr (kSteps<Operand> == 1) {
+        read(to, tensor, first, step, n);
+    } else {
+        constexpr std::int64_t at_once = 64;
+        float firsts[at_once] = {}, seconds[at_once] = {};
+        Pair pairs[at_once];
+        for (std::int64_t i = 0; i < n; i += at_once) {
+            const std::int64_t count = least(at_once, n - i);
+            read(firsts, tensor, first + i * step, step, count);
+            if (has_second) read(seconds, tensor, second + i * step, step, count);
+            for (std::int64_t k = 0; k < at_once; k += Simd<float>::width) put_both(pairs + k, load(firsts + k), load(seconds + k));
+            std::memcpy(to + i, pairs, sizeof(Pair) * count);
+        }
+    }
 }
 
 // tensor[at + i * step] = from[i]

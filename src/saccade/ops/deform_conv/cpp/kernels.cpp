@@ -12,7 +12,11 @@ namespace {
 bool supported() {
 #if defined(__AVX512F__)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma");
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")
+#if defined(__AVX512BF16__)
+           && __builtin_cpu_supports("avx512bf16")
+#endif
+        ;
 #elif defined(__AVX2__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 #else
@@ -20,19 +24,32 @@ bool supported() {
 #endif
 }
 
-void forward(const saccade::Call& call) {
-    if (call.input.dtype == saccade::Dtype::float64) {
-        Forward<double>(call).run();
+// Whether products of bfloat16 weights are those of bfloat16 numbers.
+#if defined(__AVX512BF16__) || defined(SACCADE_TEST_PAIRS)
+constexpr bool kHasPairs = true;
+#else
+constexpr bool kHasPairs = false;
+#endif
+
+void forward(const Call& call) {
+    const bool pairs = kHasPairs && call.weight.dtype == Dtype::bfloat16;
+    if (call.input.dtype == Dtype::float64) {
+        Forward<double, double>(call).run();
+    } else if (pairs) {
+        Forward<float, Pair>(call).run();
     } else {
-        Forward<float>(call).run();
+        Forward<float, float>(call).run();
     }
 }
 
-void backward(const saccade::Call& call) {
-    if (call.input.dtype == saccade::Dtype::float64) {
-        Backward<double>(call).run();
+void backward(const Call& call) {
+    const bool pairs = kHasPairs && call.weight.dtype == Dtype::bfloat16;
+    if (call.input.dtype == Dtype::float64) {
+        backward<double, double>(call);
+    } else if (pairs) {
+        backward<float, Pair>(call);
     } else {
-        Backward<float>(call).run();
+        backward<float, float>(call);
     }
 }
 

@@ -1,7 +1,8 @@
-// A matrix product for operands that are in the cache: the caller cuts large ones into such pieces.
+// A matrix product for operands that are in the cache: the caller cuts large ones into such pieces. An operand's elements
+// are numbers, or pairs of bfloat16 numbers that follow each other in the sums; results are numbers.
 #pragma once
 
-#include "simd.h"
+#include "pair.h"
 
 namespace {
 
@@ -18,31 +19,31 @@ INLINE std::int64_t row_length(std::int64_t cols) {
     return ((cols + Simd<Real>::width - 1) / Simd<Real>::width | 1) * Simd<Real>::width + 2 * Simd<Real>::width;
 }
 
-template <class Real>
+template <class Operand>
 struct Left {  // element (row, step) of the left operand
-    const Real* data;
+    const Operand* data;
     std::ptrdiff_t row, step;
 };
 
-template <class Real, int ROWS, int VECTORS>
+template <class Real, int ROWS, int VECTORS, class Operand>
 INLINE void tile_product(
-    std::int64_t depth, Left<Real> a, const Real* b, std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row, bool add) {
+    std::int64_t depth, Left<Operand> a, const Operand* b, std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row, bool add) {
     constexpr int width = Simd<Real>::width;
     Vector<Real> sum[ROWS][VECTORS];
 #pragma GCC unroll 32
     for (int i = 0; i < ROWS; ++i)
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; ++j) sum[i][j] = Vector<Real>{};
-    const Real* left = a.data;
+    const Operand* left = a.data;
     for (std::int64_t k = 0; k < depth; ++k, left += a.step, b += b_row) {
-        Vector<Real> right[VECTORS];
+        decltype(load(b)) right[VECTORS];
 #pragma GCC unroll 4
         for (int j = 0; j < VECTORS; ++j) right[j] = load(b + j * width);
 #pragma GCC unroll 32
         for (int i = 0; i < ROWS; ++i) {
-            const Vector<Real> one = broadcast(left[i * a.row]);
+            const auto one = broadcast(left[i * a.row]);
 #pragma GCC unroll 4
-            for (int j = 0; j < VECTORS; ++j) sum[i][j] += one * right[j];
+            for (int j = 0; j < VECTORS; ++j) sum[i][j] = multiply_add<Real>(sum[i][j], one, right[j]);
         }
     }
 #pragma GCC unroll 32
@@ -54,30 +55,31 @@ INLINE void tile_product(
         }
 }
 
-template <class Real, int VECTORS>
+template <class Real, int VECTORS, class Operand>
 void column_of_tiles(
     std::int64_t rows,
     std::int64_t depth,
-    Left<Real> a,
-    const Real* b,
+    Left<Operand> a,
+    const Operand* b,
     std::ptrdiff_t b_row,
     Real* c,
     std::ptrdiff_t c_row,
     bool add) {
     constexpr int step = rows_of_tile(VECTORS);
     for (std::int64_t i = 0; i < rows; i += step) {
-        tile_product<Real, step, VECTORS>(depth, {a.data + i * a.row, a.row, a.step}, b, b_row, c + i * c_row, c_row, add);
+        tile_product<Real, step, VECTORS, Operand>(
+            depth, {a.data + i * a.row, a.row, a.step}, b, b_row, c + i * c_row, c_row, add);
     }
 }
 
 // c = a b, or c += a b. Rows are rounded up to kRowBlock and columns to whole vectors in what is read and written.
-template <class Real>
+template <class Real, class Operand>
 void product(
     std::int64_t rows,
     std::int64_t cols,
     std::int64_t depth,
-    Left<Real> a,
-    const Real* b,
+    Left<Operand> a,
+    const Operand* b,
     std::ptrdiff_t b_row,
     Real* c,
     std::ptrdiff_t c_row,

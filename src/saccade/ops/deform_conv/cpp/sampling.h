@@ -2,6 +2,7 @@
 #pragma once
 
 #include "convert.h"
+#include "pair.h"
 
 namespace {
 
@@ -13,6 +14,7 @@ using std::ptrdiff_t;
 struct Run {
     std::int64_t first, count;
     std::int64_t group, offset_group;
+    std::int64_t in_group;  // how many channels of its group come before it
 };
 
 // The runs in the order of channels, none longer than `longest`. Returns how many; `runs` may be null to count.
@@ -23,7 +25,7 @@ std::int64_t list_runs(const Call& call, std::int64_t longest, Run* runs) {
         const std::int64_t group = c / per_group, offset_group = c / per_offset_group;
         const std::int64_t end = least((group + 1) * per_group, (offset_group + 1) * per_offset_group);
         const std::int64_t count = least(end - c, longest);
-        if (runs) runs[num_runs] = {c, count, group, offset_group};
+        if (runs) runs[num_runs] = {c, count, group, offset_group, c % per_group};
         c += count;
     }
     return num_runs;
@@ -180,17 +182,52 @@ class Locator {
     Real *dy_, *dx_, *mask_;
 };
 
-// Sample a run's channels. Whole vectors are written: what lies behind the run's channels in a row is overwritten.
+// One sample of a run's channels.
 template <class Real>
-void gather(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, const Real* data, Real* to, ptrdiff_t to_row) {
-    constexpr int width = Simd<Real>::width;
+struct Sample {
+    const Real *upper, *lower;
+    ptrdiff_t pixel;
+    Vector<Real> w0, w1, w2, w3;
+
+    INLINE Sample(const Samples<Real>& samples, std::int64_t i, const Table<Real>& table, const Real* data)
+        : upper(data + samples.at[i]),
+          lower(upper + table.line),
+          pixel(table.pixel),
+          w0(broadcast(samples.weight[0][i])),
+          w1(broadcast(samples.weight[1][i])),
+          w2(broadcast(samples.weight[2][i])),
+          w3(broadcast(samples.weight[3][i])) {}
+
+    // The channels from `c` on, a vector of them.
+    INLINE Vector<Real> operator()(ptrdiff_t c) const {
+        const Vector<Real> above = w0 * load(upper + c) + w1 * load(upper + pixel + c);
+        return above + (w2 * load(lower + c) + w3 * load(lower + pixel + c));
+    }
+};
+
+// Sample a run's channels as a row of operands for each position. Whole vectors are written: what lies behind the run's
+// channels in a row is overwritten.
+template <class Real, class Operand>
+void gather(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, const Real* data, Operand* to,
+            ptrdiff_t to_row) {
     for (std::int64_t i = 0; i < count; ++i, to += to_row) {
-        const Real *upper = data + samples.at[i], *lower = upper + table.line;
-        const Vector<Real> w0 = broadcast(samples.weight[0][i]), w1 = broadcast(samples.weight[1][i]);
-        const Vector<Real> w2 = broadcast(samples.weight[2][i]), w3 = broadcast(samples.weight[3][i]);
-        for (ptrdiff_t c = 0; c < table.pixel; c += width) {
-            const Vector<Real> above = w0 * load(upper + c) + w1 * load(upper + table.pixel + c);
-            store<Real>(to + c, above + (w2 * load(lower + c) + w3 * load(lower + table.pixel + c)));
+        const Sample<Real> sample(samples, i, table, data);
+        for (ptrdiff_t c = 0; c < table.pixel; c += Simd<Real>::width) put(to + c / kSteps<Operand>, sample(c));
+    }
+}
+
+// The same for sums over positions: a row holds as many positions as an operand's element does numbers.
+template <class Real, class Operand>
+void gather_for_sums(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, const Real* data, Operand* to,
+                     ptrdiff_t to_row) {
+    if constexpr (kSteps<Operand> == 1) {
+        gather(samples, count, table, data, to, to_row);
+    } else {
+        for (std::int64_t i = 0; i < count; i += 2, to += to_row) {
+            const Sample<Real> first(samples, i, table, data), second(samples, least(i + 1, count - 1), table, data);
+            const bool alone = i + 1 == count;
+            for (ptrdiff_t c = 0; c < table.pixel; c += Simd<Real>::width)
+                put_both(to + c, first(c), alone ? Vector<Real>{} : second(c));
         }
     }
 }

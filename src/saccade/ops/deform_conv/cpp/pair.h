@@ -1,0 +1,72 @@
+// Pairs of bfloat16 numbers, which AVX-512 multiplies and adds up in float32, twice as many at a time as floats.
+#pragma once
+
+#include "simd.h"
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+struct Pair {
+    std::uint32_t bits;  // the first number in the lower half
+};
+
+// How many numbers of a sum an operand's element holds.
+template <class Operand>
+constexpr int kSteps = 1;
+template <>
+constexpr int kSteps<Pair> = 2;
+
+using Pairs = Lanes<std::uint32_t, Simd<float>::width>::type;
+
+INLINE Pairs load(const Pair* from) {
+    Pairs pairs;
+    std::memcpy(&pairs, from, sizeof pairs);
+    return pairs;
+}
+
+INLINE Pairs broadcast(Pair pair) { return Pairs{} + pair.bits; }
+
+template <class Real>
+INLINE Vector<Real> multiply_add(Vector<Real> sum, Vector<Real> a, Vector<Real> b) {
+    return sum + a * b;
+}
+
+template <class Real>
+INLINE Vector<float> multiply_add(Vector<float> sum, Pairs a, Pairs b) {
+#if defined(__AVX512BF16__)
+    return (Vector<float>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+    const Pairs high = Pairs{} + 0xffff0000u;
+    sum += (Vector<float>)(a << 16) * (Vector<float>)(b << 16);
+    return sum + (Vector<float>)(a & high) * (Vector<float>)(b & high);
+#endif
+}
+
+// The bits of the nearest bfloat16, ties to even, each in the lower half of a lane.
+INLINE Pairs round_to_bfloat16(Vector<float> vector) {
+    const Pairs bits = (Pairs)vector;
+    const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return vector == vector ? rounded : Pairs{} + 0x7fc0;
+}
+
+// Write numbers as operands: next to each other in pairs of neighbours,
+INLINE void put(Pair* to, Vector<float> vector) {
+    const auto halves = __builtin_convertvector(round_to_bfloat16(vector), Lanes<std::uint16_t, Simd<float>::width>::type);
+    std::memcpy(to, &halves, sizeof halves);
+}
+
+// or each with the number in the same place of a second vector.
+INLINE void put_both(Pair* to, Vector<float> first, Vector<float> second) {
+    const Pairs pairs = round_to_bfloat16(first) | round_to_bfloat16(second) << 16;
+    std::memcpy(to, &pairs, sizeof pairs);
+}
+
+template <class Real>
+INLINE void put(Real* to, Vector<Real> vector) {
+    store<Real>(to, vector);
+}
+
+}  // namespace
