@@ -9,12 +9,14 @@ from saccade import models
 from saccade.checkpoint import versions
 from saccade.data import digits
 from saccade.nn.attention import num_attention_parameters
+from saccade.ops.deform_conv.backends import BACKENDS
+from saccade.ops.deform_conv.cpu import instruction_sets
 from saccade.precision import choose_device, choose_precision
 from saccade.run_folder import commit, device_name
 
 
 def render() -> Table:
-    """Render versions, device, models with their sizes, and digit sources."""
+    """Render versions, device, digit sources, the operator's backends, and the models with their sizes."""
     device = choose_device("auto")
     rows = {
         **versions(),
@@ -23,6 +25,12 @@ def render() -> Table:
         "precision": str(choose_precision("auto", device)).removeprefix("torch."),
         "digits": str(digits.resolve("auto")),
     }
+    for name, backend in BACKENDS.items():
+        missing = backend.unavailable()
+        rows[f"deform_conv2d: {name}"] = f"not here: {missing}" if missing else "yes"
+    if instruction_sets():
+        best, *others = instruction_sets()
+        rows["deform_conv2d: cpu"] = f"yes, for {best}" + (f" (and {', '.join(others)})" if others else "")
     for name in models.names():
         model = models.create(name)
         total = sum(parameter.numel() for parameter in model.parameters())

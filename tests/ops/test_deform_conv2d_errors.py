@@ -51,14 +51,19 @@ def test_a_wrong_call_is_told_what_was_wanted_and_what_came(wrong, message):
         deform_conv2d(**GOOD | wrong)
 
 
+HUGE = {"input": (4, 20000, 20000), "offset": (2, 20000, 20000), "weight": (4, 1, 1)}
+
+
 def test_a_named_backend_says_why_not(monkeypatch):
     with pytest.raises(ValueError, match="no backend can take these inputs: triton: "):
         deform_conv2d(**GOOD, backend="triton")
     integers = GOOD | {"offset": GOOD["offset"].to(torch.float8_e4m3fn)}
     with pytest.raises(ValueError, match=r"cpu: it is made for .*; offset is torch.float8_e4m3fn"):
         deform_conv2d(**integers, backend="cpu")
-    monkeypatch.setattr(cpu, "_cpu", None)
-    monkeypatch.setattr(cpu, "_missing", "there was no file", raising=False)
+    huge = {name: torch.empty(1, 1, 1, 1).expand(1, *shape) for name, shape in HUGE.items()}
+    with pytest.raises(ValueError, match="an image's values in 32 bits; 4 channels of 20000x20000 are too many"):
+        deform_conv2d(**huge, backend="cpu")
+    monkeypatch.setattr(cpu, "_missing", "there was no file")
     with pytest.raises(ValueError, match=r"cpu: its kernels were not built .*there was no file"):
         deform_conv2d(**GOOD, backend="cpu")
     assert deform_conv2d(**GOOD).shape == (2, 4, 5, 5)

@@ -46,8 +46,9 @@ def deform_conv2d(
         padding: as for `conv2d`.
         dilation: as for `conv2d`.
         mask: a factor for each sample (version 2), kernel_h * kernel_w channels for each offset group. Any float dtype.
-        backend: "portable" (plain PyTorch, fast), "reference" (the definition; the one that is differentiable twice),
-            or "auto", the first that can take the inputs.
+        backend: "cpu" (C++ kernels), "triton" (for NVIDIA GPUs), "portable" (plain PyTorch), "auto", the first of
+            these that can take the inputs, or "reference", the definition, which alone is differentiable twice.
+            `saccade info` says which there are.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit together, or the backend cannot take them.
@@ -67,7 +68,8 @@ def deform_conv2d(
         with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
             return reference.run(input, offset, weight, bias, mask, geometry)
     pairs = geometry.stride, geometry.padding, geometry.dilation
-    return operator.forward(input, offset, weight, bias, mask, *pairs, backend)
+    out: Tensor = operator.forward(input, offset, weight, bias, mask, *pairs, backend)
+    return out
 
 
 def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:

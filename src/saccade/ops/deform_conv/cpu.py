@@ -12,24 +12,26 @@ from torch import Tensor
 
 from saccade.ops.deform_conv.geometry import Geometry, memory_format
 
+_missing = None
 try:
     from saccade.ops.deform_conv import _cpu
 except ImportError as error:
-    _cpu, _missing = None, str(error)
+    _missing = str(error)
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# The kernels number an image's values in 32 bits, and its channels are padded to vectors of 16.
-MOST_VALUES, MOST_PADDING = 2**31 - 1, 16
+# The kernels number an image's values in 32 bits. So many stand for one at most: channels come in vectors of 16, and
+# around the image lies a border.
+MOST_VALUES, PADDING = 2**31 - 1, 16
 
 
 def instruction_sets() -> list[str]:
     """Return the kernels that this processor can run, the best first; none if they were not built."""
-    return [] if _cpu is None else _cpu.instruction_sets()
+    return [] if _missing else _cpu.instruction_sets()
 
 
 def unavailable() -> str | None:
     """Say why this installation cannot run the backend."""
-    if _cpu is None:
+    if _missing:
         return f"its kernels were not built when Saccade was installed, for want of a C++ compiler ({_missing})"
     return None
 
@@ -48,6 +50,9 @@ def why_not(
     for name, tensor in {"input": input, "offset": offset, "weight": weight, "mask": mask}.items():
         if tensor is not None and tensor.dtype not in DTYPES:
             return f"it is made for {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
+    height, width = input.shape[2:]
+    if (height + 3) * (width + 2) * max(PADDING, input.shape[1]) > MOST_VALUES:
+        return f"it numbers an image's values in 32 bits; {input.shape[1]} channels of {height}x{width} are too many"
     return None
 
 
@@ -64,8 +69,9 @@ def forward(
         (input.shape[0], weight.shape[0], *geometry.out_size), dtype=weight.dtype, memory_format=memory_format(input)
     )
     if out.numel():
-        tensors = (None if t is None else t.detach() for t in (input, offset, weight, bias, mask))
-        _cpu.forward(instruction_sets()[0], *tensors, _settings(geometry), torch.get_num_threads(), out)
+        threads = torch.get_num_threads()
+        given = input.detach(), offset.detach(), weight.detach(), _detached(bias), _detached(mask)
+        _cpu.forward(instruction_sets()[0], *given, _settings(geometry), threads, out)
     return out
 
 
@@ -86,13 +92,19 @@ def backward(
         for tensor, needed in zip(tensors, needs, strict=True)
     )
     if grad.numel():
-        given = (None if t is None else t.detach() for t in (grad, input, offset, weight, mask))
-        _cpu.backward(instruction_sets()[0], *given, _settings(geometry), torch.get_num_threads(), a, b, c, d, e)
+        threads = torch.get_num_threads()
+        given = grad.detach(), input.detach(), offset.detach(), weight.detach(), _detached(mask)
+        _cpu.backward(instruction_sets()[0], *given, _settings(geometry), threads, a, b, c, d, e)
     else:
         for gradient in (a, b, c, d, e):
             if gradient is not None:
                 gradient.zero_()
     return a, b, c, d, e
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    # What requires a gradient is not handed out of torch.
+    return None if tensor is None else tensor.detach()
 
 
 def _settings(geometry: Geometry) -> list[int]:
