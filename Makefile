@@ -51,8 +51,11 @@ $(VENV)/pyvenv.cfg: $(if $(USABLE),,anew)
 	  echo "$(PYTHON) has no venv module; get it with: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 
-# One file per set of extras that is installed; `dev` holds `plot`.
-$(VENV)/.has-%: pyproject.toml constraints.txt $(VENV)/pyvenv.cfg
+# One file per set of extras that is installed; `dev` holds `plot`. The kernels in C++ are built along.
+KERNELS := CMakeLists.txt $(wildcard src/saccade/ops/deform_conv/cpp/*)
+$(VENV)/.has-%: pyproject.toml constraints.txt $(KERNELS) $(VENV)/pyvenv.cfg
 	@echo "installing saccade[$*] into $(VENV): one to three minutes, torch is the largest part"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
+	@$(BIN)/python -c 'from saccade.ops.deform_conv import cpu; \
+	  print("deformable convolution:", cpu.unavailable() or "kernels for " + ", ".join(cpu.instruction_sets()))'
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot)

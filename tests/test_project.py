@@ -122,7 +122,7 @@ def test_tracked_files_name_no(unwanted: re.Pattern[str]) -> None:
 
 
 class Block(NamedTuple):
-    """A block of code in the README, and whether it is to be run: `run`, `slow`, or `not run`."""
+    """A block of code in a document, and whether it is to be run: `run`, `slow`, or `not run`."""
 
     when: str
     language: str
@@ -134,12 +134,16 @@ BLOCK = re.compile(
 )
 
 
-def readme_blocks() -> list[Block]:
-    """Read the README's blocks of bash and Python; a comment above each says when it is run.
+# Whose blocks say whether they are run, and are.
+RUN_DOCUMENTS = ["README.md", "docs/deform_conv.md"]
+
+
+def blocks_of(document: str) -> list[Block]:
+    """Read a document's blocks of bash and Python; a comment above each says when it is run.
 
     `<!-- run -->`: with every `make test`; `<!-- slow -->`: with `make test-slow`; `<!-- not run: why -->`: never.
     """
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / document).read_text(encoding="utf-8")
     return [Block(found["when"] or "", found["language"], found["code"]) for found in BLOCK.finditer(text)]
 
 
@@ -150,23 +154,25 @@ def _reader_environment() -> dict[str, str]:
     return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def _run_readme(folder: Path, *wanted: str) -> None:
+def _run_blocks(document: str, folder: Path, *wanted: str) -> None:
     """Run the wanted blocks in order in one folder, as a reader would: what one block writes, a later one reads."""
     interpreters = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
-    blocks = [block for block in readme_blocks() if block.when in wanted]
-    assert blocks, f"README.md has no block marked {wanted}"
+    blocks = [block for block in blocks_of(document) if block.when in wanted]
+    assert blocks, f"{document} has no block marked {wanted}"
     for block in blocks:
         command = [*interpreters[block.language], block.code]
         done = subprocess.run(command, cwd=folder, env=_reader_environment(), capture_output=True, text=True)
         assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
 
 
-def test_every_block_of_the_readme_says_when_it_is_run() -> None:
-    assert [block.code for block in readme_blocks() if not block.when] == []
+@pytest.mark.parametrize("document", RUN_DOCUMENTS)
+def test_every_block_says_when_it_is_run(document: str) -> None:
+    assert [block.code for block in blocks_of(document) if not block.when] == []
 
 
-def test_readme_commands_run(tmp_path: Path) -> None:
-    _run_readme(tmp_path, "run")
+@pytest.mark.parametrize("document", RUN_DOCUMENTS)
+def test_commands_run(document: str, tmp_path: Path) -> None:
+    _run_blocks(document, tmp_path, "run")
 
 
 @pytest.mark.slow
@@ -176,11 +182,11 @@ def test_readme_commands_run_to_the_last_in_a_fresh_copy(tmp_path: Path, monkeyp
     for name in _checkout():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
-    _run_readme(tmp_path, "run", "slow")
+    _run_blocks("README.md", tmp_path, "run", "slow")
 
 
 def test_make_knows_the_targets_of_the_readme() -> None:
-    called = {line for block in readme_blocks() for line in block.code.splitlines() if line.startswith("make ")}
+    called = {line for block in blocks_of("README.md") for line in block.code.splitlines() if line.startswith("make ")}
     assert {"make reproduce", "make test"} <= called
     for line in called:
         command = ["bash", "-c", line.replace("make ", "make --dry-run ", 1)]
