@@ -35,6 +35,7 @@ check: $(VENV)/.has-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo --no-cache
 	$(BIN)/codespell
+	$(BIN)/clang-format --dry-run --Werror $(wildcard src/saccade/ops/deform_conv/cpp/* tests/native/*.cpp)
 
 bench: $(VENV)/.has-dev
 	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done

@@ -33,7 +33,8 @@ class OutputGradient {
           by_position_((call.batch * positions_ + kRowBlock) * row),
           by_channel_(kSteps<Operand> == 1 ? 0 : call.batch * lines_ * line) {
         // Rows behind the last ones are multiplied too, to no effect.
-        std::memset(static_cast<void*>(by_position_.get() + call.batch * positions_ * row), 0, sizeof(Operand) * kRowBlock * row);
+        std::memset(static_cast<void*>(by_position_.get() + call.batch * positions_ * row), 0,
+                    sizeof(Operand) * kRowBlock * row);
         const ptrdiff_t length = row_length<Real>(call.channels_out);
         const PerThread<Real> pixels(call.num_threads, (tiles.room() + 1) * length);
         in_parallel(call.num_threads, call.batch * tiles.per_image(), [&](std::int64_t item, int thread) {
@@ -42,7 +43,8 @@ class OutputGradient {
             if constexpr (kSteps<Operand> == 1) to = by_position_.get() + (tile.image * positions_ + tile.first) * row;
             const ptrdiff_t step = kSteps<Operand> == 1 ? row : length;
             for_lines(call, tile, call.grad, 0, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
-                read_pixels(to + i * step, step, call.grad, at, call.grad.stride[1], call.grad.stride[3], call.channels_out, n);
+                read_pixels(to + i * step, step, call.grad, at, call.grad.stride[1], call.grad.stride[3],
+                            call.channels_out, n);
             });
             if constexpr (kSteps<Operand> == 2) make_pairs(call, tile, to, length);
         });
@@ -57,7 +59,7 @@ class OutputGradient {
     // A tile's rows of a group, an element's positions each, with an element for each of the group's channels.
     const Operand* by_channel(const Tile& tile, std::int64_t group) const {
         if constexpr (kSteps<Operand> == 1) return by_position(tile, group);
-        return by_channel_.get() + (tile.image * lines_ + tile.first / kSteps<Operand>) * line + group * per_group_;
+        return by_channel_.get() + (tile.image * lines_ + tile.first / kSteps<Operand>)*line + group * per_group_;
     }
 
   private:
@@ -98,7 +100,8 @@ class OutputGradient {
 template <class Real, class Operand>
 class SamplesPass {
   public:
-    SamplesPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles, const OutputGradient<Real, Operand>& grad)
+    SamplesPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles,
+                const OutputGradient<Real, Operand>& grad)
         : call_(call),
           tables_(tables),
           tiles_(tiles),
@@ -124,7 +127,8 @@ class SamplesPass {
         const PerThread<Real> grad_tables(call_.num_threads, call_.grad_input.data ? table_size : 0);
         in_parallel(call_.num_threads, tables_.num_runs * call_.batch, [&](std::int64_t item, int thread) {
             const std::int64_t index = item / call_.batch;
-            differentiate(index, item % call_.batch, weights.get() + index * weights_size, grad_tables.of(thread), thread);
+            differentiate(index, item % call_.batch, weights.get() + index * weights_size, grad_tables.of(thread),
+                          thread);
         });
         if (shared_ && wants_positions()) add_parts();
     }
@@ -134,10 +138,13 @@ class SamplesPass {
     std::int64_t weights_row(const Run& run) const { return row_length<Real>(call_.taps() * run.count); }
     std::int64_t part_size() const { return call_.taps() * 3 * call_.positions(); }
     // Where several runs share an offset group, each keeps here what it finds of an image, to be added afterwards.
-    Real* part(std::int64_t index, std::int64_t image) const { return parts_.get() + (index * call_.batch + image) * part_size(); }
+    Real* part(std::int64_t index, std::int64_t image) const {
+        return parts_.get() + (index * call_.batch + image) * part_size();
+    }
 
     void arrange_weights(const Run& run, std::int64_t step, Operand* weights) const {
-        const std::int64_t n = step * kSteps<Operand>, per_group = call_.channels_out / call_.groups, row = weights_row(run);
+        const std::int64_t n = step * kSteps<Operand>, per_group = call_.channels_out / call_.groups,
+                           row = weights_row(run);
         Operand* to = weights + step * row;
         for (std::int64_t tap = 0; tap < call_.taps(); ++tap) {
             const ptrdiff_t at = weight_at(call_, call_.weight, tap, run.group * per_group + n, run.in_group);
@@ -148,7 +155,8 @@ class SamplesPass {
         std::memset(static_cast<void*>(to + filled), 0, sizeof(Operand) * (row - filled));
     }
 
-    void differentiate(std::int64_t index, std::int64_t image, const Operand* weights, Real* grad_table, int thread) const {
+    void differentiate(std::int64_t index, std::int64_t image, const Operand* weights, Real* grad_table,
+                       int thread) const {
         const Run& run = tables_.run(index);
         const Table<Real> table(call_, run);
         const Real* data = tables_.data(index, image, table);
@@ -214,7 +222,8 @@ class SamplesPass {
     void add_parts() const {
         const std::int64_t taps = call_.taps(), positions = call_.positions();
         in_parallel(call_.num_threads, call_.batch * call_.offset_groups * taps, [&](std::int64_t item, int) {
-            const std::int64_t image = item / (call_.offset_groups * taps), channel = item % (call_.offset_groups * taps);
+            const std::int64_t image = item / (call_.offset_groups * taps),
+                               channel = item % (call_.offset_groups * taps);
             Real* sum = nullptr;
             for (std::int64_t i = 0; i < tables_.num_runs; ++i) {
                 if (tables_.run(i).offset_group != channel / taps) continue;
@@ -251,7 +260,8 @@ class SamplesPass {
 template <class Real, class Operand>
 class WeightsPass {
   public:
-    WeightsPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles, const OutputGradient<Real, Operand>& grad)
+    WeightsPass(const Call& call, const Tables<Real>& tables, const Tiles& tiles,
+                const OutputGradient<Real, Operand>& grad)
         : call_(call),
           tables_(tables),
           tiles_(tiles),
@@ -300,7 +310,8 @@ class WeightsPass {
             locator.start(tile);
             for (std::int64_t tap = block.first; tap < block.end; ++tap) {
                 locator.locate(run.offset_group, tap, table, samples);
-                gather_for_sums(samples, tile.count, table, data, columns + (tap - block.first) * run.count, columns_row_);
+                gather_for_sums(samples, tile.count, table, data, columns + (tap - block.first) * run.count,
+                                columns_row_);
             }
             product<Real, Operand>((block.end - block.first) * run.count, per_group_,
                                    (tile.count + kSteps<Operand> - 1) / kSteps<Operand>, {columns, 1, columns_row_},
@@ -313,7 +324,8 @@ class WeightsPass {
         const Run& run = tables_.run(block.run);
         const Tensor& to = call_.grad_weight;
         for (std::int64_t part = 1; part < num_parts; ++part)
-            for (std::int64_t k = 0; k < (block.end - block.first) * run.count * sums_row_; ++k) sums[k] += sums[part * size + k];
+            for (std::int64_t k = 0; k < (block.end - block.first) * run.count * sums_row_; ++k)
+                sums[k] += sums[part * size + k];
         for (std::int64_t tap = block.first; tap < block.end; ++tap)
             write_pixels(sums + (tap - block.first) * run.count * sums_row_, sums_row_, to,
                          weight_at(call_, to, tap, run.group * per_group_, run.in_group), to.stride[0], to.stride[1],
@@ -343,7 +355,8 @@ void sum_bias(const Call& call, const Tiles& tiles) {
         for (std::int64_t t = 0; t < call.batch * tiles.per_image(); ++t) {
             const Tile tile = tiles(t);
             for_lines(call, tile, call.grad, first, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
-                read_pixels(pixels + i * at_once, at_once, call.grad, at, call.grad.stride[1], call.grad.stride[3], channels, n);
+                read_pixels(pixels + i * at_once, at_once, call.grad, at, call.grad.stride[1], call.grad.stride[3],
+                            channels, n);
             });
             // A tile's sum first, so that many small numbers are not added to a large one.
             Real sum[at_once] = {};

@@ -13,7 +13,8 @@ template <class Number>
 class Buffer {
   public:
     explicit Buffer(std::int64_t count) {
-        const std::size_t bytes = static_cast<std::size_t>(round_up(count * static_cast<std::int64_t>(sizeof(Number)) + 1, 64));
+        const std::size_t bytes =
+            static_cast<std::size_t>(round_up(count * static_cast<std::int64_t>(sizeof(Number)) + 1, 64));
         data_ = static_cast<Number*>(::aligned_alloc(64, bytes));
         if (!data_) throw std::bad_alloc();
     }
@@ -42,8 +43,7 @@ class PerThread {
 template <class Function>
 void in_parallel(int num_threads, std::int64_t num_items, Function function) {
     saccade::parallel_for(
-        num_threads,
-        num_items,
+        num_threads, num_items,
         [](void* context, std::int64_t item, int thread) { (*static_cast<Function*>(context))(item, thread); },
         &function);
 }

@@ -20,8 +20,8 @@ struct Call {
     std::int64_t batch, channels, channels_out, groups, offset_groups;
     std::int64_t size[2], out_size[2], kernel[2], stride[2], padding[2], dilation[2];
     Tensor input, offset, weight, bias, mask;
-    Tensor out;                                                      // forward writes this
-    Tensor grad;                                                     // backward reads this,
+    Tensor out;                                                         // forward writes this
+    Tensor grad;                                                        // backward reads this,
     Tensor grad_input, grad_offset, grad_weight, grad_bias, grad_mask;  // and writes what is wanted of these
     int num_threads;
 

@@ -64,7 +64,8 @@ INLINE void transpose_four(Number* to, std::ptrdiff_t to_row, const Number* from
 
 // to[j * to_row + i] = from[i * from_row + j]
 template <class To, class From>
-void transpose(To* to, std::ptrdiff_t to_row, const From* from, std::ptrdiff_t from_row, std::int64_t rows, std::int64_t cols) {
+void transpose(To* to, std::ptrdiff_t to_row, const From* from, std::ptrdiff_t from_row, std::int64_t rows,
+               std::int64_t cols) {
     std::int64_t whole_rows = 0, whole_cols = 0;
     if constexpr (same<To, From>) {
         whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
@@ -101,10 +102,14 @@ INLINE void copy_block(To* to, std::ptrdiff_t to_row, std::ptrdiff_t to_col, con
 template <class Use>
 INLINE void with_dtype(const Tensor& tensor, std::ptrdiff_t at, Use use) {
     switch (tensor.dtype) {
-        case Dtype::float32: return use(static_cast<float*>(tensor.data) + at);
-        case Dtype::float64: return use(static_cast<double*>(tensor.data) + at);
-        case Dtype::bfloat16: return use(static_cast<BFloat16*>(tensor.data) + at);
-        case Dtype::float16: return use(static_cast<_Float16*>(tensor.data) + at);
+        case Dtype::float32:
+            return use(static_cast<float*>(tensor.data) + at);
+        case Dtype::float64:
+            return use(static_cast<double*>(tensor.data) + at);
+        case Dtype::bfloat16:
+            return use(static_cast<BFloat16*>(tensor.data) + at);
+        case Dtype::float16:
+            return use(static_cast<_Float16*>(tensor.data) + at);
     }
 }
 
@@ -129,7 +134,8 @@ void read_operands(Operand* to, const Tensor& tensor, std::ptrdiff_t first, std:
             const std::int64_t count = least(at_once, n - i);
             read(firsts, tensor, first + i * step, step, count);
             if (has_second) read(seconds, tensor, second + i * step, step, count);
-            for (std::int64_t k = 0; k < at_once; k += Simd<float>::width) put_both(pairs + k, load(firsts + k), load(seconds + k));
+            for (std::int64_t k = 0; k < at_once; k += Simd<float>::width)
+                put_both(pairs + k, load(firsts + k), load(seconds + k));
             std::memcpy(to + i, pairs, sizeof(Pair) * count);
         }
     }
@@ -145,13 +151,14 @@ void write(const Tensor& tensor, std::ptrdiff_t at, std::ptrdiff_t step, const R
 template <class Real>
 void read_pixels(Real* pixels, std::ptrdiff_t row, const Tensor& tensor, std::ptrdiff_t at, std::ptrdiff_t channel_step,
                  std::ptrdiff_t step, std::int64_t channels, std::int64_t n) {
-    with_dtype(tensor, at, [&](const auto* from) { copy_block(pixels, row, 1, from, channel_step, step, channels, n); });
+    with_dtype(tensor, at,
+               [&](const auto* from) { copy_block(pixels, row, 1, from, channel_step, step, channels, n); });
 }
 
 // The reverse.
 template <class Real>
-void write_pixels(const Real* pixels, std::ptrdiff_t row, const Tensor& tensor, std::ptrdiff_t at, std::ptrdiff_t channel_step,
-                  std::ptrdiff_t step, std::int64_t channels, std::int64_t n) {
+void write_pixels(const Real* pixels, std::ptrdiff_t row, const Tensor& tensor, std::ptrdiff_t at,
+                  std::ptrdiff_t channel_step, std::ptrdiff_t step, std::int64_t channels, std::int64_t n) {
     with_dtype(tensor, at, [&](auto* to) { copy_block(to, channel_step, step, pixels, row, 1, n, channels); });
 }
 

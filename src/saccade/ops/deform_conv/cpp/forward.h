@@ -40,7 +40,10 @@ template <class Real>
 class Tables {
   public:
     Tables(const Call& call, std::int64_t longest_run)
-        : num_runs(list_runs(call, longest_run, nullptr)), runs_(num_runs), starts_(num_runs), data_(lay_out(call, longest_run)) {
+        : num_runs(list_runs(call, longest_run, nullptr)),
+          runs_(num_runs),
+          starts_(num_runs),
+          data_(lay_out(call, longest_run)) {
         const std::int64_t lines = call.size[0] + 3;
         in_parallel(call.num_threads, num_runs * call.batch * lines, [&](std::int64_t item, int) {
             const std::int64_t index = item / lines / call.batch, image = item / lines % call.batch;
@@ -94,8 +97,8 @@ class Finders {
 
 INLINE ptrdiff_t weight_at(const Call& call, const Tensor& weight, std::int64_t tap, std::int64_t channel_out,
                            std::int64_t channel_in_group) {
-    return channel_out * weight.stride[0] + channel_in_group * weight.stride[1] + tap / call.kernel[1] * weight.stride[2] +
-           tap % call.kernel[1] * weight.stride[3];
+    return channel_out * weight.stride[0] + channel_in_group * weight.stride[1] +
+           tap / call.kernel[1] * weight.stride[2] + tap % call.kernel[1] * weight.stride[3];
 }
 
 template <class Real, class Operand>
@@ -111,7 +114,8 @@ class Forward {
           per_group_(call.channels_out / call.groups),
           depths_(call.groups) {
         for (std::int64_t group = 0; group < call.groups; ++group) depths_.get()[group] = 0;
-        for (std::int64_t i = 0; i < tables_.num_runs; ++i) depths_.get()[tables_.run(i).group] += depth_of(tables_.run(i));
+        for (std::int64_t i = 0; i < tables_.num_runs; ++i)
+            depths_.get()[tables_.run(i).group] += depth_of(tables_.run(i));
         for (std::int64_t group = 0; group < call.groups; ++group) depth_ = most(depth_, depths_.get()[group]);
     }
 
@@ -147,15 +151,18 @@ class Forward {
                 if (tables_.run(i).group == run.group) before += depth_of(tables_.run(i));
             Operand* to = weights + before * row;
             for (std::int64_t c = 0; c < run.count; c += kSteps<Operand>, to += row) {
-                const ptrdiff_t at = weight_at(call_, call_.weight, tap, run.group * per_group_ + first, run.in_group + c);
-                read_operands(to, call_.weight, at, at + call_.weight.stride[1], c + 1 < run.count, call_.weight.stride[0], count);
+                const ptrdiff_t at =
+                    weight_at(call_, call_.weight, tap, run.group * per_group_ + first, run.in_group + c);
+                read_operands(to, call_.weight, at, at + call_.weight.stride[1], c + 1 < run.count,
+                              call_.weight.stride[0], count);
                 std::memset(static_cast<void*>(to + count), 0, sizeof(Operand) * (row - count));
             }
         });
     }
 
     // Output channels `first` to `first + count` of each group.
-    void convolve(std::int64_t first, std::int64_t count, const Operand* weights, const PerThread<Real>& all_sums) const {
+    void convolve(std::int64_t first, std::int64_t count, const Operand* weights,
+                  const PerThread<Real>& all_sums) const {
         const ptrdiff_t row = row_length<Real>(count), sums_row = row;
         const std::int64_t num_tiles = call_.batch * tiles_.per_image();
         in_parallel(call_.num_threads, call_.groups * num_tiles, [&](std::int64_t item, int thread) {
@@ -165,7 +172,8 @@ class Forward {
             Real* sums = all_sums.of(thread);
             bool add = false;
             gather_columns(tile, group, thread, [&](std::int64_t depth) {
-                product<Real, Operand>(tile.count, count, depth, {left, columns_row_, 1}, right, row, sums, sums_row, add);
+                product<Real, Operand>(tile.count, count, depth, {left, columns_row_, 1}, right, row, sums, sums_row,
+                                       add);
                 right += depth * row;
                 add = true;
             });
@@ -191,7 +199,8 @@ class Forward {
                     located_group = run.offset_group, located_pixel = table.pixel;
                 }
                 if ((filled + depth_of(run)) * kSteps<Operand> > kColumns) use(filled), filled = 0;
-                gather(samples, tile.count, table, tables_.data(i, tile.image, table), columns_.of(thread) + filled, columns_row_);
+                gather(samples, tile.count, table, tables_.data(i, tile.image, table), columns_.of(thread) + filled,
+                       columns_row_);
                 filled += depth_of(run);
             }
         }

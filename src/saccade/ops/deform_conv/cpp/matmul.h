@@ -1,5 +1,5 @@
-// A matrix product for operands that are in the cache: the caller cuts large ones into such pieces. An operand's elements
-// are numbers, or pairs of bfloat16 numbers that follow each other in the sums; results are numbers.
+// A matrix product for operands that are in the cache: the caller cuts large ones into such pieces. An operand's
+// elements are numbers, or pairs of bfloat16 numbers that follow each other in the sums; results are numbers.
 #pragma once
 
 #include "pair.h"
@@ -26,8 +26,8 @@ struct Left {  // element (row, step) of the left operand
 };
 
 template <class Real, int ROWS, int VECTORS, class Operand>
-INLINE void tile_product(
-    std::int64_t depth, Left<Operand> a, const Operand* b, std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row, bool add) {
+INLINE void tile_product(std::int64_t depth, Left<Operand> a, const Operand* b, std::ptrdiff_t b_row, Real* c,
+                         std::ptrdiff_t c_row, bool add) {
     constexpr int width = Simd<Real>::width;
     Vector<Real> sum[ROWS][VECTORS];
 #pragma GCC unroll 32
@@ -56,34 +56,19 @@ INLINE void tile_product(
 }
 
 template <class Real, int VECTORS, class Operand>
-void column_of_tiles(
-    std::int64_t rows,
-    std::int64_t depth,
-    Left<Operand> a,
-    const Operand* b,
-    std::ptrdiff_t b_row,
-    Real* c,
-    std::ptrdiff_t c_row,
-    bool add) {
+void column_of_tiles(std::int64_t rows, std::int64_t depth, Left<Operand> a, const Operand* b, std::ptrdiff_t b_row,
+                     Real* c, std::ptrdiff_t c_row, bool add) {
     constexpr int step = rows_of_tile(VECTORS);
     for (std::int64_t i = 0; i < rows; i += step) {
-        tile_product<Real, step, VECTORS, Operand>(
-            depth, {a.data + i * a.row, a.row, a.step}, b, b_row, c + i * c_row, c_row, add);
+        tile_product<Real, step, VECTORS, Operand>(depth, {a.data + i * a.row, a.row, a.step}, b, b_row, c + i * c_row,
+                                                   c_row, add);
     }
 }
 
 // c = a b, or c += a b. Rows are rounded up to kRowBlock and columns to whole vectors in what is read and written.
 template <class Real, class Operand>
-void product(
-    std::int64_t rows,
-    std::int64_t cols,
-    std::int64_t depth,
-    Left<Operand> a,
-    const Operand* b,
-    std::ptrdiff_t b_row,
-    Real* c,
-    std::ptrdiff_t c_row,
-    bool add) {
+void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<Operand> a, const Operand* b,
+             std::ptrdiff_t b_row, Real* c, std::ptrdiff_t c_row, bool add) {
     constexpr int width = Simd<Real>::width;
     rows = round_up(rows, kRowBlock);
     std::int64_t vectors = (cols + width - 1) / width;

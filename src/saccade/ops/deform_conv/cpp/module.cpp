@@ -64,7 +64,6 @@ Tensor tensor(const Array& array) {
 
 Tensor tensor(const MaybeArray& array) { return array ? tensor(*array) : Tensor{}; }
 
-
 Call call_of(const Array& input, const Array& offset, const Array& weight, const MaybeArray& mask,
              const std::vector<std::int64_t>& settings, int num_threads) {
     if (settings.size() != 8) throw std::invalid_argument("settings must be 8 numbers");
@@ -73,7 +72,8 @@ Call call_of(const Array& input, const Array& offset, const Array& weight, const
     for (int axis = 0; axis < 2; ++axis) {
         call.size[axis] = input.shape(2 + axis), call.out_size[axis] = offset.shape(2 + axis);
         call.kernel[axis] = weight.shape(2 + axis);
-        call.stride[axis] = settings[axis], call.padding[axis] = settings[2 + axis], call.dilation[axis] = settings[4 + axis];
+        call.stride[axis] = settings[axis], call.padding[axis] = settings[2 + axis],
+        call.dilation[axis] = settings[4 + axis];
     }
     call.groups = settings[6], call.offset_groups = settings[7];
     call.input = tensor(input), call.offset = tensor(offset), call.weight = tensor(weight), call.mask = tensor(mask);
@@ -81,8 +81,9 @@ Call call_of(const Array& input, const Array& offset, const Array& weight, const
     return call;
 }
 
-void forward(const std::string& instructions, const Array& input, const Array& offset, const Array& weight, const MaybeArray& bias,
-             const MaybeArray& mask, const std::vector<std::int64_t>& settings, int num_threads, const Array& out) {
+void forward(const std::string& instructions, const Array& input, const Array& offset, const Array& weight,
+             const MaybeArray& bias, const MaybeArray& mask, const std::vector<std::int64_t>& settings, int num_threads,
+             const Array& out) {
     const Kernels& kernels = kernels_for(instructions);
     Call call = call_of(input, offset, weight, mask, settings, num_threads);
     call.bias = tensor(bias), call.out = tensor(out);
@@ -90,9 +91,10 @@ void forward(const std::string& instructions, const Array& input, const Array& o
     kernels.forward(call);
 }
 
-void backward(const std::string& instructions, const Array& grad, const Array& input, const Array& offset, const Array& weight,
-              const MaybeArray& mask, const std::vector<std::int64_t>& settings, int num_threads, const MaybeArray& grad_input,
-              const MaybeArray& grad_offset, const MaybeArray& grad_weight, const MaybeArray& grad_bias, const MaybeArray& grad_mask) {
+void backward(const std::string& instructions, const Array& grad, const Array& input, const Array& offset,
+              const Array& weight, const MaybeArray& mask, const std::vector<std::int64_t>& settings, int num_threads,
+              const MaybeArray& grad_input, const MaybeArray& grad_offset, const MaybeArray& grad_weight,
+              const MaybeArray& grad_bias, const MaybeArray& grad_mask) {
     const Kernels& kernels = kernels_for(instructions);
     Call call = call_of(input, offset, weight, mask, settings, num_threads);
     call.grad = tensor(grad), call.grad_input = tensor(grad_input), call.grad_offset = tensor(grad_offset);
@@ -112,10 +114,10 @@ NB_MODULE(_cpu, module) {
         return names;
     });
     module.def("forward", &saccade::forward, "instructions"_a, "input"_a.noconvert(), "offset"_a.noconvert(),
-               "weight"_a.noconvert(), "bias"_a.noconvert().none(), "mask"_a.noconvert().none(), "settings"_a, "num_threads"_a,
-               "out"_a.noconvert());
+               "weight"_a.noconvert(), "bias"_a.noconvert().none(), "mask"_a.noconvert().none(), "settings"_a,
+               "num_threads"_a, "out"_a.noconvert());
     module.def("backward", &saccade::backward, "instructions"_a, "grad"_a.noconvert(), "input"_a.noconvert(),
-               "offset"_a.noconvert(), "weight"_a.noconvert(), "mask"_a.noconvert().none(), "settings"_a, "num_threads"_a,
-               "grad_input"_a.noconvert().none(), "grad_offset"_a.noconvert().none(), "grad_weight"_a.noconvert().none(),
-               "grad_bias"_a.noconvert().none(), "grad_mask"_a.noconvert().none());
+               "offset"_a.noconvert(), "weight"_a.noconvert(), "mask"_a.noconvert().none(), "settings"_a,
+               "num_threads"_a, "grad_input"_a.noconvert().none(), "grad_offset"_a.noconvert().none(),
+               "grad_weight"_a.noconvert().none(), "grad_bias"_a.noconvert().none(), "grad_mask"_a.noconvert().none());
 }

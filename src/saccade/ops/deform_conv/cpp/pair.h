@@ -54,7 +54,8 @@ INLINE Pairs round_to_bfloat16(Vector<float> vector) {
 
 // Write numbers as operands: next to each other in pairs of neighbours,
 INLINE void put(Pair* to, Vector<float> vector) {
-    const auto halves = __builtin_convertvector(round_to_bfloat16(vector), Lanes<std::uint16_t, Simd<float>::width>::type);
+    const auto halves =
+        __builtin_convertvector(round_to_bfloat16(vector), Lanes<std::uint16_t, Simd<float>::width>::type);
     std::memcpy(to, &halves, sizeof halves);
 }
 

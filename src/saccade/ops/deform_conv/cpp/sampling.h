@@ -49,7 +49,8 @@ struct Table {
 
 // Fill a line of a table, with its border; line -1, `height` and `height + 1` are zeros.
 template <class Real>
-void fill_line(const Call& call, const Run& run, const Table<Real>& table, Real* data, std::int64_t image, std::int64_t y) {
+void fill_line(const Call& call, const Run& run, const Table<Real>& table, Real* data, std::int64_t image,
+               std::int64_t y) {
     Real* line = data + (y + 1) * table.line;
     if (y < 0 || y >= table.height) {
         std::memset(line, 0, sizeof(Real) * table.line);
@@ -86,8 +87,9 @@ struct Samples {
     }
 };
 
-// Positions run through an image line after line. Where a tensor (batch, channel, y, x) does too, all of a tile's are one
-// line of numbers; else there is one for each line of the image. Call use(index in the tile, place of the first, how many).
+// Positions run through an image line after line. Where a tensor (batch, channel, y, x) does too, all of a tile's are
+// one line of numbers; else there is one for each line of the image. Call use(index in the tile, place of the first,
+// how many).
 template <class Use>
 INLINE void for_lines(const Call& call, const Tile& tile, const Tensor& tensor, std::int64_t channel, Use use) {
     const ptrdiff_t at = tile.image * tensor.stride[0] + channel * tensor.stride[1];
@@ -146,8 +148,10 @@ class Locator {
         using W = Whole<Real>;
         const W tap_y = W{} + static_cast<std::int32_t>(tap / call_.kernel[1] * call_.dilation[0]);
         const W tap_x = W{} + static_cast<std::int32_t>(tap % call_.kernel[1] * call_.dilation[1]);
-        const W height = W{} + static_cast<std::int32_t>(table.height), width = W{} + static_cast<std::int32_t>(table.width);
-        const W pixel = W{} + static_cast<std::int32_t>(table.pixel), line = W{} + static_cast<std::int32_t>(table.line);
+        const W height = W{} + static_cast<std::int32_t>(table.height),
+                width = W{} + static_cast<std::int32_t>(table.width);
+        const W pixel = W{} + static_cast<std::int32_t>(table.pixel),
+                line = W{} + static_cast<std::int32_t>(table.line);
         for (std::int64_t i = 0; i < tile_.count; i += Simd<Real>::width) {
             W y, x;
             Vector<Real> down, right;
@@ -171,9 +175,8 @@ class Locator {
 
   private:
     void read_positions(Real* to, const Tensor& tensor, std::int64_t channel) {
-        for_lines(call_, tile_, tensor, channel, [&](std::int64_t i, ptrdiff_t at, std::int64_t n) {
-            read(to + i, tensor, at, tensor.stride[3], n);
-        });
+        for_lines(call_, tile_, tensor, channel,
+                  [&](std::int64_t i, ptrdiff_t at, std::int64_t n) { read(to + i, tensor, at, tensor.stride[3], n); });
     }
 
     const Call& call_;
@@ -218,8 +221,8 @@ void gather(const Samples<Real>& samples, std::int64_t count, const Table<Real>&
 
 // The same for sums over positions: a row holds as many positions as an operand's element does numbers.
 template <class Real, class Operand>
-void gather_for_sums(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, const Real* data, Operand* to,
-                     ptrdiff_t to_row) {
+void gather_for_sums(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, const Real* data,
+                     Operand* to, ptrdiff_t to_row) {
     if constexpr (kSteps<Operand> == 1) {
         gather(samples, count, table, data, to, to_row);
     } else {
@@ -235,16 +238,9 @@ void gather_for_sums(const Samples<Real>& samples, std::int64_t count, const Tab
 // The transpose of `gather`: add the gradients of samples to that of the image, if SCATTER; and if PROJECT, write the
 // inner products of each sample's gradient with its four pixels.
 template <class Real, bool SCATTER, bool PROJECT>
-void scatter(
-    const Samples<Real>& samples,
-    std::int64_t count,
-    const Table<Real>& table,
-    std::int64_t channels,
-    const Real* __restrict data,
-    const Real* __restrict grads,
-    ptrdiff_t grads_row,
-    Real* __restrict grad_data,
-    Real* __restrict products) {
+void scatter(const Samples<Real>& samples, std::int64_t count, const Table<Real>& table, std::int64_t channels,
+             const Real* __restrict data, const Real* __restrict grads, ptrdiff_t grads_row, Real* __restrict grad_data,
+             Real* __restrict products) {
     constexpr int width = Simd<Real>::width;
     const auto last_lanes = first_lanes<Real>(static_cast<int>(channels - (table.pixel - width)));
     const ptrdiff_t pixel = table.pixel, line = table.line;
