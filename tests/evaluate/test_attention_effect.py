@@ -35,7 +35,8 @@ def test_attention_that_looks_straight_ahead_changes_nothing(make_clips, layer):
     assert found.changes_nothing
     assert found.num_changed == 0
     assert found.accuracy == found.accuracy_without == plain.accuracy
-    assert found.cross_entropy_without == plain.cross_entropy
+    # Processors without AVX-512 interpolate the identity up to rounding.
+    assert found.cross_entropy_without == pytest.approx(plain.cross_entropy, rel=1e-6)
     assert found.summary.startswith("changes nothing: ")
     assert "all 20 verdicts are the same" in found.summary
 
@@ -45,7 +46,8 @@ def test_switching_off_a_layer_gives_the_model_without_it(make_clips):
     found = attention_effect(Glance(attention=SpatialTransformer(Says(QUARTER_TURN))), clips)
     plain = evaluate(Glance(), clips)
     assert found.accuracy_without == plain.accuracy
-    assert found.cross_entropy_without == plain.cross_entropy
+    # Processors without AVX-512 interpolate the identity up to rounding.
+    assert found.cross_entropy_without == pytest.approx(plain.cross_entropy, rel=1e-6)
     assert found.num_changed > 0
 
 

@@ -65,17 +65,23 @@ def deform_conv2d(
     weight, bias = _autocast(input, weight, bias)
     if backend == "reference":
         device = input.device.type
-        with torch.autocast(device, enabled=False) if is_autocast_available(device) else nullcontext():
+        with torch.autocast(device, enabled=False) if _has_autocast(device) else nullcontext():
             return reference.run(input, offset, weight, bias, mask, geometry)
     pairs = geometry.stride, geometry.padding, geometry.dilation
     out: Tensor = operator.forward(input, offset, weight, bias, mask, *pairs, backend)
     return out
 
 
+@torch.compiler.assume_constant_result
+def _has_autocast(device: str) -> bool:
+    # torch.compile cannot look into the question before torch 2.13.
+    return is_autocast_available(device)
+
+
 def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Cast what the matrix product takes, as autocast does for `conv2d`, or insist on one dtype."""
     device, tensors = input.device.type, [input, weight] if bias is None else [input, weight, bias]
-    active = is_autocast_available(device) and torch.is_autocast_enabled(device)
+    active = _has_autocast(device) and torch.is_autocast_enabled(device)
     if active and all(t.dtype != torch.float64 for t in tensors):
         dtype = torch.get_autocast_dtype(device)
         return weight.to(dtype), None if bias is None else bias.to(dtype)
