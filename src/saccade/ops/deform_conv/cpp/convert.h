@@ -14,20 +14,14 @@ constexpr bool same = false;
 template <class A>
 constexpr bool same<A, A> = true;
 
+// Without branches and calls, so that compilers convert whole vectors.
 struct BFloat16 {
     std::uint16_t bits;
-    operator float() const {
-        const std::uint32_t wide = static_cast<std::uint32_t>(bits) << 16;
-        float value;
-        std::memcpy(&value, &wide, 4);
-        return value;
-    }
-    explicit BFloat16(float value) {
-        std::uint32_t wide;
-        std::memcpy(&wide, &value, 4);
-        const std::uint32_t rounded = wide + 0x7fff + (wide >> 16 & 1);  // to nearest, ties to even
-        const bool nan = (wide & 0x7fffffff) > 0x7f800000;
-        bits = static_cast<std::uint16_t>(nan ? 0x7fc0 : rounded >> 16);
+    INLINE operator float() const { return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16); }
+    INLINE explicit BFloat16(float value) {
+        const std::uint32_t wide = __builtin_bit_cast(std::uint32_t, value);
+        const std::uint32_t rounded = (wide + 0x7fff + (wide >> 16 & 1)) >> 16;  // to nearest, ties to even
+        bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
     }
 };
 
