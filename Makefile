@@ -1,8 +1,10 @@
 # Every target sets up what it needs in .venv; nothing is installed twice until pyproject.toml or constraints.txt change.
+# Deformable convolution is timed in .venv-bench, beside operators that need a torch of their own.
 #   make reproduce                         the experiment with its table and pictures, in runs/reproduce-quick
 #   make reproduce DATA_DIR=DIR            ... on the MNIST files in DIR
 #   make reproduce ARGS="--preset full"    ... with any flags of `saccade reproduce`
 #   make test | test-slow | check | bench  the suite | its slow part | format, lint, types, imports, spelling | speed
+#   make bench BENCHMARKS=benchmarks/deform_conv.py ARGS="--turns 5"    one of the scripts, with any of its flags
 # PYTHON names the interpreter to start from, PIP_ARGS goes to pip (an index with CPU wheels of torch, say).
 
 PYTHON ?= python3
@@ -12,7 +14,11 @@ DATA_DIR ?=
 PYTEST_ARGS ?= -n 2
 BENCHMARKS ?= $(filter-out benchmarks/plain_% benchmarks/make_%,$(wildcard benchmarks/*.py))
 
+# What is timed beside operators of others, in an environment with them.
+PEERED := $(filter benchmarks/deform_conv%,$(BENCHMARKS))
+
 VENV := .venv
+PEERS := .venv-bench
 BIN := $(VENV)/bin
 # One thread each for the two workers of the suite: more would only fight over the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
@@ -37,20 +43,23 @@ check: $(VENV)/.has-dev
 	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run --Werror $(wildcard src/saccade/ops/deform_conv/cpp/* tests/native/*.cpp)
 
-bench: $(VENV)/.has-dev
-	set -e; for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script; done
+bench: $(if $(filter-out $(PEERED),$(BENCHMARKS)),$(VENV)/.has-dev) $(if $(PEERED),$(PEERS)/.has-peers)
+	@set -e; $(foreach script,$(BENCHMARKS),echo "== $(script)"; \
+	  $(if $(filter $(PEERED),$(script)),$(PEERS)/bin,$(BIN))/python $(script) $(ARGS);)
 
 # An environment serves only where it was made, while its Python is there and one that Saccade supports.
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
-USABLE := $(shell { grep -sqF '$(CURDIR)/$(BIN)/python' $(BIN)/pip && $(BIN)/python -c '$(SUPPORTED)'; } 2>/dev/null && echo yes)
+usable = $(shell { grep -sqF '$(CURDIR)/$1/bin/python' $1/bin/pip && $1/bin/python -c '$(SUPPORTED)'; } 2>/dev/null && echo yes)
 
-$(VENV)/pyvenv.cfg: $(if $(USABLE),,anew)
+$(VENV)/pyvenv.cfg: $(if $(call usable,$(VENV)),,anew)
+$(PEERS)/pyvenv.cfg: $(if $(call usable,$(PEERS)),,anew)
+$(VENV)/pyvenv.cfg $(PEERS)/pyvenv.cfg:
 	@$(PYTHON) -c '$(SUPPORTED)' || { \
 	  echo "Saccade needs Python 3.11 to 3.13, $(PYTHON) is: $$($(PYTHON) --version 2>&1);" \
 	    "name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) has no venv module; get it with: apt install python3-venv" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv --clear $(@D)
 
 # One file per set of extras that is installed; `dev` holds `plot`. The kernels in C++ are built along.
 KERNELS := CMakeLists.txt $(wildcard src/saccade/ops/deform_conv/cpp/*)
@@ -60,3 +69,11 @@ $(VENV)/.has-%: pyproject.toml constraints.txt $(KERNELS) $(VENV)/pyvenv.cfg
 	@$(BIN)/python -c 'from saccade.ops.deform_conv import cpu; \
 	  print("deformable convolution:", cpu.unavailable() or "kernels for " + ", ".join(cpu.instruction_sets()))'
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot)
+
+# torchvision's wheels belong to builds of torch with CUDA, and those bring a Triton of their own.
+$(PEERS)/.has-peers: benchmarks/requirements.txt pyproject.toml constraints.txt $(KERNELS) $(PEERS)/pyvenv.cfg
+	@echo "installing saccade with what it is compared with into $(PEERS): one to ten minutes, 7 GB"
+	@grep -vE '^(torch|triton)==' constraints.txt >$(PEERS)/constraints.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
+	  -c $(PEERS)/constraints.txt -r benchmarks/requirements.txt -e '.[plot]'
+	@touch $@

@@ -1,197 +1,221 @@
-"""Deformable convolution on the CPU: our backend beside torchvision's operator and `conv2d`, the floor.
+"""Deformable convolution on the CPU: our kernels beside torchvision's operator, onnxruntime's, and `conv2d`, the floor.
 
-torchvision's wheels want a torch of their own (7 GB with its CUDA libraries; works without a GPU), so this runs in an
-environment apart, into which Saccade is installed too:
+    make bench BENCHMARKS=benchmarks/deform_conv.py [ARGS="--turns 5 --no-memory"]
 
-    python3 -m venv .venv-bench
-    .venv-bench/bin/pip install torch torchvision
-    .venv-bench/bin/pip install -e .
-    .venv-bench/bin/python benchmarks/deform_conv.py [--turns 9] [--threads 2]
+makes an environment apart, .venv-bench, with torchvision and onnxruntime and Saccade in it, and runs this there:
+torchvision's wheels want a torch of their own (7 GB with its CUDA libraries; works without a GPU).
 
-The competitors take turns, and a time is the median over turns. Results are compared before anything is timed. Without
-torchvision it times what there is and writes no file; else benchmarks/results/deform_conv.json.
+All are checked against float64 before anything is timed, values and gradients. Then they take turns in one process,
+with a pause after each turn, since the threads of both torch and onnxruntime go on spinning for a while. A time is the
+median over turns; a slow operator has fewer of them. onnxruntime runs with and without spinning, and the better counts.
+Memory is that of a first forward pass at its peak, in a process of its own.
+
+Writes benchmarks/results/deform_conv.json and docs/images/deform_conv_speed.png; a run that is cut short by a flag, or
+lacks an operator, writes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import itertools
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import make_deform_conv_report as report
+import plain_deform_conv
 import torch
+from plain_deform_conv import FORWARD_ONLY, Problem, Run, Shape, competitors, runs_of
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
-from torch.nn import functional as F
 
 from saccade import files
 from saccade.checkpoint import versions
 from saccade.ops import deform_conv2d
+from saccade.ops.deform_conv import cpu
 from saccade.run_folder import commit, device_name
 
-try:
-    import torchvision
-except ImportError:
-    torchvision = None
-
-# (batch, channels in, height = width, channels out, kernel height = width)
 SHAPES = [
-    (32, 20, 32, 50, 5),
-    (32, 20, 32, 50, 3),
-    (8, 64, 56, 64, 3),
-    (2, 256, 28, 256, 3),
-    (16, 32, 32, 32, 3),
-    (1, 64, 56, 64, 3),
+    Shape(32, 20, 32, 50, 5),
+    Shape(32, 20, 32, 50, 3),
+    Shape(8, 64, 56, 64, 3),
+    Shape(2, 256, 28, 256, 3),
+    Shape(16, 32, 32, 32, 3),
+    Shape(1, 64, 56, 64, 3),
 ]
-# As the deformable models train: every frame of a batch of clips, bfloat16, channels last. Not in the geometric means.
-TRAINING = (480, 48, 16, 48, 3)
-Run = Callable[[], object]
+# Every frame of a batch of clips, as the deformable models train. Not in the geometric means.
+TRAINING = Shape(480, 48, 16, 48, 3)
+PARTS = ("forward", "both")
+RATIOS = [
+    *(("torchvision", "ours"), ("onnxruntime", "ours"), ("portable", "ours")),
+    *((name, "conv2d") for name in ("ours", "portable", "onnxruntime", "torchvision")),
+]
+# A slow operator has as many turns as this allows, but not fewer than so many.
+SECONDS, FEWEST_TURNS = 3.0, 3
+# How long a turn's threads may go on spinning when it is over; onnxruntime's do longer.
+PAUSE_S, LONG_PAUSE_S = 0.006, 0.05
+ROOT = Path(__file__).parents[1]
+OUT, PLOT = ROOT / "benchmarks/results/deform_conv.json", ROOT / "docs/images/deform_conv_speed.png"
 
 
-def competitors(shape: tuple[int, int, int, int, int], *, training: bool) -> dict[str, tuple[Run, Run]]:
-    """Return, for each operator, its forward pass and its forward and backward pass on the same tensors."""
-    batch, channels, size, channels_out, kernel = shape
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        drawn = torch.randn(shape, generator=generator)
-        return drawn.contiguous(memory_format=torch.channels_last) if training else drawn
-
-    image, weight = normal(batch, channels, size, size), normal(channels_out, channels, kernel, kernel)
-    offset, grad = normal(batch, 2 * kernel**2, size, size), normal(batch, channels_out, size, size)
-    if training:
-        image, grad = image.bfloat16(), grad.bfloat16()
-    for leaf in (image, offset, weight):
-        leaf.requires_grad_()
-    padding = kernel // 2
-    operators: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
-        "conv2d": (lambda: F.conv2d(image, weight, padding=padding), [image, weight]),
-        "ours": (lambda: deform_conv2d(image, offset, weight, padding=padding), [image, offset, weight]),
-    }
-    if torchvision is not None and not training:
-        torchvisions = torchvision.ops.deform_conv2d
-        operators["torchvision"] = (
-            lambda: torchvisions(image, offset, weight, padding=padding),
-            [image, offset, weight],
-        )
-
-    def pair(operator: Callable[[], Tensor], leaves: list[Tensor]) -> tuple[Run, Run]:
-        def forward() -> Tensor:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=training):
-                return operator()
-
-        def both() -> tuple[Tensor, ...]:
-            with torch.autocast("cpu", torch.bfloat16, enabled=training):
-                out = operator()
-            return torch.autograd.grad(out, leaves, grad)
-
-        return forward, both
-
-    return {name: pair(*operator) for name, operator in operators.items()}
+def check(shape: Shape, *, training: bool) -> dict[str, dict[str, float]]:
+    """Return the largest errors of all, as shares of the largest value; stop if ours or a competitor is wrong."""
+    problem = Problem(shape._replace(batch=min(shape.batch, 32)), training=training)
+    expected = truth(problem)
+    found: dict[str, dict[str, float]] = {}
+    for name in competitors(problem):
+        if name == "conv2d":
+            continue
+        runs = runs_of(name, problem)
+        results = runs["both"]() if "both" in runs else (runs["forward"](),)
+        found[name] = {}
+        for what, result, right in zip(("out", "input", "weight", "offset"), results, expected, strict=False):
+            errors = (result.double() - right).abs() / right.abs().max()
+            found[name][what] = errors.max().item()
+            if name in ("ours", "portable"):
+                wrong = not found[name][what] <= (1e-2 if training else 1e-5)
+            else:
+                # Others add offset and position in float32: one sample in a million crosses the border of a pixel,
+                # and its gradient is another one.
+                wrong = not (errors > 1e-4).double().mean() <= 1e-4
+            if wrong:
+                at = "out" if what == "out" else f"the gradient of {what}"
+                raise SystemExit(f"{name}, {tuple(shape)}: {at} is off by {found[name][what]:.1e} of the largest value")
+    return found
 
 
-def check(runs: dict[str, tuple[Run, Run]]) -> None:
-    """Stop unless ours gives what torchvision gives, values and gradients."""
-    for ours, theirs in zip(runs["ours"], runs["torchvision"], strict=True):
-        found, expected = ours(), theirs()
-        for one, other in zip(*((r if isinstance(r, tuple) else (r,)) for r in (found, expected)), strict=True):
-            error = (one - other).abs().max() / other.abs().max()
-            if not error < 1e-4:
-                raise SystemExit(f"ours and torchvision differ by {error:.1e} of the largest value; nothing is timed")
+def truth(problem: Problem) -> tuple[Tensor, ...]:
+    """Return out and the gradients of input, weight and offset in float64: torchvision's, or our reference's."""
+    weight = problem.weight.bfloat16() if problem.training else problem.weight
+    leaves = [t.detach().double().requires_grad_() for t in (problem.image, weight, problem.offset)]
+    image, weight, offset = leaves
+    if plain_deform_conv.torchvision is None:
+        out = deform_conv2d(image, offset, weight, padding=problem.padding, backend="reference")
+    else:
+        out = plain_deform_conv.torchvision.ops.deform_conv2d(image, offset, weight, padding=problem.padding)
+    return out.detach(), *torch.autograd.grad(out, leaves, problem.grad.double())
 
 
-def medians_ms(runs: dict[str, Run], num_turns: int) -> dict[str, float]:
-    """Let all take turns, after one that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(num_turns + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1000 * statistics.median(several[1:]) for name, several in times.items()}
+def take_turns(runs: dict[str, Run], most_turns: int) -> dict[str, list[float]]:
+    """Return the milliseconds of each one's turns, which are spread evenly over the rounds."""
+    turns = {}
+    for name, run in runs.items():
+        run()
+        turns[name] = min(most_turns, max(FEWEST_TURNS, int(SECONDS / clocked(name, run))))
+    rounds, times = max(turns.values()), {name: [] for name in runs}
+    for i in range(rounds):
+        order = list(runs) if i % 2 else list(reversed(runs))  # no one always follows the same other
+        for name in order:
+            if (i + 1) * turns[name] // rounds > i * turns[name] // rounds:
+                times[name].append(1000 * clocked(name, runs[name]))
+    return times
 
 
-def measure(shape: tuple[int, int, int, int, int], num_turns: int, *, training: bool = False) -> dict[str, object]:
+def clocked(name: str, run: Run) -> float:
+    started = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - started
+    time.sleep(LONG_PAUSE_S if "spinning" in name else PAUSE_S)
+    return seconds
+
+
+def measure(shape: Shape, most_turns: int, *, training: bool = False) -> dict:
     """Return the row of one shape."""
-    runs = competitors(shape, training=training)
-    if "torchvision" in runs:
-        check(runs)
-    row: dict[str, object] = {"shape": list(shape), "training": training}
-    for i, part in enumerate(("forward", "both")):
-        ms = medians_ms({name: several[i] for name, several in runs.items()}, num_turns)
-        row[part] = {
-            "ms": ms,
-            "times_conv2d": ms["ours"] / ms["conv2d"],
-            "faster_than_torchvision": ms["torchvision"] / ms["ours"] if "torchvision" in ms else None,
-        }
+    row: dict = {"shape": list(shape), "training": training, "errors": check(shape, training=training)}
+    problem = Problem(shape, training=training)
+    runs = {name: runs_of(name, problem) for name in competitors(problem)}
+    for part in PARTS:
+        found = {}
+        times = take_turns({name: several[part] for name, several in runs.items() if part in several}, most_turns)
+        for name, several in times.items():
+            found[name] = {"ms": statistics.median(several), "quartiles": quartiles(several), "turns": len(several)}
+        spinning = {name: found.pop(name) for name in FORWARD_ONLY if name in found}
+        if spinning:
+            found["onnxruntime"] = min(spinning.values(), key=lambda several: several["ms"])
+            row["onnxruntime"] = spinning
+        row[part] = found
+    row["ratios"] = {part: ratios(row, part) for part in PARTS}
     return row
 
 
+def quartiles(times: list[float]) -> list[float]:
+    return statistics.quantiles(times, n=4, method="inclusive")[::2] if len(times) > 1 else times * 2
+
+
+def ratios(row: dict, part: str) -> dict[str, float]:
+    pairs = (pair for pair in RATIOS if {*pair} <= {*row[part]})
+    return {f"{one} / {other}": row[part][one]["ms"] / row[part][other]["ms"] for one, other in pairs}
+
+
 def geometric_means(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Return the geometric means of both ratios, forward and both."""
-    means: dict[str, dict[str, float]] = {}
-    for part in ("forward", "both"):
-        means[part] = {}
-        for ratio in ("times_conv2d", "faster_than_torchvision"):
-            values = [row[part][ratio] for row in rows if row[part][ratio] is not None]
-            if values:
-                means[part][ratio] = math.exp(statistics.fmean(map(math.log, values)))
-    return means
+    """Return the geometric mean of each ratio over the rows of float32."""
+    several = {part: [row["ratios"][part] for row in rows if not row["training"]] for part in PARTS}
+    return {
+        part: {ratio: statistics.geometric_mean(ratios[ratio] for ratios in found) for ratio in found[0]}
+        for part, found in several.items()
+    }
 
 
-def table_of(part: str, rows: list[dict], means: dict[str, dict[str, float]]) -> Table:
-    table = Table(title={"forward": "forward, ms", "both": "forward + backward, ms"}[part])
-    table.add_column("batch, in, size, out, kernel")
-    for heading in ("conv2d", "torchvision", "ours", "torchvision\n/ ours", "ours\n/ conv2d"):
-        table.add_column(heading, justify="right")
+def measure_memory(rows: list[dict], num_threads: int) -> None:
+    """Add to each row what a forward pass of each operator takes beside its inputs and its output."""
+    names = [name for name in plain_deform_conv.PREPARE if name in rows[0]["forward"]]
+    tasks = list(itertools.product(names, (Shape(*row["shape"]) for row in rows)))
+    found = dict(zip(tasks, plain_deform_conv.extra_bytes(tasks, num_threads), strict=True))
     for row in rows:
-        ms = row[part]["ms"]
-        table.add_row(
-            ", ".join(map(str, row["shape"])) + (" (bf16)" if row["training"] else ""),
-            *(f"{ms[name]:.1f}" if name in ms else "" for name in ("conv2d", "torchvision", "ours")),
-            _ratio(row[part]["faster_than_torchvision"]),
-            _ratio(row[part]["times_conv2d"]),
-            end_section=row is rows[-1],
-        )
-    ratios = _ratio(means[part].get("faster_than_torchvision")), _ratio(means[part]["times_conv2d"])
-    table.add_row("geometric mean of float32", "", "", "", *ratios)
-    return table
-
-
-def _ratio(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+        shape = Shape(*row["shape"])
+        extra, matrix = {name: found[name, shape] for name in names}, shape.column_matrix_bytes()
+        row["memory"] = {
+            "column_matrix_bytes": matrix,
+            "input_bytes": shape.image_bytes(),
+            "out_bytes": shape.out_bytes(),
+            "extra_bytes": extra,
+            "extra_of_column_matrix": {name: several / matrix for name, several in extra.items()},
+            "ours_beside_a_copy_of_input_of_column_matrix": (extra["ours"] - shape.image_bytes()) / matrix
+            if "ours" in extra
+            else None,
+        }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=9)
+    parser.add_argument("--turns", type=int, default=25, help="of each operator at most")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "deform_conv.json")
+    parser.add_argument("--out", type=Path, default=OUT, help="another .json; the plot appears beside it")
+    parser.add_argument("--only-shapes", type=int, metavar="N", help="only the first N, not training; writes no file")
+    parser.add_argument("--no-memory", action="store_true", help="measure time alone; writes no file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    rows = [measure(shape, arguments.turns) for shape in SHAPES]
-    means = geometric_means(rows)
-    rows.append(measure(TRAINING, arguments.turns, training=True))
-    device = f"{device_name('cpu')}, {torch.get_num_threads()} threads"
     console = Console()
-    console.print(f"deformable convolution, {device}, torch {torch.__version__}, commit {commit()}")
-    for part in ("forward", "both"):
-        console.print(table_of(part, rows, means))
-    if torchvision is None:
-        print("torchvision is not installed here; `head benchmarks/deform_conv.py` says how to compare with it")
-        return
+    rows = []
+    with console.status("") as status:
+        for shape in SHAPES[: arguments.only_shapes]:
+            status.update(f"timing {tuple(shape)}")
+            rows.append(measure(shape, arguments.turns))
+        status.update("measuring memory")
+        memory = not arguments.no_memory and plain_deform_conv.CLEAR.exists()
+        if memory:
+            measure_memory(rows, arguments.threads)
+        if arguments.only_shapes is None:
+            status.update(f"timing {tuple(TRAINING)} in bfloat16")
+            rows.append(measure(TRAINING, arguments.turns, training=True))
     result = {
-        "device": device,
-        "versions": versions() | {"torchvision": torchvision.__version__},
+        "device": f"{device_name('cpu')}, {torch.get_num_threads()} threads",
+        "instruction_set": next(iter(cpu.instruction_sets()), None),
+        "versions": versions() | plain_deform_conv.peers_versions(),
         "commit": commit(),
         "turns": arguments.turns,
         "rows": rows,
-        "geometric_means": means,
+        "geometric_means": geometric_means(rows),
     }
+    report.show(console, result)
+    absent = [f"{name} {reason}" for name, reason in plain_deform_conv.missing().items()]
+    if absent or not memory or arguments.only_shapes is not None:
+        console.print("No file is written: " + ("; ".join(absent) or "not everything was measured") + ".")
+        return
     files.write_json(arguments.out, result)
+    plot = PLOT if arguments.out == OUT else arguments.out.with_suffix(".png")
+    report.draw(plot, result)
+    console.print(f"Written: {arguments.out} and {plot}")
 
 
 if __name__ == "__main__":
