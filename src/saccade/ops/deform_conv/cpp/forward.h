@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kTile = 96, kColumns = 256;
 // Weights are rearranged for so many output channels at a time that the copy stays below this; what the samples cost
 // is then paid again for the next ones. It keeps extra memory small where weights are larger than images.
-constexpr std::int64_t kWeightBytes = 1 << 20;
+constexpr std::int64_t kWeightBytes = 640 << 10;
 
 // Cut each image's positions into equal tiles, in whole blocks of rows.
 class Tiles {
