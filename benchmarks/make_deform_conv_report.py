@@ -1,6 +1,6 @@
-"""Show what deform_conv.py has measured: tables, and the plot of the README.
+"""Show what deform_conv.py has measured: the tables, and with --plot the plot of the README.
 
-python benchmarks/make_deform_conv_report.py [benchmarks/results/deform_conv.json] [--plot FILE.png]
+Run `python benchmarks/make_deform_conv_report.py [RESULT.json] [--plot FILE.png]`; nothing is measured again.
 """
 
 from __future__ import annotations
