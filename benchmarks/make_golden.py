@@ -3,8 +3,7 @@
 The tests compare with the file, so that they need no torchvision. To make it again, in an environment apart, since
 torchvision's wheels want a torch of their own (7 GB with its CUDA libraries; works without a GPU):
 
-    python3 -m venv .venv-bench
-    .venv-bench/bin/pip install torch torchvision safetensors
+    make .venv-bench/.has-peers
     .venv-bench/bin/python benchmarks/make_golden.py
 """
 
