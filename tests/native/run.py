@@ -133,17 +133,17 @@ def sets_of(machine: str) -> dict[str, list[str]]:
     """Read from CMakeLists.txt for which instruction sets kernels are compiled; there the best comes last."""
     found: dict[str, list[str]] = {}
     variables: dict[str, str] = {}
-    condition = ""
+    conditions: list[str] = []
     for line in (REPOSITORY / "CMakeLists.txt").read_text().splitlines():
-        if re.match(r"\s*(else)?if\(", line):
-            condition = line
+        if re.match(r"\s*if\(", line):
+            conditions.append(line)
         elif re.match(r"\s*endif\(", line):
-            condition = ""
+            conditions.pop()
         elif match := re.match(r"\s*(set|add_kernels)\((\w+)(.*)\)", line):
             value = re.sub(r"\$\{(\w+)\}", lambda name: variables.get(name[1], name[0]), match[3])
             if match[1] == "set":
                 variables[match[2]] = value
-            elif "CMAKE_SYSTEM_PROCESSOR" not in condition or machine in condition:
+            elif all(machine in c for c in conditions if "CMAKE_SYSTEM_PROCESSOR" in c):
                 found[match[2]] = value.split()
     return dict(reversed(found.items()))
 

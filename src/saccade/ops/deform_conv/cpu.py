@@ -50,9 +50,9 @@ def why_not(
     for name, tensor in {"input": input, "offset": offset, "weight": weight, "mask": mask}.items():
         if tensor is not None and tensor.dtype not in DTYPES:
             return f"it is made for {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
-    height, width = input.shape[2:]
-    if (height + 3) * (width + 2) * max(PADDING, input.shape[1]) > MOST_VALUES:
-        return f"it numbers an image's values in 32 bits; {input.shape[1]} channels of {height}x{width} are too many"
+    channels, height, width = input.shape[1:]
+    if (height + 3) * (width + 2) * -(-channels // PADDING) * PADDING > MOST_VALUES:
+        return f"it numbers an image's values in 32 bits; {channels} channels of {height}x{width} are too many"
     return None
 
 

@@ -14,6 +14,12 @@ constexpr bool same = false;
 template <class A>
 constexpr bool same<A, A> = true;
 
+#if defined(__aarch64__) && !defined(__clang__) && __GNUC__ < 13
+using Float16 = __fp16;  // GCC's only name for it there, until version 13
+#else
+using Float16 = _Float16;
+#endif
+
 // Without branches and calls, so that compilers convert whole vectors.
 struct BFloat16 {
     std::uint16_t bits;
@@ -103,7 +109,7 @@ INLINE void with_dtype(const Tensor& tensor, std::ptrdiff_t at, Use use) {
         case Dtype::bfloat16:
             return use(static_cast<BFloat16*>(tensor.data) + at);
         case Dtype::float16:
-            return use(static_cast<_Float16*>(tensor.data) + at);
+            return use(static_cast<Float16*>(tensor.data) + at);
     }
 }
 

@@ -17,7 +17,10 @@ using namespace nb::literals;
 namespace saccade {
 
 #if defined(__x86_64__)
-extern const Kernels avx512_bf16, avx512, avx2;
+extern const Kernels avx512, avx2;
+#if defined(SACCADE_HAS_AVX512_BF16)
+extern const Kernels avx512_bf16;
+#endif
 #endif
 extern const Kernels baseline;
 
@@ -28,7 +31,10 @@ std::vector<const Kernels*> supported_kernels() {
     std::vector<const Kernels*> found;
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    for (const Kernels* kernels : {&avx512_bf16, &avx512, &avx2})
+#if defined(SACCADE_HAS_AVX512_BF16)
+    if (avx512_bf16.supported()) found.push_back(&avx512_bf16);
+#endif
+    for (const Kernels* kernels : {&avx512, &avx2})
         if (kernels->supported()) found.push_back(kernels);
 #endif
     found.push_back(&baseline);

@@ -9,9 +9,7 @@
 
 namespace {
 
-struct Pair {
-    std::uint32_t bits;  // the first number in the lower half
-};
+using Pair = std::uint32_t;  // the first number in the lower half
 
 // How many numbers of a sum an operand's element holds.
 template <class Operand>
@@ -20,14 +18,6 @@ template <>
 constexpr int kSteps<Pair> = 2;
 
 using Pairs = Lanes<std::uint32_t, Simd<float>::width>::type;
-
-INLINE Pairs load(const Pair* from) {
-    Pairs pairs;
-    std::memcpy(&pairs, from, sizeof pairs);
-    return pairs;
-}
-
-INLINE Pairs broadcast(Pair pair) { return Pairs{} + pair.bits; }
 
 template <class Real>
 INLINE Vector<Real> multiply_add(Vector<Real> sum, Vector<Real> a, Vector<Real> b) {

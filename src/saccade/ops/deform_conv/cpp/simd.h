@@ -33,6 +33,11 @@ struct Integer<double> {
     using type = std::int64_t;
 };
 
+template <>
+struct Integer<std::uint32_t> {
+    using type = std::int32_t;
+};
+
 template <class Number, int count>
 struct Lanes {
     typedef Number type __attribute__((vector_size(count * sizeof(Number))));
