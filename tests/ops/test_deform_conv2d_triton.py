@@ -17,6 +17,7 @@ import torch
 
 from saccade.ops import deform_conv2d
 from saccade.ops.deform_conv import triton, triton_layout
+from saccade.ops.deform_conv.arguments import Tensors, memory_format
 from saccade.ops.deform_conv.geometry import check
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -155,13 +156,13 @@ def interpreted_halves(dtype):
 @pytest.mark.parametrize(("image", "kernel"), [(torch.float32, torch.float16), (torch.float16, torch.float32)])
 def interpreted_autocast_mixes_dtypes(image, kernel):
     tensors, given = call(padding=1)
-    geometry = check(**tensors, stride=1, padding=1, dilation=1)
-    arguments = [tensors[name].to(kernel if name in ("weight", "bias") else image) for name in NAMES]
-    found = triton.forward(*arguments, geometry)
+    geometry = check(Tensors(**tensors), stride=1, padding=1, dilation=1)
+    arguments = Tensors(*(tensors[name].to(kernel if name in ("weight", "bias") else image) for name in NAMES))
+    found = triton.forward(arguments, geometry)
     assert found.dtype == kernel
     expected = deform_conv2d(**tensors, **given, backend="reference")
     assert_close({"output": found}, {"output": expected}, RELATIVE[torch.float16])
-    gradients = triton.backward(torch.ones_like(found), *arguments, geometry, (True,) * 5)
+    gradients = triton.backward(torch.ones_like(found), arguments, geometry, (True,) * 5)
     assert [gradient.dtype for gradient in gradients] == [argument.dtype for argument in arguments]
     expected = list(value_and_gradients(tensors, given, "reference").values())[1:]
     assert_close(dict(enumerate(gradients)), dict(enumerate(expected)), RELATIVE[torch.float16])
@@ -176,7 +177,7 @@ def interpreted_any_layout():
     for layout in (last, gaps, turned):
         found = value_and_gradients(layout, given, "triton", grad)
         assert_close(found, expected, 1e-5)
-        assert found["output"].is_contiguous(memory_format=triton.memory_format(layout["input"]))
+        assert found["output"].is_contiguous(memory_format=memory_format(layout["input"]))
     constant = grad[:1, :1, :1, :1].expand_as(grad)
     expected = value_and_gradients(tensors, given, "reference", constant)
     assert_close(value_and_gradients(tensors, given, "triton", constant), expected, 1e-5)

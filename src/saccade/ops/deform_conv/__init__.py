@@ -5,14 +5,12 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.amp import is_autocast_available
 
-from saccade.ops.deform_conv import operator, reference
+from saccade.ops.deform_conv import autocast, operator, reference
+from saccade.ops.deform_conv.arguments import Tensors
 from saccade.ops.deform_conv.geometry import Pair, check
 
 
@@ -61,31 +59,24 @@ def deform_conv2d(
     Source: Dai et al., "Deformable Convolutional Networks" (2017), equations 2 and 3; with `mask`, Zhu et al.,
     "Deformable ConvNets v2" (2019), equation 1.
     """
-    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
-    weight, bias = _autocast(input, weight, bias)
+    tensors = Tensors(input, offset, weight, bias, mask)
+    geometry = check(tensors, stride=stride, padding=padding, dilation=dilation)
+    tensors = _follow_autocast(tensors)
     if backend == "reference":
-        device = input.device.type
-        with torch.autocast(device, enabled=False) if _has_autocast(device) else nullcontext():
-            return reference.run(input, offset, weight, bias, mask, geometry)
-    pairs = geometry.stride, geometry.padding, geometry.dilation
-    out: Tensor = operator.forward(input, offset, weight, bias, mask, *pairs, backend)
+        with autocast.switched_off(input.device.type):
+            return reference.run(tensors, geometry)
+    out: Tensor = operator.forward(*tensors, geometry.stride, geometry.padding, geometry.dilation, backend)
     return out
 
 
-@torch.compiler.assume_constant_result
-def _has_autocast(device: str) -> bool:
-    # torch.compile cannot look into the question before torch 2.13.
-    return is_autocast_available(device)
-
-
-def _autocast(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def _follow_autocast(tensors: Tensors) -> Tensors:
     """Cast what the matrix product takes, as autocast does for `conv2d`, or insist on one dtype."""
-    device, tensors = input.device.type, [input, weight] if bias is None else [input, weight, bias]
-    active = _has_autocast(device) and torch.is_autocast_enabled(device)
-    if active and all(t.dtype != torch.float64 for t in tensors):
-        dtype = torch.get_autocast_dtype(device)
-        return weight.to(dtype), None if bias is None else bias.to(dtype)
-    if len({t.dtype for t in tensors}) > 1:
-        found = ", ".join(str(t.dtype) for t in tensors)
+    input, _, weight, bias, _ = tensors
+    dtypes = [tensor.dtype for tensor in (input, weight, bias) if tensor is not None]
+    dtype = autocast.dtype_of(input.device.type)
+    if dtype is not None and torch.float64 not in dtypes:
+        return tensors._replace(weight=weight.to(dtype), bias=None if bias is None else bias.to(dtype))
+    if len(set(dtypes)) > 1:
+        found = ", ".join(map(str, dtypes))
         raise ValueError(f"input, weight and bias must have one dtype outside autocast; they have {found}")
-    return weight, bias
+    return tensors

@@ -11,9 +11,8 @@ from typing import Protocol
 from torch import Tensor
 
 from saccade.ops.deform_conv import cpu, portable, triton
+from saccade.ops.deform_conv.arguments import Gradients, Needs, Tensors
 from saccade.ops.deform_conv.geometry import Geometry
-
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 
 class Backend(Protocol):
@@ -22,39 +21,13 @@ class Backend(Protocol):
     def unavailable(self) -> str | None:
         """Say in a sentence why the backend cannot run in this installation and machine, or return None if it can."""
 
-    def why_not(
-        self,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-    ) -> str | None:
+    def why_not(self, tensors: Tensors, geometry: Geometry) -> str | None:
         """Say in a sentence why this backend cannot take these inputs, or return None if it can."""
 
-    def forward(
-        self,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-    ) -> Tensor:
+    def forward(self, tensors: Tensors, geometry: Geometry) -> Tensor:
         """Return the convolution in the dtype of `weight` and the memory format of `input`."""
 
-    def backward(
-        self,
-        grad: Tensor,
-        input: Tensor,
-        offset: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        mask: Tensor | None,
-        geometry: Geometry,
-        needs: tuple[bool, bool, bool, bool, bool],
-    ) -> Gradients:
+    def backward(self, grad: Tensor, tensors: Tensors, geometry: Geometry, needs: Needs) -> Gradients:
         """Return the gradients of input, offset, weight, bias and mask that are needed, else None."""
 
 
@@ -62,15 +35,7 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton, "portable": portable}
 
 
-def choose(
-    name: str,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    geometry: Geometry,
-) -> Backend:
+def choose(name: str, tensors: Tensors, geometry: Geometry) -> Backend:
     """Return the first backend that can take the inputs, or the named one.
 
     Raises:
@@ -81,7 +46,7 @@ def choose(
     reasons = {}
     for candidate in BACKENDS if name == "auto" else [name]:
         backend = BACKENDS[candidate]
-        reason = backend.unavailable() or backend.why_not(input, offset, weight, bias, mask, geometry)
+        reason = backend.unavailable() or backend.why_not(tensors, geometry)
         if reason is None:
             return backend
         reasons[candidate] = reason

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saccade.ops.deform_conv.geometry import Geometry, memory_format
+from saccade.ops.deform_conv.arguments import Gradients, Needs, Tensors, empty_gradients, empty_output
+from saccade.ops.deform_conv.geometry import Geometry
 
 _missing = None
 try:
@@ -36,18 +37,12 @@ def unavailable() -> str | None:
     return None
 
 
-def why_not(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    geometry: Geometry,
-) -> str | None:
+def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
     """Say why this backend cannot take these inputs."""
+    input = tensors.input
     if input.device.type != "cpu":
         return f"it is made for the cpu; input is on {input.device}"
-    for name, tensor in {"input": input, "offset": offset, "weight": weight, "mask": mask}.items():
+    for name, tensor in tensors._asdict().items():
         if tensor is not None and tensor.dtype not in DTYPES:
             return f"it is made for {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
     channels, height, width = input.shape[1:]
@@ -56,50 +51,30 @@ def why_not(
     return None
 
 
-def forward(
-    input: Float[Tensor, "batch channels_in height_in width_in"],
-    offset: Float[Tensor, "batch offset_channels height width"],
-    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
-    bias: Float[Tensor, " channels_out"] | None,
-    mask: Float[Tensor, "batch mask_channels height width"] | None,
-    geometry: Geometry,
-) -> Float[Tensor, "batch channels_out height width"]:
+def forward(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
-    out = torch.empty(
-        (input.shape[0], weight.shape[0], *geometry.out_size), dtype=weight.dtype, memory_format=memory_format(input)
-    )
+    out = empty_output(tensors, geometry.out_size)
     if out.numel():
-        threads = torch.get_num_threads()
+        input, offset, weight, bias, mask = tensors
         given = input.detach(), offset.detach(), weight.detach(), _detached(bias), _detached(mask)
-        _cpu.forward(instruction_sets()[0], *given, _settings(geometry), threads, out)
+        _cpu.forward(instruction_sets()[0], *given, _settings(geometry), torch.get_num_threads(), out)
     return out
 
 
 def backward(
-    grad: Float[Tensor, "batch channels_out height width"],
-    input: Float[Tensor, "batch channels_in height_in width_in"],
-    offset: Float[Tensor, "batch offset_channels height width"],
-    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
-    bias: Float[Tensor, " channels_out"] | None,
-    mask: Float[Tensor, "batch mask_channels height width"] | None,
-    geometry: Geometry,
-    needs: tuple[bool, bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients of input, offset, weight, bias and mask that are needed, each in its tensor's dtype."""
-    tensors = input, offset, weight, bias, mask
-    a, b, c, d, e = (
-        torch.empty_like(tensor) if needed and tensor is not None else None
-        for tensor, needed in zip(tensors, needs, strict=True)
-    )
+    grad: Float[Tensor, "batch channels_out height width"], tensors: Tensors, geometry: Geometry, needs: Needs
+) -> Gradients:
+    """Return the gradients that are needed, each in its tensor's dtype."""
+    gradients = empty_gradients(tensors, needs)
     if grad.numel():
-        threads = torch.get_num_threads()
+        input, offset, weight, _, mask = tensors
         given = grad.detach(), input.detach(), offset.detach(), weight.detach(), _detached(mask)
-        _cpu.backward(instruction_sets()[0], *given, _settings(geometry), threads, a, b, c, d, e)
+        _cpu.backward(instruction_sets()[0], *given, _settings(geometry), torch.get_num_threads(), *gradients)
     else:
-        for gradient in (a, b, c, d, e):
+        for gradient in gradients:
             if gradient is not None:
                 gradient.zero_()
-    return a, b, c, d, e
+    return gradients
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saccade.ops.deform_conv.arguments import Tensors
+
 Pair = tuple[int, int]
 
 # Offsets count as this many pixels at most: far outside of any image, and still exact in float32 and as an index.
@@ -44,12 +46,6 @@ def position_dtype(input: Tensor) -> torch.dtype:
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
-def memory_format(input: Tensor) -> torch.memory_format:
-    """Return the memory format of the output, that of the input."""
-    channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
 def pair(value: int | Pair, name: str, minimum: int) -> Pair:
     """Return `value` as (y, x), or say which numbers are allowed."""
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
@@ -58,19 +54,10 @@ def pair(value: int | Pair, name: str, minimum: int) -> Pair:
     return values
 
 
-def check(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    *,
-    stride: int | Pair,
-    padding: int | Pair,
-    dilation: int | Pair,
-) -> Geometry:
+def check(tensors: Tensors, *, stride: int | Pair, padding: int | Pair, dilation: int | Pair) -> Geometry:
     """Return the geometry of a call, or raise a ValueError that says what does not fit."""
-    _check_tensors({"input": input, "offset": offset, "weight": weight, "mask": mask}, bias)
+    _check_tensors(tensors)
+    input, offset, weight, _, mask = tensors
     kernel = (weight.shape[2], weight.shape[3])
     pairs = pair(stride, "stride", 1), pair(padding, "padding", 0), pair(dilation, "dilation", 1)
     geometry = Geometry(
@@ -84,21 +71,19 @@ def check(
     return geometry
 
 
-def _check_tensors(tensors: dict[str, Tensor | None], bias: Tensor | None) -> None:
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+def _check_tensors(tensors: Tensors) -> None:
+    input, weight, bias = tensors.input, tensors.weight, tensors.bias
+    given = {name: tensor for name, tensor in tensors._asdict().items() if tensor is not None}
     for name, tensor in given.items():
-        if tensor.dim() != 4:
+        if name != "bias" and tensor.dim() != 4:
             raise ValueError(f"{name} has {tensor.dim()} dimensions, shape {tuple(tensor.shape)}; it must have 4")
-    weight = given["weight"]
     if weight.shape[2] == 0 or weight.shape[3] == 0:
         raise ValueError(f"weight has shape {tuple(weight.shape)}; the kernel must be at least 1x1")
-    if bias is not None:
-        given["bias"] = bias
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"bias has shape {tuple(bias.shape)}; the weight needs ({weight.shape[0]},)")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias has shape {tuple(bias.shape)}; the weight needs ({weight.shape[0]},)")
     for name, tensor in given.items():
-        if tensor.device != given["input"].device:
-            raise ValueError(f"{name} is on {tensor.device} and input on {given['input'].device}; move one")
+        if tensor.device != input.device:
+            raise ValueError(f"{name} is on {tensor.device} and input on {input.device}; move one")
         if not tensor.is_floating_point():
             raise ValueError(f"{name} is {tensor.dtype}; it must be a floating-point tensor")
 

@@ -6,19 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.amp import is_autocast_available
 
+from saccade.ops.deform_conv.arguments import Gradients, Tensors, empty_gradients, empty_output
+from saccade.ops.deform_conv.autocast import switched_off
 from saccade.ops.deform_conv.backends import choose
-from saccade.ops.deform_conv.geometry import Pair, check, memory_format
-
-# Which of input, offset, weight, bias and mask are differentiated; the gradient of another has no elements.
-Needs = tuple[bool, bool, bool, bool, bool]
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+from saccade.ops.deform_conv.geometry import Geometry, check
 
 # Registered piece by piece: `torch.library.custom_op` does the same, and takes 0.2 ms more for a call.
 _TENSORS = "Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask"
@@ -34,83 +30,41 @@ forward = torch.ops.saccade.deform_conv2d.default
 backward = torch.ops.saccade.deform_conv2d_backward.default
 
 
+def _parse(*arguments: Any) -> tuple[Tensors, Geometry, str]:
+    tensors, (stride, padding, dilation, backend) = Tensors(*arguments[:5]), arguments[5:]
+    return tensors, check(tensors, stride=stride, padding=padding, dilation=dilation), backend
+
+
 @torch.library.impl(_LIBRARY, "deform_conv2d", "CompositeExplicitAutograd")
-def _forward(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    backend: str,
-) -> Tensor:
-    """Return the convolution in the dtype of `weight`, in the memory format of `input`."""
-    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
-    tensors = input, offset, weight, bias, mask
-    with _without_autocast(input):
-        return choose(backend, *tensors, geometry).forward(*tensors, geometry)
+def _(*arguments: Any) -> Tensor:
+    tensors, geometry, backend = _parse(*arguments)
+    with switched_off(tensors.input.device.type):
+        return choose(backend, tensors, geometry).forward(tensors, geometry)
 
 
 @torch.library.impl(_LIBRARY, "deform_conv2d_backward", "CompositeExplicitAutograd")
-def _backward(
-    grad: Tensor,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    backend: str,
-    needs: Needs,
-) -> Gradients:
-    """Return the gradients of input, offset, weight, bias and mask, each in its tensor's dtype."""
-    geometry = check(input, offset, weight, bias, mask, stride=stride, padding=padding, dilation=dilation)
-    chosen = choose(backend, input, offset, weight, bias, mask, geometry)
-    with _without_autocast(input):
-        found = chosen.backward(grad, input, offset, weight, bias, mask, geometry, needs)
-    a, b, c, d, e = (input.new_empty(0) if gradient is None else gradient for gradient in found)
-    return a, b, c, d, e
+def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *call, needs = arguments
+    tensors, geometry, backend = _parse(*call)
+    with switched_off(tensors.input.device.type):
+        return _all_there(choose(backend, tensors, geometry).backward(grad, tensors, geometry, needs), tensors)
 
 
 @torch.library.register_fake("saccade::deform_conv2d", lib=_LIBRARY)
-def _(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    backend: str,
-) -> Tensor:
-    shape = (input.shape[0], weight.shape[0], *offset.shape[2:])
-    return input.new_empty(shape, dtype=weight.dtype).to(memory_format=memory_format(input))
+def _(*arguments: Any) -> Tensor:
+    tensors, geometry, _ = _parse(*arguments)
+    return empty_output(tensors, geometry.out_size)
 
 
 @torch.library.register_fake("saccade::deform_conv2d_backward", lib=_LIBRARY)
-def _(
-    grad: Tensor,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    backend: str,
-    needs: Needs,
-) -> tuple[Tensor, ...]:
-    tensors = input, offset, weight, bias, mask
-    return tuple(
-        torch.empty_like(tensor) if needed and tensor is not None else input.new_empty(0)
-        for tensor, needed in zip(tensors, needs, strict=True)
-    )
+def _(grad: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    tensors = Tensors(*arguments[:5])
+    return _all_there(empty_gradients(tensors, arguments[-1]), tensors)
+
+
+def _all_there(gradients: Gradients, tensors: Tensors) -> tuple[Tensor, ...]:
+    """Put tensors without elements where there is no gradient, since an operator cannot return None."""
+    return tuple(tensors.input.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
 
 def _below_autograd(operator: Callable[..., Any], *arguments: Any) -> Any:
@@ -193,9 +147,3 @@ def _one_by_one(
     if isinstance(found[0], Tensor):
         return torch.stack(found), 0
     return tuple(torch.stack(several) for several in zip(*found, strict=True)), (0,) * len(found[0])
-
-
-def _without_autocast(input: Tensor) -> AbstractContextManager[object]:
-    device = input.device.type
-    active = is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if active else nullcontext()

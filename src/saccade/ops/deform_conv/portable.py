@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saccade.ops.deform_conv.geometry import Geometry, memory_format
+from saccade.ops.deform_conv.arguments import Gradients, Needs, Tensors, empty_gradients, empty_output
+from saccade.ops.deform_conv.geometry import Geometry
 from saccade.ops.deform_conv.rows import PerSample, Rows, Table, by_sample, scatter
 from saccade.ops.deform_conv.tiles import Tile, in_threads, tiles
 
@@ -24,36 +25,17 @@ def unavailable() -> str | None:
     return None
 
 
-def why_not(
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    geometry: Geometry,
-) -> str | None:
+def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
     """Say why this backend cannot take these inputs."""
-    if input.device.type not in ("cpu", "cuda"):
-        return f"it is made for cpu and cuda; input is on {input.device}"
+    if tensors.input.device.type not in ("cpu", "cuda"):
+        return f"it is made for cpu and cuda; input is on {tensors.input.device}"
     return None
 
 
-def forward(
-    input: Float[Tensor, "batch channels_in height_in width_in"],
-    offset: Float[Tensor, "batch offset_channels height width"],
-    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
-    bias: Float[Tensor, " channels_out"] | None,
-    mask: Float[Tensor, "batch mask_channels height width"] | None,
-    geometry: Geometry,
-) -> Float[Tensor, "batch channels_out height width"]:
+def forward(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
-    kernels = _as_kernels(weight, geometry)
-    out = torch.empty(
-        (input.shape[0], weight.shape[0], *geometry.out_size),
-        dtype=weight.dtype,
-        device=input.device,
-        memory_format=memory_format(input),
-    )
+    input, offset, weight, bias, mask = tensors
+    kernels, out = _as_kernels(weight, geometry), empty_output(tensors, geometry.out_size)
 
     def work(images: slice) -> None:
         for tile in tiles(input, offset, mask, geometry, images):
@@ -68,21 +50,14 @@ def forward(
 
 
 def backward(
-    grad: Float[Tensor, "batch channels_out height width"],
-    input: Float[Tensor, "batch channels_in height_in width_in"],
-    offset: Float[Tensor, "batch offset_channels height width"],
-    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
-    bias: Float[Tensor, " channels_out"] | None,
-    mask: Float[Tensor, "batch mask_channels height width"] | None,
-    geometry: Geometry,
-    needs: tuple[bool, bool, bool, bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients of input, offset, weight, bias and mask that are needed, each in its tensor's dtype."""
+    grad: Float[Tensor, "batch channels_out height width"], tensors: Tensors, geometry: Geometry, needs: Needs
+) -> Gradients:
+    """Return the gradients that are needed, each in its tensor's dtype."""
+    input, offset, weight, _, mask = tensors
     need_input, need_offset, need_weight, need_bias, need_mask = needs
     kernels = _as_kernels(weight, geometry)
-    grad_input = torch.empty_like(input) if need_input else None
-    grad_offset = torch.empty_like(offset) if need_offset else None
-    grad_mask = torch.empty_like(mask) if need_mask and mask is not None else None
+    filled_in = need_input, need_offset, False, False, need_mask
+    grad_input, grad_offset, _, _, grad_mask = empty_gradients(tensors, filled_in)
 
     def work(images: slice) -> Tensor:
         gradients = _Gradients(grad_input, grad_offset, grad_mask, kernels, need_weight, geometry)

@@ -17,18 +17,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from saccade.ops.deform_conv.arguments import Tensors
 from saccade.ops.deform_conv.geometry import FAR_PX, Geometry, position_dtype
 
 
-def run(
-    input: Float[Tensor, "batch channels_in height_in width_in"],
-    offset: Float[Tensor, "batch offset_channels height width"],
-    weight: Float[Tensor, "channels_out channels_per_group kernel_h kernel_w"],
-    bias: Float[Tensor, " channels_out"] | None,
-    mask: Float[Tensor, "batch mask_channels height width"] | None,
-    geometry: Geometry,
-) -> Float[Tensor, "batch channels_out height width"]:
+def run(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
+    input, offset, weight, bias, mask = tensors
     y, x = _positions(offset, input, geometry)
     image = input.to(y.fraction.dtype).unflatten(1, (geometry.offset_groups, input.shape[1] // geometry.offset_groups))
     samples = _interpolate(image, y, x)

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade.ops.deform_conv.geometry import Geometry, memory_format
+from saccade.ops.deform_conv.arguments import Gradients, Needs, Tensors, empty_output
+from saccade.ops.deform_conv.geometry import Geometry
 from saccade.ops.deform_conv.triton_layout import (
     INT32_MAX,
     Plan,
@@ -53,8 +54,9 @@ def unavailable() -> str | None:
     return None
 
 
-def why_not(input: Tensor, offset: Tensor, weight: Tensor, bias: Maybe, mask: Maybe, geometry: Geometry) -> str | None:
+def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
     """Say why this backend cannot take these inputs, or return None if it can."""
+    input, weight = tensors.input, tensors.weight
     if input.device.type != ("cpu" if _interpreted() else "cuda"):
         return f"it is made for cuda; input is on {input.device}"
     for name, tensor in (("input", input), ("weight", weight)):
@@ -78,10 +80,10 @@ def _kernels() -> Any:
     return triton_kernels
 
 
-def forward(input: Tensor, offset: Tensor, weight: Tensor, bias: Maybe, mask: Maybe, geometry: Geometry) -> Tensor:
+def forward(tensors: Tensors, geometry: Geometry) -> Tensor:
     """Return the convolution in the dtype of `weight`; `input` is sampled in float32."""
-    shape = input.shape[0], weight.shape[0], *geometry.out_size
-    out = torch.empty(shape, dtype=weight.dtype, device=input.device, memory_format=memory_format(input))
+    input, offset, weight, bias, mask = tensors
+    out = empty_output(tensors, geometry.out_size)
     plan, bias = Plan.of(input, weight, geometry), None if bias is None else bias.contiguous()
     with torch.cuda.device_of(input):
         for images in plan.chunks(len(input)):
@@ -91,17 +93,9 @@ def forward(input: Tensor, offset: Tensor, weight: Tensor, bias: Maybe, mask: Ma
     return out
 
 
-def backward(
-    grad: Tensor,
-    input: Tensor,
-    offset: Tensor,
-    weight: Tensor,
-    bias: Maybe,
-    mask: Maybe,
-    geometry: Geometry,
-    needs: tuple[bool, bool, bool, bool, bool],
-) -> tuple[Maybe, Maybe, Maybe, Maybe, Maybe]:
-    """Return the gradients of input, offset, weight, bias and mask that are needed, each in its tensor's dtype."""
+def backward(grad: Tensor, tensors: Tensors, geometry: Geometry, needs: Needs) -> Gradients:
+    """Return the gradients that are needed, each in its tensor's dtype."""
+    input, offset, weight, _, mask = tensors
     need_input, need_offset, need_weight, need_bias, need_mask = needs
     plan = Plan.of(input, weight, geometry)
     grad_input = torch.empty_like(input) if need_input else None
