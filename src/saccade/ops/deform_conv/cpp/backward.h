@@ -19,6 +19,11 @@ INLINE std::int64_t longest_run(const Call& call) {
     return most(kShortestRun, least(kColumns, round_up((whole + cuts - 1) / cuts, kShortestRun)));
 }
 
+// How many taps' columns of a run fit in what is multiplied at once.
+INLINE std::int64_t taps_at_once(const Call& call, const Run& run) {
+    return most(1, least(call.taps(), kColumns / run.count));
+}
+
 // The output's gradient, in operands for both passes.
 template <class Real, class Operand>
 class OutputGradient {
@@ -167,7 +172,7 @@ class SamplesPass {
         auto* scatter_ = scatter<Real, true, true>;
         if (!wants_positions()) scatter_ = scatter<Real, true, false>;
         if (!call_.grad_input.data) scatter_ = scatter<Real, false, true>;
-        const std::int64_t at_once = most(1, least(call_.taps(), kColumns / run.count));
+        const std::int64_t at_once = taps_at_once(call_, run);
         for (std::int64_t t = 0; t < tiles_.per_image(); ++t) {
             const Tile tile = tiles_(image * tiles_.per_image() + t);
             locator.start(tile);
@@ -276,7 +281,7 @@ class WeightsPass {
     void run() const {
         std::int64_t num_blocks = 0;
         for (std::int64_t i = 0; i < tables_.num_runs; ++i) {
-            const std::int64_t at_once = most(1, least(call_.taps(), kColumns / tables_.run(i).count));
+            const std::int64_t at_once = taps_at_once(call_, tables_.run(i));
             for (std::int64_t first = 0; first < call_.taps(); first += at_once)
                 blocks_.get()[num_blocks++] = {i, first, least(first + at_once, call_.taps())};
         }

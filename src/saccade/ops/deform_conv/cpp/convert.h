@@ -24,11 +24,7 @@ using Float16 = _Float16;
 struct BFloat16 {
     std::uint16_t bits;
     INLINE operator float() const { return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16); }
-    INLINE explicit BFloat16(float value) {
-        const std::uint32_t wide = __builtin_bit_cast(std::uint32_t, value);
-        const std::uint32_t rounded = (wide + 0x7fff + (wide >> 16 & 1)) >> 16;  // to nearest, ties to even
-        bits = static_cast<std::uint16_t>(value == value ? rounded : 0x7fc0);
-    }
+    INLINE explicit BFloat16(float value) : bits(static_cast<std::uint16_t>(round_to_bfloat16<std::uint32_t>(value))) {}
 };
 
 template <class To, class From>

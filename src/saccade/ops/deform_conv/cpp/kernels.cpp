@@ -31,26 +31,22 @@ constexpr bool kHasPairs = true;
 constexpr bool kHasPairs = false;
 #endif
 
-void forward(const Call& call) {
-    const bool pairs = kHasPairs && call.weight.dtype == Dtype::bfloat16;
-    if (call.input.dtype == Dtype::float64) {
-        Forward<double, double>(call).run();
-    } else if (pairs) {
-        Forward<float, Pair>(call).run();
-    } else {
-        Forward<float, float>(call).run();
+// Call `use` with a zero of the type to compute in and one of what its products take.
+template <class Use>
+void with_types(const Call& call, Use use) {
+    if (call.input.dtype == Dtype::float64) return use(double{}, double{});
+    if constexpr (kHasPairs) {
+        if (call.weight.dtype == Dtype::bfloat16) return use(float{}, Pair{});
     }
+    use(float{}, float{});
+}
+
+void forward(const Call& call) {
+    with_types(call, [&](auto real, auto operand) { Forward<decltype(real), decltype(operand)>(call).run(); });
 }
 
 void backward(const Call& call) {
-    const bool pairs = kHasPairs && call.weight.dtype == Dtype::bfloat16;
-    if (call.input.dtype == Dtype::float64) {
-        backward<double, double>(call);
-    } else if (pairs) {
-        backward<float, Pair>(call);
-    } else {
-        backward<float, float>(call);
-    }
+    with_types(call, [&](auto real, auto operand) { backward<decltype(real), decltype(operand)>(call); });
 }
 
 }  // namespace

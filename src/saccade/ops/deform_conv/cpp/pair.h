@@ -17,7 +17,7 @@ constexpr int kSteps = 1;
 template <>
 constexpr int kSteps<Pair> = 2;
 
-using Pairs = Lanes<std::uint32_t, Simd<float>::width>::type;
+using Pairs = Vector<Pair>;
 
 template <class Real>
 INLINE Vector<Real> multiply_add(Vector<Real> sum, Vector<Real> a, Vector<Real> b) {
@@ -35,23 +35,25 @@ INLINE Vector<float> multiply_add(Vector<float> sum, Pairs a, Pairs b) {
 #endif
 }
 
-// The bits of the nearest bfloat16, ties to even, each in the lower half of a lane.
-INLINE Pairs round_to_bfloat16(Vector<float> vector) {
-    const Pairs bits = (Pairs)vector;
-    const Pairs rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    return vector == vector ? rounded : Pairs{} + 0x7fc0;
+// The bits of the nearest bfloat16, ties to even, in the lower half of as many bits as `value` has: of a number, or of
+// each in a vector.
+template <class Bits, class Value>
+INLINE Bits round_to_bfloat16(Value value) {
+    const Bits bits = __builtin_bit_cast(Bits, value);
+    const Bits rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    return value == value ? rounded : Bits{} + 0x7fc0;
 }
 
 // Write numbers as operands: next to each other in pairs of neighbours,
 INLINE void put(Pair* to, Vector<float> vector) {
     const auto halves =
-        __builtin_convertvector(round_to_bfloat16(vector), Lanes<std::uint16_t, Simd<float>::width>::type);
+        __builtin_convertvector(round_to_bfloat16<Pairs>(vector), Lanes<std::uint16_t, Simd<float>::width>::type);
     std::memcpy(to, &halves, sizeof halves);
 }
 
 // or each with the number in the same place of a second vector.
 INLINE void put_both(Pair* to, Vector<float> first, Vector<float> second) {
-    const Pairs pairs = round_to_bfloat16(first) | round_to_bfloat16(second) << 16;
+    const Pairs pairs = round_to_bfloat16<Pairs>(first) | round_to_bfloat16<Pairs>(second) << 16;
     std::memcpy(to, &pairs, sizeof pairs);
 }
 

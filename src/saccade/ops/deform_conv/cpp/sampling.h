@@ -2,7 +2,6 @@
 #pragma once
 
 #include "convert.h"
-#include "pair.h"
 
 namespace {
 
@@ -119,11 +118,11 @@ INLINE void split(Vector<Real> offset, Whole<Real>& whole, Vector<Real>& fractio
 template <class Real>
 class Locator {
   public:
-    static std::int64_t num_reals(std::int64_t count) { return 3 * count; }
+    static std::int64_t num_reals(std::int64_t count) { return 2 * count; }
 
-    // `ints` has room for two, `reals` for three numbers a position.
+    // `ints` and `reals` have room for two numbers a position.
     Locator(const Call& call, std::int32_t* ints, Real* reals, std::int64_t room)
-        : call_(call), y_(ints), x_(ints + room), dy_(reals), dx_(reals + room), mask_(reals + 2 * room) {}
+        : call_(call), y_(ints), x_(ints + room), dy_(reals), dx_(reals + room) {}
 
     void start(const Tile& tile) {
         tile_ = tile;
@@ -182,7 +181,7 @@ class Locator {
     const Call& call_;
     Tile tile_{};
     std::int32_t *y_, *x_;
-    Real *dy_, *dx_, *mask_;
+    Real *dy_, *dx_;
 };
 
 // One sample of a run's channels.

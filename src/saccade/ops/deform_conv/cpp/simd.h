@@ -32,7 +32,6 @@ template <>
 struct Integer<double> {
     using type = std::int64_t;
 };
-
 template <>
 struct Integer<std::uint32_t> {
     using type = std::int32_t;
