@@ -1,4 +1,4 @@
-"""Where single digits come from: scikit-learn's, MNIST's, or any folder with four IDX files."""
+"""Where single digits come from: scikit-learn's, MNIST's, drawn strokes, or any folder with four IDX files."""
 
 import hashlib
 import math
@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from saccade.data import strokes
 from saccade.errors import DataError, unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -67,7 +68,7 @@ class Digits:
 
 @dataclass(frozen=True)
 class Source:
-    """A digit source: its name, the folder of its files (none for `uci`), and why it was taken, in a line."""
+    """A digit source: its name, the folder of its files (none if it needs none), and why it was taken, in a line."""
 
     name: str
     folder: Path | None
@@ -91,7 +92,8 @@ def load(
     split is the source's own, and validation is the last sixth of its training images (MNIST: 10,000).
 
     Args:
-        digits: `uci`, `mnist`, `auto` (MNIST where it already lies, else UCI; never downloads) or a folder.
+        digits: `uci`, `mnist`, `strokes` (as a mouse draws), `auto` (MNIST where it already lies, else UCI; never
+            downloads), a folder, or several joined by `+`, such as `mnist+strokes`.
         split: `train`, `validation` or `test`.
         data_dir: where MNIST is looked for before the user cache.
         download: whether `mnist` may be downloaded into the user cache when it lies nowhere.
@@ -114,6 +116,12 @@ def load(
     source = resolve(digits, data_dir)
     if say is not None:
         say(f"digits: {source}")
+    if "+" in digits:
+        parts = [load(part, split, data_dir=data_dir, download=download) for part in digits.split("+")]
+        images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+        return Digits(images, labels, source.name, split)
+    if source.name == "strokes":
+        return Digits(*strokes.images(split), source.name, split)
     if source.folder is None:
         return _load_uci(split)
     if digits == "mnist" and len(_found(source.folder)) < len(FILES):
@@ -127,7 +135,7 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
     """Tell which source a name means, without reading or downloading it.
 
     Args:
-        digits: `uci`, `mnist`, `auto` or a folder.
+        digits: `uci`, `mnist`, `strokes`, `auto`, a folder, or several joined by `+`.
         data_dir: where MNIST is looked for before the user cache.
 
     Raises:
@@ -140,13 +148,18 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
     """
     if data_dir is not None and not data_dir.is_dir():
         raise DataError(f"{data_dir} is no folder; --data-dir names the one with the files of MNIST")
+    if "+" in digits:
+        parts = [resolve(part, data_dir) for part in digits.split("+")]
+        return Source("+".join(part.name for part in parts), None, "; ".join(part.reason for part in parts))
     if digits == "uci":
         return Source("uci", None, "bundled with scikit-learn")
+    if digits == "strokes":
+        return Source("strokes", None, "drawn as they are needed")
     if digits in ("auto", "mnist"):
         return _resolve_mnist(data_dir, or_uci=digits == "auto")
     folder = Path(digits).expanduser()
     if not folder.is_dir():
-        raise unknown_name("digit source", digits, ("auto", "uci", "mnist", "a folder with four IDX files"))
+        raise unknown_name("digit source", digits, ("auto", "uci", "mnist", "strokes", "a folder with four IDX files"))
     _found_all(folder)
     # torchvision puts the files of every dataset into a folder called `raw`.
     inside = folder.resolve()

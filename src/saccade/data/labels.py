@@ -61,7 +61,8 @@ class LabelScheme:
     ) -> Int64[Tensor, "batch"] | Float[Tensor, "batch 10"]:
         """Return the target of each clip: class indices, or a 0/1 vector of presence for `digits`."""
         if self.multi_label:
-            return torch.zeros(len(digits), 10, device=digits.device).scatter_(1, digits, 1.0)
+            # Digits that a clip lacks are -1: they get a column of their own, which is left out.
+            return torch.zeros(len(digits), 11, device=digits.device).scatter_(1, digits % 11, 1.0)[:, :10].contiguous()
         return indices % len(self.pairs)
 
 

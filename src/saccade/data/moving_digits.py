@@ -11,21 +11,20 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from saccade.data import drawing
 from saccade.data import labels as label_schemes
-from saccade.data.counter_random import DRAW_BITS, INDEX_BITS, draw_u32
+from saccade.data.counter_random import INDEX_BITS, draw_u32
 from saccade.data.digits import SPLITS, Digits
+from saccade.data.motion import CONDITIONS, DIGIT_SLOTS, KIND_SLOTS, MAX_CANVAS_PX, Motion
 from saccade.errors import UsageError, unknown_name
 
-CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling", "elastic")
-_ROTATING = ("rotation", "rotation_scaling", "elastic")
-_SCALING = ("scaling", "rotation_scaling", "elastic")
+__all__ = ["CONDITIONS", "MAX_CANVAS_PX", "VISIBLE_GAP_PX", "ClipBatch", "Motion", "MovingDigits", "Poses"]
+
 VISIBLE_GAP_PX = 8
-MAX_CANVAS_PX = 2048
 
 # Positions, velocities and scales are integers in units of 2**-16.
 _FIXED_BITS = 16
@@ -38,98 +37,12 @@ _HEADINGS = torch.tensor(
 )
 # What a (setting, digit) draws; every kind has its own slot of the counter.
 _ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED, _CLASS, _INSTANCE, _ELASTIC = range(9)
-_DIGIT_SLOTS, _KIND_SLOTS = 8, 64
 _ELASTIC_KNOTS = 5
-_MAX_SETTINGS = (1 << DRAW_BITS) // (_DIGIT_SLOTS * _KIND_SLOTS)
+_COUNT, _LEVEL = 59, 60  # behind those of the elastic knots
+# Clutter and noise have counters of their own, as other seeds have.
+_CLUTTER_SEED, _NOISE_SEED = 0x436C7574746572, 0x4E6F697365
 # Small enough for the patches of one round to stay in the processor's cache.
 _CPU_FRAMES_PER_ROUND, _GPU_FRAMES_PER_ROUND = 800, 200_000
-
-
-@dataclass(frozen=True)
-class Motion:
-    """How digits move, turn and change size.
-
-    *Conventions:* pixels, frames and degrees; angles count counter-clockwise as seen on the screen; scale 1 is a digit
-    of `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0, without scaling every
-    scale is 1. Within a setting of `frames_per_setting` frames angle and scale stay and digits move straight and
-    bounce; with `continuous` they glide from one setting's value to the next and a digit keeps its trajectory for the
-    whole clip. Scale applies to the whole canvas: walls and speed shrink with it, and above 1 the walls lie outside the
-    frame.
-
-    Raises:
-        UsageError: unknown condition; ranges that are empty or do not fit into the canvas.
-
-    >>> Motion(condition="rotation").num_settings
-    10
-    """
-
-    condition: str = "rotation_scaling"
-    num_frames: int = 50
-    frames_per_setting: int = 5
-    continuous: bool = False
-    canvas_px: int = 64
-    digit_px: int = 28
-    max_angle_deg: float = 90.0
-    angle_per_digit: bool = False
-    scale_range: tuple[float, float] = (0.5, 1.0)
-    speed_range_px: tuple[float, float] = (3.0, 6.5)
-    elastic_px: float = 2.5
-
-    def __post_init__(self) -> None:
-        if self.condition not in CONDITIONS:
-            raise unknown_name("condition", self.condition, CONDITIONS)
-        if self.num_frames < 1 or self.frames_per_setting < 1:
-            raise UsageError(
-                "a clip needs at least 1 frame and 1 frame per setting;"
-                f" got {self.num_frames} and {self.frames_per_setting}"
-            )
-        (low, high), (slow, fast) = self.scale_range, self.speed_range_px
-        if not 0 < low <= high <= 4:
-            raise UsageError(f"scale_range must rise within (0, 4]; got {low} to {high}")
-        if not 0 <= slow <= fast <= 1024:
-            raise UsageError(f"speed_range_px must rise within [0, 1024]; got {slow} to {fast}")
-        if not 0 <= self.elastic_px < math.inf:
-            raise UsageError(f"elastic_px must be 0 or above; got {self.elastic_px}")
-        if self.num_settings >= _MAX_SETTINGS:
-            raise UsageError(
-                f"a clip has fewer than {_MAX_SETTINGS} settings; got {self.num_settings}: fewer num_frames"
-            )
-        if not 0 <= self.max_angle_deg <= 180:
-            raise UsageError(f"max_angle_deg must lie in [0, 180]; got {self.max_angle_deg}")
-        if self.digit_px < 4 or self.canvas_px > MAX_CANVAS_PX:
-            raise UsageError(
-                f"a digit has at least 4 px and a canvas at most {MAX_CANVAS_PX};"
-                f" got {self.digit_px} and {self.canvas_px}"
-            )
-        if math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
-            raise UsageError(
-                f"a canvas of {self.canvas_px} px does not hold a digit of {self.digit_px} px"
-                f" at scale {max(high, 1.0)};"
-                " take a larger canvas_px or a smaller digit_px"
-            )
-
-    @property
-    def rotates(self) -> bool:
-        """Whether angles are drawn."""
-        return self.condition in _ROTATING
-
-    @property
-    def scales(self) -> bool:
-        """Whether scales are drawn."""
-        return self.condition in _SCALING
-
-    @property
-    def num_settings(self) -> int:
-        """Count the settings of a clip; the last one may be cut short."""
-        return -(-self.num_frames // self.frames_per_setting)
-
-    @property
-    def patch_px(self) -> int:
-        """Side of the square that holds a digit at any angle and scale, of the parity of `digit_px`."""
-        reach = self.digit_px * (self.scale_range[1] if self.scales else 1.0)
-        if self.rotates:
-            reach *= math.sqrt(2.0)
-        return self.digit_px + 2 * math.ceil(max(0.0, reach - self.digit_px) / 2)
 
 
 @dataclass(frozen=True)
@@ -147,6 +60,11 @@ class Poses:
     digit: Int64[Tensor, "batch digits"]
     instance: Int64[Tensor, "batch digits"]
 
+    @property
+    def present(self) -> Bool[Tensor, "batch digits"]:
+        """Which of the digits a clip has; those that it lacks have digit and instance -1."""
+        return self.digit >= 0
+
 
 @dataclass(frozen=True)
 class ClipBatch:
@@ -159,9 +77,9 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The exact, integer description of a batch of clips, before any pixel."""
+    """The exact, integer description of a batch of clips, before any pixel: of their digits, or of their clutter."""
 
-    digit: Int64[Tensor, "batch digits"]
+    digit: Int64[Tensor, "batch digits"]  # -1 where there is none
     instance: Int64[Tensor, "batch digits"]
     angle_deg: Tensor  # float64 (batch, looks, digits); a look is an angle and a scale that frames share
     scale: Int64[Tensor, "batch looks digits"]
@@ -185,7 +103,8 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         labels: `pair`, `ordered` or `digits`.
         order: for `ordered`, whether the first digit starts each setting visibly to the left (`visible`) or not
             (`hidden`).
-        num_digits: digits in a clip, 1 to 5; exactly 2 for `pair` and `ordered`.
+        num_digits: digits in a clip, 1 to 5, or the smallest and largest number, of which each clip draws its own;
+            exactly 2 for `pair` and `ordered`.
         num_clips: length of the dataset.
         seed: any integer.
 
@@ -207,14 +126,15 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         split: str | None = None,
         labels: str = "pair",
         order: str = "visible",
-        num_digits: int = 2,
+        num_digits: int | tuple[int, int] = 2,
         num_clips: int = 1000,
         seed: int = 0,
     ) -> None:
         self.motion = motion or Motion()
         self.labels = label_schemes.create(labels)
         self.source, self.split = digits.source, split or digits.split
-        self.num_digits, self.num_clips, self.seed = num_digits, num_clips, seed
+        self.num_digits_range = num_digits if isinstance(num_digits, tuple) else (num_digits, num_digits)
+        self.num_clips, self.seed = num_clips, seed
         self.order = order
         self._check()
         self._stream = SPLITS.index(self.split)
@@ -233,7 +153,10 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             raise unknown_name("order", self.order, ("visible", "hidden"))
         if self.num_clips < 1 or self.num_clips > 1 << INDEX_BITS:
             raise UsageError(f"num_clips must lie in 1 to {1 << INDEX_BITS}; got {self.num_clips}")
-        self.labels.check_num_digits(self.num_digits)
+        for number in self.num_digits_range:
+            self.labels.check_num_digits(number)
+        if self.num_digits_range[0] > self.num_digits_range[1]:
+            raise UsageError("num_digits must rise; got {} to {}".format(*self.num_digits_range))
         smallest = self.motion.scale_range[0] if self.motion.scales else 1.0
         free_px = (self.motion.canvas_px - self.motion.digit_px) * smallest
         if self._ordered_visibly and free_px < VISIBLE_GAP_PX + 2:
@@ -241,6 +164,11 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
                 f"a visible order needs {VISIBLE_GAP_PX + 2} px for a digit to move at the smallest scale; a canvas of"
                 f" {self.motion.canvas_px} px leaves {free_px:.0f}; take a larger canvas_px or order='hidden'"
             )
+
+    @property
+    def num_digits(self) -> int:
+        """Largest number of digits in a clip."""
+        return self.num_digits_range[1]
 
     @property
     def _ordered_visibly(self) -> bool:
@@ -301,49 +229,76 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             part = slice(start, start + clips_per_round)
             plan = self._plan(indices[part])
             patches = self._render(plan)
-            _paste(patches, plan, frames[part].squeeze(2))
             if poses:
                 truths.append(self._truth(plan, patches))
+            self._draw_frames(indices[part], plan, patches, frames[part].squeeze(2))
         pixels = frames if dtype == torch.uint8 else frames.to(dtype) / 255
         return ClipBatch(pixels, self.labels.encode(self._digits_of(indices), indices), _concatenate(truths))
 
     def _digits_of(self, indices: Int64[Tensor, "batch"]) -> Int64[Tensor, "batch digits"]:
-        drawn = self._draw(indices, 1, (_CLASS,), self._instance_stream)[:, 0, :, 0]
-        return self.labels.choose(indices, drawn * 10 >> 32)
+        drawn = self._draw(indices, 1, (_CLASS, _COUNT), self._instance_stream)[:, 0]
+        chosen = self.labels.choose(indices, drawn[..., 0] * 10 >> 32)
+        fewest, most = self.num_digits_range
+        number = fewest + (drawn[:, :1, 1] * (most - fewest + 1) >> 32)
+        return torch.where(torch.arange(most, device=indices.device) < number, chosen, -1)
 
     def _draw(
-        self, indices: Tensor, num_settings: int, kinds: tuple[int, ...], stream: int
+        self,
+        indices: Tensor,
+        num_settings: int,
+        kinds: tuple[int, ...],
+        stream: int,
+        *,
+        num: int | None = None,
+        seed: int = 0,
     ) -> Int64[Tensor, "b s d k"]:
         device = indices.device
         setting = torch.arange(num_settings, device=device).view(-1, 1, 1)
-        digit = torch.arange(self.num_digits, device=device).view(-1, 1)
-        slot = (setting * _DIGIT_SLOTS + digit) * _KIND_SLOTS + torch.tensor(kinds, device=device)
-        return draw_u32(self.seed, stream, indices.view(-1, 1, 1, 1), slot)
+        digit = torch.arange(num or self.num_digits, device=device).view(-1, 1)
+        slot = (setting * DIGIT_SLOTS + digit) * KIND_SLOTS + torch.tensor(kinds, device=device)
+        return draw_u32(self.seed + seed, stream, indices.view(-1, 1, 1, 1), slot)
 
     def _plan(self, indices: Int64[Tensor, "batch"]) -> _Plan:
-        m = self.motion
         digit = self._digits_of(indices)
         instance = self._draw(indices, 1, (_INSTANCE,), self._instance_stream)[:, 0, :, 0]
         counts = self._class_count
         instance = (torch.cumsum(counts, 0) - counts)[digit] + (instance * counts[digit] >> 32)
+        bend = self._bend(indices) if self.motion.condition == "elastic" else None
+        return self._moved(indices, digit, instance, bend)
+
+    def _clutter(self, indices: Int64[Tensor, "batch"]) -> _Plan:
+        """Plan pieces as digits are planned; any image of the split may lend one."""
+        num = self.motion.clutter
+        drawn = self._draw(indices, 1, (_INSTANCE, _COUNT), self._stream, num=num, seed=_CLUTTER_SEED)[:, 0]
+        number = drawn[:, :1, 1] * (num + 1) >> 32
+        there = torch.where(torch.arange(num, device=indices.device) < number, 0, -1)
+        return self._moved(indices, there, drawn[..., 0] * len(self._images) >> 32, None, seed=_CLUTTER_SEED)
+
+    def _moved(self, indices: Tensor, digit: Tensor, instance: Tensor, bend: Tensor | None, *, seed: int = 0) -> _Plan:
+        """Add to what is shown how it moves."""
+        m = self.motion
         drawn = self._draw(
-            indices, m.num_settings + m.continuous, (_ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED), self._stream
+            indices,
+            m.num_settings + m.continuous,
+            (_ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED),
+            self._stream,
+            num=digit.shape[1],
+            seed=seed,
         )
         angle, scale = self._looks(drawn)
         frame = torch.arange(m.num_frames, device=indices.device)
         look_of_frame = frame if m.continuous else frame // m.frames_per_setting
         if not (m.rotates or m.scales):
             angle, scale, look_of_frame = angle[:, :1], scale[:, :1], torch.zeros_like(frame)
-        shift = self._trajectory(drawn, scale[:, look_of_frame])
-        bend = self._bend(indices) if m.condition == "elastic" else None
+        shift = self._trajectory(drawn, scale[:, look_of_frame], in_order=self._ordered_visibly and not seed)
         return _Plan(digit, instance, angle, scale, look_of_frame, shift, bend)
 
     def _looks(self, drawn: Int64[Tensor, "b s d k"]) -> tuple[Tensor, Int64[Tensor, "b l d"]]:
         m = self.motion
-        turn = drawn[..., _ANGLE] if m.angle_per_digit else drawn[:, :, :1, _ANGLE].expand(-1, -1, self.num_digits)
+        turn = drawn[..., _ANGLE] if m.angle_per_digit else drawn[:, :, :1, _ANGLE].expand(-1, -1, drawn.shape[2])
         angle = (turn.double() / 2**31 - 1) * (m.max_angle_deg if m.rotates else 0.0)
         low, high = (round(s * _ONE) for s in (m.scale_range if m.scales else (1.0, 1.0)))
-        scale = (low + (drawn[:, :, :1, _SCALE] * (high - low) >> 32)).expand(-1, -1, self.num_digits)
+        scale = (low + (drawn[:, :, :1, _SCALE] * (high - low) >> 32)).expand(-1, -1, drawn.shape[2])
         if m.continuous:
             before, step = self._glide(drawn.device)
             angle = angle[:, before] + (angle[:, before + 1] - angle[:, before]) * step / m.frames_per_setting
@@ -355,11 +310,13 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         frame = torch.arange(self.motion.num_frames, device=device)
         return frame // self.motion.frames_per_setting, (frame % self.motion.frames_per_setting).view(-1, 1)
 
-    def _trajectory(self, drawn: Int64[Tensor, "b s d k"], scale: Int64[Tensor, "b t d"]) -> Int64[Tensor, "b t d 2"]:
+    def _trajectory(
+        self, drawn: Int64[Tensor, "b s d k"], scale: Int64[Tensor, "b t d"], *, in_order: bool
+    ) -> Int64[Tensor, "b t d 2"]:
         m = self.motion
         room = (m.canvas_px - m.digit_px) * _ONE  # where a digit's centre can be, at scale 1
         start = drawn[..., (_Y, _X)] * room >> 32
-        if self._ordered_visibly:
+        if in_order:
             start = _first_to_the_left(start, drawn, scale[:, :: m.frames_per_setting], room)
         slow, fast = (round(s * _ONE) for s in m.speed_range_px)
         speed = slow + (drawn[..., _SPEED] * (fast - slow) >> 32)
@@ -384,28 +341,64 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             bend = torch.lerp(bend[:, before], bend[:, before + 1], (step / m.frames_per_setting).view(-1, 1, 1))
         return bend.view(*bend.shape[:-1], 2, _ELASTIC_KNOTS, _ELASTIC_KNOTS)
 
-    def _render(self, plan: _Plan) -> UInt8[Tensor, "batch looks digits patch patch"]:
-        """Turn, scale and bend every digit once per look; bilinear, black outside the digit's image."""
+    def _render(self, plan: _Plan, corner_px: Tensor | None = None) -> UInt8[Tensor, "batch looks digits patch patch"]:
+        """Draw every digit once per look; with corners, the piece of it that begins there."""
         m, looks = self.motion, plan.angle_deg.shape[1]
-        device = plan.angle_deg.device
-        source_px = self._images.shape[-1]
-        # Sine and cosine in float64: rounded to float32 they are the same bits wherever in a batch they stand.
-        angle = torch.deg2rad(plan.angle_deg)
-        shrink = plan.scale.double() / _ONE * m.digit_px / 2
-        cos = (angle.cos() / shrink).float()[..., None, None]
-        sin = (angle.sin() / shrink).float()[..., None, None]
-        offset = torch.arange(m.patch_px, device=device, dtype=torch.float32) - (m.patch_px - 1) / 2
-        y, x = offset.view(-1, 1), offset.view(1, -1)
-        grid = torch.stack((cos * x - sin * y, sin * x + cos * y), -1).flatten(0, 2)
-        if plan.bend is not None:
-            bend = F.interpolate(
-                plan.bend.flatten(0, 2), size=(m.patch_px, m.patch_px), mode="bicubic", align_corners=True
-            )
-            grid = grid + bend.permute(0, 2, 3, 1) * (2 / m.digit_px)
-        image = self._images[plan.instance].unsqueeze(1).expand(-1, looks, -1, -1, -1)
-        image = image.reshape(-1, 1, source_px, source_px).float()
-        patches = F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-        return patches.round_().to(torch.uint8).view(*plan.angle_deg.shape, m.patch_px, m.patch_px)
+        images = self._images[plan.instance.flatten()]
+        if corner_px is not None:
+            images = drawing.cut_pieces(images, corner_px)
+        side = images.shape[-1]
+        images = images.view(len(plan.instance), 1, -1, side, side).expand(-1, looks, -1, -1, -1)
+        patches = drawing.draw_patches(
+            images.reshape(-1, side, side),
+            plan.angle_deg.flatten(),
+            plan.scale.flatten().double() / _ONE,
+            digit_px=m.digit_px,
+            patch_px=m.patch_px,
+            bend=None if plan.bend is None else plan.bend.flatten(0, 2),
+        )
+        return patches.view(*plan.angle_deg.shape, m.patch_px, m.patch_px)
+
+    def _draw_frames(
+        self, indices: Tensor, plan: _Plan, patches: UInt8[Tensor, "b l d p p"], out: UInt8[Tensor, "b t height width"]
+    ) -> None:
+        """Paste digits and clutter into the frames, and add noise."""
+        m = self.motion
+        layers = [(plan, patches)]
+        if m.clutter:
+            pieces = self._clutter(indices)
+            reach = self._images.shape[-1] - drawing.PIECE_PX + 1
+            drawn = self._draw(indices, 1, (_CLASS, _LEVEL), self._stream, num=m.clutter, seed=_CLUTTER_SEED)
+            layers.append((pieces, self._render(pieces, (drawn * reach >> 32).flatten(0, 2))))
+        shown, corners, first = [], [], 0
+        for part, drawn_patches in layers:
+            patch, corner = self._places(part)
+            shown.append(torch.where(patch >= 0, patch + first, -1))
+            corners.append(corner)
+            first += drawn_patches[..., 0, 0].numel()
+        drawing.paste(
+            torch.cat([drawn_patches.flatten(0, 2) for _, drawn_patches in layers]),
+            torch.cat(shown, -1).flatten(0, 1),
+            torch.cat(corners, -2).flatten(0, 1),
+            out.flatten(0, 1),
+        )
+        if m.noise:
+            self._add_noise(indices, out)
+
+    def _places(self, plan: _Plan) -> tuple[Int64[Tensor, "b t d"], Int64[Tensor, "b t d 2"]]:
+        """Return which of a plan's patches every frame shows, and where."""
+        b, looks, digits = plan.angle_deg.shape
+        patch = torch.arange(b, device=plan.digit.device).view(-1, 1, 1) * looks + plan.look_of_frame.view(1, -1, 1)
+        patch = patch * digits + torch.arange(digits, device=plan.digit.device)
+        corner = plan.shift_px + (self.motion.canvas_px - self.motion.patch_px) // 2
+        return torch.where(plan.digit.unsqueeze(1) >= 0, patch, -1), corner
+
+    def _add_noise(self, indices: Tensor, out: UInt8[Tensor, "b t height width"]) -> None:
+        level = self._draw(indices, 1, (_LEVEL,), self._stream, num=1, seed=_NOISE_SEED)[:, 0, 0, 0].double()
+        deviation = (level / 2**32 * self.motion.noise).view(-1, 1).expand(out.shape[:2]).flatten()
+        pixel = torch.arange(out[0].numel(), device=out.device)
+        words = draw_u32(self.seed + _NOISE_SEED + 1, self._stream, indices.view(-1, 1), pixel).view(out.shape)
+        drawing.add_noise(out.flatten(0, 1), words.flatten(0, 1), deviation)
 
     def _truth(self, plan: _Plan, patches: UInt8[Tensor, "b l d p p"]) -> Poses:
         m = self.motion
@@ -415,14 +408,15 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         top, bottom = (ink_y + corner[..., :1]).clamp(0, m.canvas_px).unbind(-1)
         left, right = (ink_x + corner[..., 1:]).clamp(0, m.canvas_px).unbind(-1)
         box = torch.stack((top, left, bottom, right), -1)
-        box = torch.where(((bottom > top) & (right > left)).unsqueeze(-1), box, 0)
+        shows = (bottom > top) & (right > left) & (plan.digit.unsqueeze(1) >= 0)
+        box = torch.where(shows.unsqueeze(-1), box, 0)
         return Poses(
             centre_px=corner.float() + (m.patch_px - 1) / 2,
             angle_deg=plan.angle_deg[:, look].float(),
             scale=plan.scale[:, look].float() / _ONE,
             box_px=box,
             digit=plan.digit,
-            instance=self._image_index[plan.instance],
+            instance=torch.where(plan.digit >= 0, self._image_index[plan.instance], -1),
         )
 
 
@@ -437,42 +431,6 @@ def _first_to_the_left(
     start = start[:, :num_settings].clone()
     start[..., 1] = torch.stack((first, second), -1)
     return start
-
-
-def _paste(patches: UInt8[Tensor, "b l d p p"], plan: _Plan, out: UInt8[Tensor, "b t height width"]) -> None:
-    """Paste every digit's patch at its place in every frame; where digits meet, the brighter pixel wins.
-
-    All patch rows lie in one byte table, with zeros between them. Whatever stretch of `width` bytes is cut out
-    of it at the right place is a row of the frame, so a frame is nothing but `height` copies.
-    """
-    b, looks, digits, p, _ = patches.shape
-    height, width = out.shape[-2:]
-    pitch = p + width - 1
-    table = torch.zeros(b * looks * digits * p * pitch + 2 * width, dtype=torch.uint8, device=patches.device)
-    # The first row starts after `width - 1` zeros; the zeros behind a row serve as those before the next one.
-    rows = table.as_strided((b, looks, digits, p, p), _strides((b, looks, digits, p), pitch), width - 1)
-    rows.copy_(patches)
-    blank = table.numel() - width
-    windows = table.as_strided((table.numel() - width + 1, width), (1, 1))
-    corner = plan.shift_px + torch.tensor([(height - p) // 2, (width - p) // 2], device=patches.device)
-    patch = torch.arange(b, device=out.device).view(-1, 1, 1) * looks + plan.look_of_frame.view(1, -1, 1)
-    patch = patch * digits + torch.arange(digits, device=out.device)
-    row = torch.arange(height, device=out.device) - corner[..., :1]
-    begin = (patch.unsqueeze(-1) * p + row) * pitch + (width - 1) - corner[..., 1:]
-    begin = torch.where((row >= 0) & (row < p), begin, blank)
-    for digit in range(digits):
-        layer = windows.index_select(0, begin[:, :, digit].reshape(-1)).view(out.shape)
-        if digit == 0:
-            out.copy_(layer)
-        else:
-            torch.maximum(out, layer, out=out)
-
-
-def _strides(shape: tuple[int, ...], pitch: int) -> tuple[int, ...]:
-    strides = [1, pitch]
-    for size in reversed(shape[1:]):
-        strides.append(strides[-1] * size)
-    return tuple(reversed(strides))
 
 
 def _extent(inked: Tensor) -> Int64[Tensor, "... 2"]:

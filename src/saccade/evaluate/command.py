@@ -27,7 +27,8 @@ class EvaluateConfig:
     Args:
         model: a checkpoint, or the folder of a run.
         condition: normal, rotation, scaling, rotation_scaling or elastic; as in training if not given.
-        digits: uci, mnist, auto or a folder with four IDX files; as in training if not given.
+        digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +; as in training if not
+            given.
         data_dir: where MNIST lies; as in training if not given.
         labels: pair, ordered or digits; as in training if not given.
         order: for ordered labels, whether the first digit starts to the left (visible) or anywhere (hidden); as in
@@ -36,8 +37,10 @@ class EvaluateConfig:
         split: test or validation; choose by validation, look at test once.
         num_clips: how many clips.
         num_frames: frames of a clip; 50 if not given, or what the model is built for.
-        num_digits: digits in a clip; 2 unless the labels are digits.
+        num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
         angle: largest rotation in degrees, to either side.
+        clutter: largest number of pieces of digits that move about beside the digits.
+        noise: largest standard deviation of each pixel's noise in grey levels.
         seed: of the clips; 0 if not given, or that of training for shared instances.
         batch_size: clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
@@ -55,8 +58,10 @@ class EvaluateConfig:
     split: str = "test"
     num_clips: int = 2000
     num_frames: int | None = None
-    num_digits: int = 2
+    num_digits: int | tuple[int, int] = 2
     angle: float = 90.0
+    clutter: int = 0
+    noise: float = 0.0
     seed: int | None = None
     batch_size: int = 8
     device: str = "auto"
@@ -152,7 +157,13 @@ def clips_for(config: EvaluateConfig, header: Header) -> MovingDigits:
         )
     return MovingDigits(
         digits,
-        Motion(config.condition or trained["condition"], num_frames, max_angle_deg=config.angle),
+        Motion(
+            config.condition or trained["condition"],
+            num_frames,
+            max_angle_deg=config.angle,
+            clutter=config.clutter,
+            noise=config.noise,
+        ),
         split=config.split,
         labels=config.labels or trained["labels"],
         order=config.order or trained["order"],
@@ -174,6 +185,7 @@ def _trained(header: Header) -> dict[str, Any]:
 
 
 def _facts(config: EvaluateConfig, header: Header, clips: MovingDigits) -> dict[str, Any]:
+    fewest, _ = clips.num_digits_range
     return {
         "model": header.model,
         "protocol": header.data.get("protocol", "end_to_end"),
@@ -185,8 +197,10 @@ def _facts(config: EvaluateConfig, header: Header, clips: MovingDigits) -> dict[
         "steps": header.training.get("step"),
         **header.training.get("before", {}),
         "num_frames": clips.motion.num_frames,
-        "num_digits": clips.num_digits,
+        "num_digits": clips.num_digits if fewest == clips.num_digits else f"{fewest} to {clips.num_digits}",
         "max_angle_deg": clips.motion.max_angle_deg,
+        "clutter": clips.motion.clutter or None,
+        "noise": clips.motion.noise or None,
         "clips_seed": clips.seed,
         "checkpoint": str(checkpoint.locate(config.model)),
     }

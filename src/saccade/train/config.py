@@ -28,7 +28,7 @@ class TrainConfig:
     Args:
         model: lenet-lstm, stn-lstm or dcn-lstm.
         condition: normal, rotation, scaling, rotation_scaling or elastic.
-        digits: uci, mnist, auto or a folder with four IDX files.
+        digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
         data_dir: where MNIST lies; else the user cache is looked at.
         labels: pair, ordered or digits.
         steps: number of optimiser steps.
@@ -40,6 +40,9 @@ class TrainConfig:
             little.
         short_fraction: part of the steps that use clips of 4 frames, as many frames a step in all.
         angle: largest rotation in degrees, to either side.
+        num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
+        clutter: largest number of pieces of digits that move about beside the digits.
+        noise: largest standard deviation of each pixel's noise in grey levels.
         learning_rate: the highest one.
         attention_rate: learning rate of the layers that say where to look, as a multiple of `learning_rate`.
         weight_decay: decoupled weight decay of AdamW.
@@ -61,6 +64,9 @@ class TrainConfig:
     frames_per_setting: int = 2
     short_fraction: float = 0.5
     angle: float = 90.0
+    num_digits: int | tuple[int, int] = 2
+    clutter: int = 0
+    noise: float = 0.0
     learning_rate: float = 3e-3
     attention_rate: float = 0.1
     weight_decay: float = 0.01
@@ -92,13 +98,17 @@ class TrainConfig:
                 " end to end, take lenet-lstm, stn-lstm or dcn-lstm"
             )
         self.motion()
-        label_schemes.create(self.labels)
+        scheme = label_schemes.create(self.labels)
+        for number in self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits,):
+            scheme.check_num_digits(number)
 
     def motion(self, *, short: bool = False) -> Motion:
         """Return how the digits of a training clip move."""
         frames = min(SHORT_FRAMES, self.num_frames) if short else self.num_frames
         per_setting = 1 if short else self.frames_per_setting
-        return Motion(self.condition, frames, per_setting, max_angle_deg=self.angle)
+        return Motion(
+            self.condition, frames, per_setting, max_angle_deg=self.angle, clutter=self.clutter, noise=self.noise
+        )
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the arguments that `models.create` gets."""
@@ -114,8 +124,10 @@ class TrainConfig:
 
     def clips(self, digits: digit_sources.Digits, *, short: bool = False) -> MovingDigits:
         """Return the training clips: batches for `short` hold as many frames in more clips."""
-        return MovingDigits(digits, self.motion(short=short), labels=self.labels, seed=self.seed)
+        motion = self.motion(short=short)
+        return MovingDigits(digits, motion, labels=self.labels, num_digits=self.num_digits, seed=self.seed)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+        forms: dict[type, Any] = {type(Path()): str, tuple: list}
+        return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(self).items()}

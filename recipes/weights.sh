@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# The weights that come with the package: MNIST digits and digits drawn with strokes, one to five in a clip, turned and
+# scaled, among pieces of others and noise; which digits are there is to be told. Tested on digits never seen: those
+# two sources, and UCI's, which training knows nothing of.
+# Usage: recipes/weights.sh [--data-dir FOLDER]; RUNS names another folder than runs/weights.
+set -euo pipefail
+runs=${RUNS:-runs/weights}
+for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
+  saccade train --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
+    --num-digits 1 5 --clutter 4 --noise 25 --steps 1400 --out "$runs/$model" "$@"
+  python recipes/pack_weights.py "$runs/$model" "src/saccade/weights/$model.safetensors"
+  for digits in mnist strokes uci; do
+    saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits "$digits" --num-clips 2000 \
+      --num-digits 2 --out results/weights.csv "$@"
+  done
+  saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits mnist --num-clips 2000 \
+    --num-digits 1 5 --clutter 4 --noise 25 --out results/weights.csv "$@"
+done

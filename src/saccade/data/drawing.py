@@ -1,0 +1,126 @@
+"""Pixels of moving digits: turned and scaled into patches, pasted into frames, pieces of digits, noise.
+
+Everything that shows moving digits draws with these: the dataset of clips and the endless stream of the live page.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Float64, Int64, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+PIECE_PX = 10
+"""Side of the square that is cut out of a 28x28 digit image as clutter."""
+
+# Sum of the four bytes of a random word: mean, standard deviation.
+_BYTES_MEAN, _BYTES_STD = 510, math.sqrt(4 * (256**2 - 1) / 12)
+
+
+def patch_side(digit_px: int, largest_scale: float, *, turns: bool) -> int:
+    """Return the side of the square that holds a digit at any angle and scale, of the parity of `digit_px`."""
+    reach = digit_px * largest_scale * (math.sqrt(2.0) if turns else 1.0)
+    return digit_px + 2 * math.ceil(max(0.0, reach - digit_px) / 2)
+
+
+def draw_patches(
+    images: UInt8[Tensor, "num source source"],
+    angle_deg: Float64[Tensor, "num"],
+    scale: Float64[Tensor, "num"],
+    *,
+    digit_px: int,
+    patch_px: int,
+    bend: Float[Tensor, "num 2 knots knots"] | None = None,
+) -> UInt8[Tensor, "num patch patch"]:
+    """Turn, scale and bend every image in the middle of a patch of its own; bilinear, black outside the image.
+
+    *Conventions:* angles count counter-clockwise as seen on the screen; at scale 1 an image is `digit_px` wide; a bend
+    is a grid of (x, y) shifts in pixels, spread over the patch.
+    """
+    # Sine and cosine in float64: rounded to float32 they are the same bits wherever in a batch they stand.
+    angle = torch.deg2rad(angle_deg)
+    shrink = scale * digit_px / 2
+    cos = (angle.cos() / shrink).float()[..., None, None]
+    sin = (angle.sin() / shrink).float()[..., None, None]
+    offset = torch.arange(patch_px, device=images.device, dtype=torch.float32) - (patch_px - 1) / 2
+    y, x = offset.view(-1, 1), offset.view(1, -1)
+    grid = torch.stack((cos * x - sin * y, sin * x + cos * y), -1)
+    if bend is not None:
+        spread = F.interpolate(bend, size=(patch_px, patch_px), mode="bicubic", align_corners=True)
+        grid = grid + spread.permute(0, 2, 3, 1) * (2 / digit_px)
+    patches = F.grid_sample(
+        images.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
+    return patches.round_().to(torch.uint8).squeeze(1)
+
+
+def paste(
+    patches: UInt8[Tensor, "num p p"],
+    shown: Int64[Tensor, "frames layers"],
+    corner_px: Int64[Tensor, "frames layers 2"],
+    out: UInt8[Tensor, "frames height width"],
+) -> None:
+    """Paste patches into frames; where they meet, the brighter pixel wins.
+
+    All patch rows lie in one byte table, with zeros between them. Whatever stretch of `width` bytes is cut out
+    of it at the right place is a row of the frame, so a frame is nothing but `height` copies.
+
+    Args:
+        patches: all patches.
+        shown: which patch each layer of each frame shows; -1 for none.
+        corner_px: (y, x) of the patches' upper left pixels; they may lie outside the frame.
+        out: the frames, overwritten.
+    """
+    num, p, _ = patches.shape
+    height, width = out.shape[-2:]
+    pitch = p + width - 1
+    table = torch.zeros(num * p * pitch + 2 * width, dtype=torch.uint8, device=patches.device)
+    # The first row starts after `width - 1` zeros; the zeros behind a row serve as those before the next one.
+    table.as_strided((num, p, p), (p * pitch, pitch, 1), width - 1).copy_(patches)
+    blank = table.numel() - width
+    windows = table.as_strided((table.numel() - width + 1, width), (1, 1))
+    row = torch.arange(height, device=out.device) - corner_px[..., :1]
+    begin = (shown.unsqueeze(-1) * p + row) * pitch + (width - 1) - corner_px[..., 1:]
+    # A patch right or left of the frame would reach into its neighbour's rows.
+    beside = (corner_px[..., 1:] >= width) | (corner_px[..., 1:] <= -p)
+    begin = torch.where((row >= 0) & (row < p) & ~beside & (shown.unsqueeze(-1) >= 0), begin, blank)
+    for index in range(shown.shape[1]):
+        layer = windows.index_select(0, begin[:, index].reshape(-1)).view(out.shape)
+        if index == 0:
+            out.copy_(layer)
+        else:
+            torch.maximum(out, layer, out=out)
+
+
+def cut_pieces(
+    images: UInt8[Tensor, "num source source"], corner_px: Int64[Tensor, "num 2"]
+) -> UInt8[Tensor, "num source source"]:
+    """Keep of every image only a square of `PIECE_PX`, moved to the middle: clutter made of the strokes of digits."""
+    source = images.shape[-1]
+    kept = torch.arange(PIECE_PX, device=images.device)
+    rows = (corner_px[:, :1] + kept).unsqueeze(-1)
+    columns = (corner_px[:, 1:] + kept).unsqueeze(-2)
+    pieces = images[torch.arange(len(images), device=images.device).view(-1, 1, 1), rows, columns]
+    border = (source - PIECE_PX) // 2
+    return F.pad(pieces, (border, source - PIECE_PX - border) * 2)
+
+
+def add_noise(
+    frames: UInt8[Tensor, "num height width"],
+    words: Int64[Tensor, "num height width"],
+    deviation: Float64[Tensor, "num"],
+) -> None:
+    """Add noise to frames in place, cut off at black and white.
+
+    Args:
+        frames: the frames.
+        words: random integers, uniform in [0, 2**32). The sum of a word's four bytes is all but normal, and exact on
+            every device.
+        deviation: standard deviation of each frame's noise in grey levels, before the cut.
+    """
+    total = (words & 255) + (words >> 8 & 255) + (words >> 16 & 255) + (words >> 24)
+    level = (deviation * (1 << 16) / _BYTES_STD).round().long().view(-1, 1, 1)
+    noise = ((total - _BYTES_MEAN) * level + (1 << 15)) >> 16
+    frames.copy_((frames + noise).clamp_(0, 255))

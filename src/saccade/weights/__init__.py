@@ -1,0 +1,14 @@
+"""Trained weights that come with the package: digits that turn, come closer and go away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def paths() -> dict[str, Path]:
+    """Return the checkpoints that come with the package, by the names of their models.
+
+    They name the digits in a clip (label scheme `digits`) from grey frames of 64x64; `recipes/weights.sh` trains them.
+    """
+    folder = Path(__file__).parent
+    return {name: folder / f"{name}.safetensors" for name in ("lenet-lstm", "stn-lstm", "dcn-lstm")}
