@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -124,3 +124,12 @@ def add_noise(
     level = (deviation * (1 << 16) / _BYTES_STD).round().long().view(-1, 1, 1)
     noise = ((total - _BYTES_MEAN) * level + (1 << 15)) >> 16
     frames.copy_((frames + noise).clamp_(0, 255))
+
+
+def ink_extent(inked: Bool[Tensor, "... size"]) -> Int64[Tensor, "... 2"]:
+    """Return first and last plus one of the true entries along the last dimension; (0, 0) where there is none."""
+    size = inked.shape[-1]
+    position = torch.arange(size, device=inked.device)
+    first = torch.where(inked, position, size).amin(-1)
+    last = torch.where(inked, position + 1, 0).amax(-1)
+    return torch.stack((torch.minimum(first, last), last), -1)

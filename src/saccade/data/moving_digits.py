@@ -404,7 +404,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         m = self.motion
         look = plan.look_of_frame
         corner = plan.shift_px + (m.canvas_px - m.patch_px) // 2
-        ink_y, ink_x = (_extent((patches > 0).any(dim))[:, look] for dim in (-1, -2))
+        ink_y, ink_x = (drawing.ink_extent((patches > 0).any(dim))[:, look] for dim in (-1, -2))
         top, bottom = (ink_y + corner[..., :1]).clamp(0, m.canvas_px).unbind(-1)
         left, right = (ink_x + corner[..., 1:]).clamp(0, m.canvas_px).unbind(-1)
         box = torch.stack((top, left, bottom, right), -1)
@@ -431,15 +431,6 @@ def _first_to_the_left(
     start = start[:, :num_settings].clone()
     start[..., 1] = torch.stack((first, second), -1)
     return start
-
-
-def _extent(inked: Tensor) -> Int64[Tensor, "... 2"]:
-    """Return first and last plus one of the true entries along the last dimension; (0, 0) where there is none."""
-    size = inked.shape[-1]
-    position = torch.arange(size, device=inked.device)
-    first = torch.where(inked, position, size).amin(-1)
-    last = torch.where(inked, position + 1, 0).amax(-1)
-    return torch.stack((torch.minimum(first, last), last), -1)
 
 
 def _concatenate(parts: list[Poses]) -> Poses | None:

@@ -199,8 +199,8 @@ def _fitted(strokes: Sequence[Points]) -> list[Points]:
     middle = (points.max(0) + points.min(0)) / 2
     if lengths.sum() > 0:
         mass = (pairs.mean(0) * lengths[:, None]).sum(0) / lengths.sum()
-        # At most 4 pixels from the middle, so that the digit stays in the image.
-        middle = middle + np.clip((mass - middle) * zoom, -4, 4) / zoom
+        # At most 2.5 pixels from the middle, so that the digit stays in the image.
+        middle = middle + np.clip((mass - middle) * zoom, -2.5, 2.5) / zoom
     return [(stroke - middle) * zoom + (IMAGE_PX - 1) / 2 for stroke in strokes]
 
 
