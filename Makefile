@@ -1,5 +1,6 @@
 # Every target sets up what it needs in .venv; nothing is installed twice until pyproject.toml or constraints.txt change.
 # Deformable convolution is timed in .venv-bench, beside operators that need a torch of their own.
+#   make demo                              the live page: digits that move, and where three models look
 #   make reproduce                         the experiment with its table and pictures, in runs/reproduce-quick
 #   make reproduce DATA_DIR=DIR            ... on the MNIST files in DIR
 #   make reproduce ARGS="--preset full"    ... with any flags of `saccade reproduce`
@@ -24,7 +25,10 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DELETE_ON_ERROR:
-.PHONY: reproduce test test-slow check bench anew
+.PHONY: demo reproduce test test-slow check bench anew
+
+demo: $(VENV)/.has-serve
+	$(BIN)/saccade serve $(ARGS)
 
 reproduce: $(VENV)/.has-plot
 	$(BIN)/saccade reproduce $(if $(DATA_DIR),--data-dir '$(DATA_DIR)') $(ARGS)
@@ -61,14 +65,14 @@ $(VENV)/pyvenv.cfg $(PEERS)/pyvenv.cfg:
 	  echo "$(PYTHON) has no venv module; get it with: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 
-# One file per set of extras that is installed; `dev` holds `plot`. The kernels in C++ are built along.
+# One file per set of extras that is installed; `dev` holds `plot` and `serve`. The kernels in C++ are built along.
 KERNELS := CMakeLists.txt $(wildcard src/saccade/ops/deform_conv/cpp/*)
 $(VENV)/.has-%: pyproject.toml constraints.txt $(KERNELS) $(VENV)/pyvenv.cfg
 	@echo "installing saccade[$*] into $(VENV): one to three minutes, torch is the largest part"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@$(BIN)/python -c 'from saccade.ops.deform_conv import cpu; \
 	  print("deformable convolution:", cpu.unavailable() or "kernels for " + ", ".join(cpu.instruction_sets()))'
-	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot)
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot $(VENV)/.has-serve)
 
 # torchvision's wheels belong to builds of torch with CUDA, and those bring a Triton of their own.
 $(PEERS)/.has-peers: benchmarks/requirements.txt pyproject.toml constraints.txt $(KERNELS) $(PEERS)/pyvenv.cfg

@@ -7,7 +7,7 @@ set -euo pipefail
 runs=${RUNS:-runs/weights}
 for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
   saccade train --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
-    --num-digits 1 5 --clutter 4 --noise 25 --steps 1000 --batch-size 16 --out "$runs/$model" "$@"
+    --num-digits 1 5 --clutter 4 --noise 25 --steps 1200 --batch-size 16 --out "$runs/$model" "$@"
   python recipes/pack_weights.py "$runs/$model" "src/saccade/weights/$model.safetensors"
   for digits in mnist strokes uci; do
     saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits "$digits" --num-clips 2000 \

@@ -323,3 +323,30 @@ def test_a_full_disk_keeps_what_was_written(tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     assert sorted(contents(wanted.out)) == ["00/000000.npz", "01/000001.npz", SHEET, MANIFEST]
     assert contents(generate(wanted)) == contents(generate(replace(wanted, out=tmp_path / "whole")))
+
+
+def test_clips_of_several_numbers_of_digits_tell_only_of_those_that_are_there(tmp_path):
+    config = GenerateConfig(
+        tmp_path / "clips",
+        num_clips=12,
+        digits="uci",
+        labels="digits",
+        num_digits=(1, 5),
+        num_frames=3,
+        clutter=2,
+        noise=8.0,
+        format="npz",
+    )
+    folder = generate(config)
+    with (folder / "labels.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    poses = [json.loads(line) for line in (folder / "poses.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len({len(pose["digits"]) for pose in poses}) > 2
+    for row, pose in zip(rows, poses, strict=True):
+        digits = pose["digits"]
+        assert row["label"] == "-".join(map(str, sorted(set(digits))))
+        assert row["digits"] == " ".join(map(str, digits))
+        assert "-1" not in row["instances"]
+        for name in ("centre_px", "angle_deg", "scale", "box_px"):
+            assert [len(frame) for frame in pose[name]] == [len(digits)] * 3
+    assert generate(config) == folder  # and the same call again finds all of it there

@@ -35,13 +35,15 @@ class GenerateConfig:
         condition: normal, rotation, scaling, rotation_scaling or elastic.
         num_clips: how many clips; every class is equally frequent.
         format: mp4 (2 of 255 grey levels off at most, as measured), gif (exact) or npz (exact; array `frames`).
-        digits: uci, mnist, auto or a folder with four IDX files.
+        digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
         data_dir: where MNIST lies; else the user cache is looked at.
         split: train, validation or test; clips of different splits never meet.
         instances: disjoint: digit images of the split; shared: those of the training split on new trajectories.
         labels: pair, ordered or digits.
         order: for ordered labels, whether the first digit starts to the left (visible) or anywhere (hidden).
-        num_digits: digits in a clip; 2 unless the labels are digits.
+        num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
+        clutter: largest number of pieces of digits that move about beside the digits.
+        noise: largest standard deviation of each pixel's noise in grey levels.
         num_frames: frames of a clip.
         frames_per_setting: frames between two draws of angle and scale.
         continuous: let angle and scale glide from setting to setting.
@@ -66,7 +68,9 @@ class GenerateConfig:
     instances: str = "disjoint"
     labels: str = "pair"
     order: str = "visible"
-    num_digits: int = 2
+    num_digits: int | tuple[int, int] = 2
+    clutter: int = 0
+    noise: float = 0.0
     num_frames: int = 50
     frames_per_setting: int = 5
     continuous: bool = False
@@ -91,7 +95,9 @@ class GenerateConfig:
         if not 0.1 <= self.fps <= fastest:
             raise UsageError(f"fps must lie in 0.1 to {fastest} for {self.format}; got {self.fps}")
         self.motion()
-        label_schemes.create(self.labels).check_num_digits(self.num_digits)
+        scheme = label_schemes.create(self.labels)
+        for number in self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits,):
+            scheme.check_num_digits(number)
 
     def motion(self) -> Motion:
         """Return how the digits move."""
@@ -104,6 +110,8 @@ class GenerateConfig:
             self.digit_size,
             self.angle,
             scale_range=self.scale,
+            clutter=self.clutter,
+            noise=self.noise,
         )
 
     def load_digits(self) -> digit_sources.Digits:
@@ -126,5 +134,5 @@ class GenerateConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return described | {"scale": list(self.scale)}
+        forms: dict[type, Any] = {type(Path()): str, tuple: list}
+        return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(self).items()}

@@ -74,8 +74,12 @@ def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None
 
 
 def class_name(clips: MovingDigits, digits: list[int]) -> str:
-    """Name the class of a clip that shows these digits: `07`, or the set `0-3-7` for the label scheme `digits`."""
-    return "-".join(map(str, sorted(set(digits)))) if clips.labels.multi_label else "".join(map(str, digits))
+    """Name the class of a clip that shows these digits: `07`, or the set `0-3-7` for the label scheme `digits`.
+
+    Digits that a clip lacks are -1.
+    """
+    shown = [digit for digit in digits if digit >= 0]
+    return "-".join(map(str, sorted(set(shown)))) if clips.labels.multi_label else "".join(map(str, shown))
 
 
 def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progress: Callable[[int, int], None]) -> None:
@@ -121,9 +125,16 @@ def _described(config: GenerateConfig, clips: MovingDigits) -> Iterator[_Clip]:
         assert batch.poses is not None
         truths = {name: _exact(getattr(batch.poses, name)) for name in Poses.__dataclass_fields__}
         for position, index in enumerate(indices.tolist()):
-            truth = {name: values[position] for name, values in truths.items()}
+            truth = _shown({name: values[position] for name, values in truths.items()})
             label = class_name(clips, truth["digit"])
             yield _Clip(index, f"{label}/{index:06d}.{config.format}", label, batch.frames[position], truth)
+
+
+def _shown(truth: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Leave out the digits that a clip lacks; they come last."""
+    num = sum(digit >= 0 for digit in truth["digit"])
+    whole_clip = {name: truth[name][:num] for name in ("digit", "instance")}
+    return whole_clip | {name: [frame[:num] for frame in truth[name]] for name in truth.keys() - whole_clip.keys()}
 
 
 def _exact(values: Tensor) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ class TrainConfig:
 
     Clips are generated as training goes, so no clip is seen twice. Every frame's prediction is supervised. The learning
     rate rises over the first tenth of the steps and falls as a half cosine to nothing: a function of the step alone.
+
+    Where the number of digits is a range, the short clips begin with the smallest number, without clutter and noise,
+    and come to the whole range in equal stages: what a digit looks like is learned from digits alone.
 
     Args:
         model: lenet-lstm, stn-lstm or dcn-lstm.
@@ -122,10 +125,21 @@ class TrainConfig:
         """Load the digit images of a split."""
         return digit_sources.load(self.digits, split, data_dir=self.data_dir)
 
-    def clips(self, digits: digit_sources.Digits, *, short: bool = False) -> MovingDigits:
-        """Return the training clips: batches for `short` hold as many frames in more clips."""
-        motion = self.motion(short=short)
-        return MovingDigits(digits, motion, labels=self.labels, num_digits=self.num_digits, seed=self.seed)
+    def clips(self, digits: digit_sources.Digits) -> MovingDigits:
+        """Return the training clips of full length."""
+        return MovingDigits(digits, self.motion(), labels=self.labels, num_digits=self.num_digits, seed=self.seed)
+
+    def short_clips(self, digits: digit_sources.Digits) -> tuple[MovingDigits, ...]:
+        """Return the short training clips, stage by stage; a batch holds as many frames in more clips."""
+        motion = self.motion(short=True)
+        fewest, most = self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits, self.num_digits)
+        stages = []
+        for largest in range(fewest, most + 1):
+            share = (largest - fewest) / (most - fewest) if most > fewest else 1.0
+            staged = replace(motion, clutter=round(share * motion.clutter), noise=share * motion.noise)
+            arguments: dict[str, Any] = {"labels": self.labels, "num_digits": (fewest, largest), "seed": self.seed}
+            stages.append(MovingDigits(digits, staged, **arguments))
+        return tuple(stages)
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""

@@ -146,12 +146,14 @@ def advance(trainer: Trainer) -> dict[str, float]:
 
 def _next_batch(trainer: Trainer) -> ClipBatch:
     config = trainer.config
-    short = trainer.step < config.short_fraction * trainer.num_steps and config.num_frames > SHORT_FRAMES
+    num_short = config.short_fraction * trainer.num_steps
+    short = trainer.step < num_short and config.num_frames > SHORT_FRAMES
     size = config.batch_size * config.num_frames // SHORT_FRAMES if short else config.batch_size
     # Steps count in clips of the larger batch, so that no index comes twice whatever the phase.
     first = trainer.step * max(size, config.batch_size * config.num_frames // SHORT_FRAMES)
     indices = torch.arange(first, first + size, device=trainer.device)
-    return (trainer.short if short else trainer.long).batch(indices)
+    clips = trainer.short[int(trainer.step * len(trainer.short) / num_short)] if short else trainer.long
+    return clips.batch(indices)
 
 
 def _autocast(trainer: Trainer) -> torch.autocast:
@@ -159,9 +161,17 @@ def _autocast(trainer: Trainer) -> torch.autocast:
 
 
 def loss_at_every_frame(logits: Float[Tensor, "batch time classes"], labels: Tensor) -> Float[Tensor, ""]:
-    """Return the mean cross entropy over all frames; binary and per class where labels are presence vectors."""
+    """Return the mean cross entropy over all frames.
+
+    Where labels are presence vectors it is the binary one, a mean over classes, plus that of a softmax over the classes
+    whose target is shared equally by those that are present. The binary one alone first learns how many digits there
+    are, which raises and lowers all logits together, and stays there for hundreds of steps; the softmax does not feel
+    that and learns which ones.
+    """
     if labels.dim() == 2:
-        return F.binary_cross_entropy_with_logits(logits, labels.unsqueeze(1).expand_as(logits))
+        present = labels.unsqueeze(1).expand_as(logits)
+        which = F.cross_entropy(logits.flatten(0, 1), (present / present.sum(-1, keepdim=True)).flatten(0, 1))
+        return F.binary_cross_entropy_with_logits(logits, present) + which
     return F.cross_entropy(logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1]))
 
 

@@ -25,7 +25,7 @@ class Trainer:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     long: MovingDigits
-    short: MovingDigits
+    short: tuple[MovingDigits, ...]  # stage by stage
     device: torch.device
     dtype: torch.dtype
     num_steps: int = 0
@@ -57,7 +57,7 @@ def start(config: TrainConfig) -> Trainer:
         before = _before(header)
     model = model.to(device, memory_format=torch.channels_last)
     digits = config.load_digits("train")
-    long, short = (config.clips(digits, short=short).to(device) for short in (False, True))
+    long, short = config.clips(digits).to(device), tuple(clips.to(device) for clips in config.short_clips(digits))
     dtype = choose_precision(config.precision, device)
     return Trainer(config, model, new_optimizer(model, config), long, short, device, dtype, before=before)
 
