@@ -69,6 +69,16 @@ def test_short_clips_have_four_frames_that_all_differ():
     assert replace(config, num_frames=3).motion(short=True).num_frames == 3
 
 
+def test_short_clips_come_from_one_digit_to_all_of_them_with_all_that_disturbs(uci):
+    config = TrainConfig(digits="uci", labels="digits", num_digits=(1, 5), clutter=4, noise=20.0)
+    stages = config.short_clips(uci["train"])
+    assert [clips.num_digits_range for clips in stages] == [(1, 1), (1, 2), (1, 3), (1, 4), (1, 5)]
+    assert [clips.motion.clutter for clips in stages] == [0, 1, 2, 3, 4]
+    assert [clips.motion.noise for clips in stages] == [0.0, 5.0, 10.0, 15.0, 20.0]
+    (only,) = TrainConfig(digits="uci", clutter=4, noise=20.0).short_clips(uci["train"])
+    assert (only.num_digits_range, only.motion.clutter, only.motion.noise) == ((2, 2), 4, 20.0)
+
+
 def test_clips_are_of_the_training_digits(uci):
     config = TrainConfig(digits="uci", labels="ordered", seed=7, angle=30.0, condition="rotation")
     clips = config.clips(config.load_digits("train"))

@@ -10,6 +10,7 @@ from saccade import checkpoint
 from saccade.data import Digits, MovingDigits
 from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError, UsageError
 from saccade.train import TrainConfig, loop, train
+from saccade.train.trainer import start
 
 MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 
@@ -90,8 +91,10 @@ def test_the_loss_is_the_mean_over_all_frames():
     assert torch.allclose(loop.loss_at_every_frame(logits, labels), by_hand)
     present = (torch.arange(21).view(3, 7) % 3 == 0).float()
     chance = logits.sigmoid()
-    by_hand = -(present[:, None] * chance.log() + (1 - present[:, None]) * (1 - chance).log()).mean()
-    assert torch.allclose(loop.loss_at_every_frame(logits, present), by_hand, atol=1e-6)
+    how_many = -(present[:, None] * chance.log() + (1 - present[:, None]) * (1 - chance).log()).mean()
+    shares = present / present.sum(1, keepdim=True)
+    which = -(shares[:, None] * logits.softmax(-1).log()).sum(-1).mean()
+    assert torch.allclose(loop.loss_at_every_frame(logits, present), how_many + which, atol=1e-6)
 
 
 def test_accuracy_of_presence_is_the_exact_set(tmp_path, monkeypatch):
@@ -614,3 +617,16 @@ def test_a_wrong_call_leaves_no_folder(changes, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         train(config_of(**changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_stages_of_short_clips_follow_each_other_and_then_come_the_long_ones(monkeypatch):
+    config = config_of(labels="digits", num_digits=(1, 3), num_frames=8, steps=12, short_fraction=0.5)
+    trainer = start(config)
+    trainer.num_steps = 12
+    used = []
+    monkeypatch.setattr(
+        MovingDigits, "batch", lambda self, indices: used.append((self.num_digits, self.motion.num_frames))
+    )
+    for trainer.step in range(12):
+        loop._next_batch(trainer)
+    assert used == [(1, 4)] * 2 + [(2, 4)] * 2 + [(3, 4)] * 2 + [(3, 8)] * 6
