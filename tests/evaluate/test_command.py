@@ -71,6 +71,29 @@ def test_rows_are_added_to_a_file_and_a_repetition_replaces_its_own(trained, tmp
     }
 
 
+def test_where_a_model_looks_goes_to_a_file_of_its_own(trained, tmp_path):
+    out, attention = tmp_path / "table.csv", tmp_path / "attention.csv"
+    result = run(small(trained, out=out, attention=attention))
+    rows = read_rows(attention)
+    assert len(read_rows(out)) == 1
+    assert [(row["trained"], row["measure"]) for row in rows[:2]] == [
+        ("trained", "gradient"),
+        ("trained", "sampled_area"),
+    ]
+    assert (rows[0]["model"], rows[0]["seed"], rows[0]["condition"], rows[0]["num_clips"]) == (
+        "stn-lstm",
+        5,
+        "scaling",
+        6,
+    )
+    assert rows[0]["accuracy"] == result.row["accuracy"]
+    assert {row["seed"] for row in rows if row["trained"] == "untrained"} == {0, 1, 2}
+    run(small(trained, attention=attention))
+    assert read_rows(attention) == rows
+    assert "sampled area" in shown(result)
+    assert json.loads(json.dumps(result.as_json(), allow_nan=False))["looks"] == result.looks
+
+
 def test_disjoint_shared_and_validation_instances(trained):
     config = small(trained)
     test, train, validation = (digit_sources.load("uci", split) for split in ("test", "train", "validation"))
@@ -152,9 +175,12 @@ def test_no_checkpoint(tmp_path):
 
 def test_the_command_line_knows_every_field(trained):
     words = f"--model {trained} --condition elastic --digits uci --labels pair --num-clips 7 --angle 180 --seed 2"
-    config = tyro.cli(EvaluateConfig, args=[*words.split(), "--instances", "shared", "--out", "a.csv"])
+    config = tyro.cli(
+        EvaluateConfig, args=[*words.split(), "--instances", "shared", "--out", "a.csv", "--attention", "b.csv"]
+    )
     assert (config.model, config.condition, config.num_clips, config.angle) == (trained, "elastic", 7, 180.0)
     assert (config.instances, config.seed, config.out.name) == ("shared", 2, "a.csv")
+    assert config.attention.name == "b.csv"
 
 
 def shown(result):

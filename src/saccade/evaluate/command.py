@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saccade import checkpoint, files
+import torch
+from torch import nn
+
+from saccade import checkpoint, files, models
 from saccade.checkpoint import Header
 from saccade.data import digits as digit_sources
 from saccade.data.moving_digits import Motion, MovingDigits
 from saccade.errors import UsageError, unknown_name
 from saccade.evaluate.attention_effect import AttentionEffect
+from saccade.evaluate.attention_rows import attention_rows
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
-from saccade.evaluate.forward import Progress
+from saccade.evaluate.forward import Progress, Setup
 from saccade.evaluate.intervals import interval
 from saccade.evaluate.rows import Row, append_rows, read_rows
 
@@ -46,6 +51,9 @@ class EvaluateConfig:
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
         out: a CSV file that the row is added to.
+        attention: a CSV file; where the model looks is measured on the same clips and added to it, beside the same with
+            its attention switched off and beside untrained networks. A few hundred clips are enough; gradients take
+            several times the memory of a forward pass.
     """
 
     model: Path
@@ -67,6 +75,7 @@ class EvaluateConfig:
     device: str = "auto"
     precision: str = "auto"
     out: Path | None = None
+    attention: Path | None = None
 
     def __post_init__(self) -> None:
         for kind, known in (("instances", ("disjoint", "shared")), ("split", ("validation", "test"))):
@@ -80,11 +89,12 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """A checkpoint's evaluation, what its attention did, and the row that says both."""
+    """A checkpoint's evaluation, what its attention did, the row that says both, and rows on where it looked."""
 
     evaluation: Evaluation
     attention: AttentionEffect
     row: Row
+    looks: list[Row] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
@@ -94,27 +104,29 @@ class Result:
             "interval": {"low": low, "high": high, "label": label},
             "evaluation": self.evaluation.as_json(),
             "attention": self.attention.as_json(),
+            "looks": self.looks,
         }
 
 
 def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Result:
-    """Measure a checkpoint; add its row to `config.out` if that is given.
+    """Measure a checkpoint; add its row to `config.out`, and where it looks to `config.attention`, if these are given.
 
     The row's `seed` is the seed of training, since intervals are over trainings; `clips_seed` is that of the clips.
 
     Args:
         config: what is measured on what.
-        progress: called after every batch with the number of clips done and of all, in each of up to two passes.
+        progress: called after every batch with the number of clips done and of all, in each of several passes.
 
     Raises:
         UsageError: labels, clips or frames that the model is not made for; an unknown name.
         DataError: no such checkpoint, or a damaged one; digit files that are missing or damaged.
         NonFiniteError: logits, offsets or affine maps are NaN or infinite.
     """
-    if config.out is not None:
-        files.check_writable(config.out)  # what cannot be is told before the work, not after it
-        if config.out.exists():
-            read_rows(config.out)
+    for path in (config.out, config.attention):
+        if path is not None:
+            files.check_writable(path)  # what cannot be is told before the work, not after it
+            if path.exists():
+                read_rows(path)
     model, header = checkpoint.load(config.model)
     clips = clips_for(config, header)
     asked: dict[str, Any] = {
@@ -125,10 +137,19 @@ def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Result:
     }
     evaluation = evaluate(model, clips, **asked)
     effect = attention_effect(model, clips, **asked, with_attention=evaluation)
-    row = evaluation.row(attention=effect, **_facts(config, header, clips))
+    facts = _facts(config, header, clips)
+    row = evaluation.row(attention=effect, **facts)
     if config.out is not None:
         append_rows(config.out, [row])
-    return Result(evaluation, effect, row)
+    looks: list[Row] = []
+    if config.attention is not None:
+        setup = Setup.choose(clips, None, config.batch_size, config.device, "float32")
+        facts |= {name: row[name] for name in ("condition", "digits", "labels")}
+        fresh = partial(_untrained, header)
+        model.requires_grad_(False)  # gradients go to pixels; those of weights would take time for nothing
+        looks = attention_rows(model, clips, setup, facts, untrained=fresh, progress=progress)
+        append_rows(config.attention, looks)
+    return Result(evaluation, effect, row, looks)
 
 
 def clips_for(config: EvaluateConfig, header: Header) -> MovingDigits:
@@ -171,6 +192,13 @@ def clips_for(config: EvaluateConfig, header: Header) -> MovingDigits:
         num_clips=config.num_clips,
         seed=config.seed if config.seed is not None else (trained.get("seed", 0) if shared else 0),
     )
+
+
+def _untrained(header: Header, seed: int) -> nn.Module:
+    """Build a network of the same shape with fresh weights, and leave the common random numbers as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return models.create(header.model, **header.arguments).requires_grad_(False)
 
 
 def _trained(header: Header) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saccade.attention.forward import evaluating
 from saccade.data.labels import SCHEMES, LabelScheme
 from saccade.data.moving_digits import ClipBatch, MovingDigits
 from saccade.errors import NonFiniteError, UsageError
@@ -81,7 +81,7 @@ def run_clips(
     clips = clips.to(setup.device)
     causal = bool(getattr(model, "causal", False))
     logits, labels, right = [], [], torch.zeros((), device=setup.device)
-    with _evaluating(model):
+    with evaluating(model):
         for first in range(0, setup.num_clips, setup.batch_size):
             last = min(first + setup.batch_size, setup.num_clips)
             batch = clips.batch(torch.arange(first, last, device=setup.device))
@@ -123,15 +123,3 @@ def _check_classes(num_classes: int, scheme: LabelScheme) -> None:
     raise UsageError(
         f"the labels {scheme.name!r} have {scheme.num_classes} classes; the model has {num_classes}: {mend}"
     )
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Module by module: a frozen part of a model in training may have been in evaluation mode before.
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

@@ -72,11 +72,19 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     """
     if len(values) < 2:
         raise ValueError(f"a t-interval needs at least 2 values; got {len(values)}")
-    from scipy.stats import t  # slow to import, and only intervals over seeds need it
-
-    quantile = float(t.ppf(_upper_tail(level), len(values) - 1))
-    reach = quantile * stdev(values) / math.sqrt(len(values))
+    reach = t_quantile(len(values) - 1, level) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - reach, fmean(values) + reach
+
+
+def t_quantile(degrees_of_freedom: int, level: float = 0.95) -> float:
+    """Return how many standard errors Student's interval reaches to either side.
+
+    >>> round(t_quantile(2), 3)
+    4.303
+    """
+    from scipy.stats import t  # slow to import, and not every interval needs it
+
+    return float(t.ppf(_upper_tail(level), degrees_of_freedom))
 
 
 def interval(rows: Sequence[Mapping[str, Any]], level: float = 0.95) -> Interval:

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from saccade.data import labels as label_schemes
+from saccade.evaluate.attention_table import attention_table
 from saccade.evaluate.command import Result
 from saccade.evaluate.evaluation import Evaluation
 from saccade.evaluate.intervals import interval
@@ -27,6 +28,8 @@ def render(result: Result) -> Group:
     num_classes = len(found.confusion_matrix)
     if found.labels != "digits" and found.num_clips < num_classes:
         parts.append(Text(f"{found.num_clips} clips show the first {found.num_clips} of {num_classes} classes only"))
+    if result.looks:
+        parts += [Text("where it looks"), attention_table(result.looks)]
     return Group(*parts)
 
 

@@ -45,7 +45,17 @@ MEASURED = frozenset(
     }
     | {f"recall_{digit}" for digit in range(10)}
 )
-"""The columns that an evaluation measures; all others say what was evaluated."""
+"""The columns that an evaluation measures."""
+
+ATTENDED = (
+    *("ratio", "ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"),
+    *("angle_slope", "angle_correlation", "scale_slope", "scale_correlation"),
+    *(f"ratio_digit_{digit}" for digit in range(1, 6)),
+)
+"""The figures of a row about attention, as in `attention.measure.Attended`; each has its standard error beside it."""
+
+# All other columns say what was evaluated.
+_FIGURES = MEASURED | {f"{name}{suffix}" for name in ATTENDED for suffix in ("", "_se")}
 
 # These stay text even where they look like a number: a commit may read 1234e56.
 _TEXT = frozenset(
@@ -60,6 +70,9 @@ _TEXT = frozenset(
         "device",
         "precision",
         "attention_summary",
+        "trained",
+        "attention",
+        "measure",
     )
 )
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -134,7 +147,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _facts(row: Mapping[str, Any]) -> Row:
-    return {name: value for name, value in row.items() if name not in MEASURED and value is not None}
+    return {name: value for name, value in row.items() if name not in _FIGURES and value is not None}
 
 
 def _parse(name: str, cell: str) -> str | int | float | None:

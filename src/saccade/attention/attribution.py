@@ -1,0 +1,84 @@
+"""What a model's verdict, or one of its units, hangs on: gradients with respect to pixels and to sampled values."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saccade.attention.forward import Seen
+from saccade.attention.route import Deformable
+from saccade.attention.trace import normalised
+from saccade.data.labels import SCHEMES
+from saccade.nn import OffsetResample2d
+
+
+def verdict_score(logits: Float[Tensor, "batch time classes"]) -> Float[Tensor, "batch"]:
+    """Return the score of each clip's verdict at its last frame.
+
+    That is the largest logit; for the label scheme `digits`, which is the one with ten classes, the sum of the logits
+    of the digits said present, or the largest where none is.
+
+    >>> verdict_score(torch.tensor([[[2.0, -1.0, 3.0] + [-4.0] * 7], [[-2.0, -1.0, -3.0] + [-4.0] * 7]]))
+    tensor([ 5., -1.])
+    """
+    final = logits[:, -1]
+    largest = final.amax(-1)
+    if final.shape[-1] != SCHEMES["digits"].num_classes:
+        return largest
+    return torch.where(largest > 0, final.clamp(min=0).sum(-1), largest)
+
+
+def verdict_gradients(
+    logits: Float[Tensor, "batch time classes"], seen: Seen
+) -> tuple[Float[Tensor, "batch time channels height width"], dict[int, Tensor]]:
+    """Return the gradients of the verdicts' scores: for the pixels, and for the output of each stage with offsets.
+
+    No parameter gets one. The caller may have switched gradients off.
+
+    Args:
+        logits: what the model said, with its graph.
+        seen: what went through its encoder.
+    """
+    stages = seen.said.route.deformable
+    with torch.inference_mode(False), torch.enable_grad():
+        score = verdict_score(logits).sum()
+        of_pixels, *of_outputs = torch.autograd.grad(score, [seen.pixels, *(seen.outputs[at] for at in stages)])
+    return of_pixels, dict(zip(stages, of_outputs, strict=True))
+
+
+def saliency_of(gradient: Float[Tensor, "*frames channels height width"]) -> Float[Tensor, "*frames height width"]:
+    """Turn gradients with respect to pixels into maps that sum to 1 in each frame; all zero stays so.
+
+    Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2013.
+    """
+    return normalised(gradient.abs().sum(-3), (-2, -1))
+
+
+def tap_weight(
+    layer: Deformable,
+    said: Float[Tensor, "frames channels height width"],
+    gradient: Float[Tensor, "frames channels_out height width"],
+) -> Float[Tensor, "frames taps height width"]:
+    """Return how much hangs on what each tap of each output position samples.
+
+    It is the absolute gradient with respect to the sampled values, summed over the channels that the tap samples.
+
+    Args:
+        layer: the layer.
+        said: what its `positions` said.
+        gradient: with respect to the layer's output.
+    """
+    if isinstance(layer, OffsetResample2d):
+        return gradient.abs()
+    assert isinstance(layer.positions, nn.Conv2d)
+    channels_out, per_group, *kernel = layer.weight.shape
+    taps, groups = kernel[0] * kernel[1], layer.positions.in_channels // per_group
+    weight = layer.weight.detach().reshape(groups, channels_out // groups, per_group * taps)
+    by_group = gradient.flatten(2).unflatten(1, (groups, -1))
+    sampled = torch.einsum("gok,fgop->fgkp", weight, by_group).abs()
+    # Channels of the input lie one behind the other, whatever group of the kernel they are in.
+    offset_groups = layer.num_offset_channels // (2 * taps)
+    found = sampled.reshape(len(gradient), offset_groups, -1, taps, *gradient.shape[2:]).sum(2).flatten(1, 2)
+    logits = said[:, layer.num_offset_channels :]
+    return found * (2 * logits.sigmoid()) if logits.shape[1] else found

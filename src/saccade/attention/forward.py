@@ -1,0 +1,152 @@
+"""One forward pass, with what the attention layers said on the way."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from saccade.attention.route import Route, encoder_of
+from saccade.attention.trace import Said
+from saccade.models.video_classifier import as_float
+from saccade.nn.recurrent import State
+
+Frames = UInt8[Tensor, "time channels height width"] | Float[Tensor, "time channels height width"]
+Clips = UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch time channels height width"]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What went through an encoder, frame by frame.
+
+    Args:
+        pixels: the frames or clips as float; if gradients were asked for, they can be taken with respect to them.
+        said: what the attention layers said.
+        outputs: what each stage gave, with its graph if gradients were asked for.
+        readouts: the same behind each stage's readout.
+        last: the last feature map; None if the encoder has none.
+    """
+
+    pixels: Tensor
+    said: Said
+    outputs: list[Tensor]
+    readouts: list[Tensor]
+    last: Tensor | None
+
+
+def run(
+    model: nn.Module, route: Route, clips: Clips, state: State | None = None, *, gradients: bool = False
+) -> tuple[Seen, Float[Tensor, "batch time classes"], State | None]:
+    """Give clips to a model in evaluation mode and watch its encoder; the mode is put back.
+
+    Args:
+        model: the model that the route was found in.
+        route: what is watched.
+        clips: the clips.
+        state: what earlier frames of the same clips left, for a model with `step`.
+        gradients: whether they will be taken.
+
+    Returns:
+        What was seen, the logits, and the state to go on from: None for a model without `step`.
+
+    Raises:
+        ValueError: a state for a model without `step`; whatever the model says of the clips.
+    """
+    step: Callable[..., Any] | None = getattr(model, "step", None)
+    if state is not None and step is None:
+        raise ValueError(f"a {type(model).__name__} cannot go on from a state; give it the whole clip")
+    with _watched(model, route, clips, gradients) as watch:
+        logits, state = step(watch.pixels, state) if step is not None else (model(watch.pixels), None)
+    return watch.seen(), logits, _detached(state)
+
+
+def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bool = False) -> Seen:
+    """Give frames to a model's encoder alone, in evaluation mode, and watch it; the mode is put back."""
+    with _watched(model, route, frames, gradients) as watch:
+        encoder_of(model)(watch.pixels)
+    return watch.seen()
+
+
+def _detached(state: State | None) -> State | None:
+    """Return a state without its graph."""
+    if isinstance(state, tuple):
+        return state[0].detach(), state[1].detach()
+    return None if state is None else state.detach()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode for a while.
+
+    Module by module: a frozen part of a model in training may have been in evaluation mode before.
+    """
+    before = [module for module in model.modules() if module.training]
+    if not before:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in before:
+            module.training = True
+
+
+class _Watch:
+    """Collects what modules get and give, in this thread alone: others may be running the same model."""
+
+    def __init__(self, route: Route, pixels: Tensor) -> None:
+        self.route, self.pixels = route, pixels
+        self._given: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._thread = threading.get_ident()
+
+    def keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Serve as a forward hook."""
+        if threading.get_ident() == self._thread:
+            self._given[module] = inputs[0], output
+
+    def seen(self) -> Seen:
+        """Return what came."""
+        stages, given = self.route.stages, self._given
+        return Seen(
+            self.pixels,
+            Said(
+                self.route,
+                [given[stage.layer.positions][1].detach() for stage in stages],
+                [(_size(given[stage.layer][0]), _size(given[stage.layer][1])) for stage in stages],
+            ),
+            [given[stage.layer][1] for stage in stages],
+            [given[stage.readout][1] for stage in stages],
+            given[self.route.last][1] if self.route.last is not None else None,
+        )
+
+
+@contextmanager
+def _watched(model: nn.Module, route: Route, clips: Tensor, gradients: bool) -> Iterator[_Watch]:
+    modules = {module for stage in route.stages for module in (stage.layer.positions, stage.layer, stage.readout)}
+    if route.last is not None:
+        modules.add(route.last)
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        if gradients:
+            # Tensors made in inference mode can have none, whoever calls.
+            stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.set_grad_enabled(gradients))
+        if gradients and clips.is_cuda:
+            # Recurrent layers of cuDNN have gradients in training mode only.
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        pixels = as_float(clips)
+        watch = _Watch(route, pixels.clone().requires_grad_() if gradients else pixels)
+        for module in modules:
+            stack.callback(module.register_forward_hook(watch.keep).remove)
+        yield watch
+
+
+def _size(map: Tensor) -> tuple[int, int]:
+    return map.shape[-2], map.shape[-1]

@@ -1,0 +1,103 @@
+"""Where things lie in the frame: positions of feature maps, and what an affine map samples.
+
+*Conventions:* positions are (y, x) in pixels with the centre of the upper left pixel at (0, 0), in a frame as in a
+feature map. Affine maps are those of `torch.nn.functional.affine_grid` with `align_corners=False`: from the crop to the
+frame, both (x, y) with -1 and 1 at the outer edges of the border pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Size = tuple[int, int]
+Pair = tuple[float, float]
+Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the positions of a feature map lie in a map below it: `start + position * step`, (y, x) in its pixels.
+
+    Position (0, 0) lies at the centre of its receptive field, and neighbours are a stride apart.
+
+    >>> Grid().then(nn.Conv2d(1, 1, 5, stride=2, padding=2)).then(nn.MaxPool2d(2))
+    Grid(start_px=(1.0, 1.0), step_px=(4.0, 4.0))
+
+    Source: Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    """
+
+    start_px: Pair = (0.0, 0.0)
+    step_px: Pair = (1.0, 1.0)
+
+    def then(self, layer: Windowed) -> Grid:
+        """Return the grid of what a convolution or pooling layer makes of this grid's map."""
+        kernel, padding = as_pair(layer.kernel_size), as_pair(layer.padding)
+        stride, dilation = as_pair(layer.stride), as_pair(getattr(layer, "dilation", 1))
+        centre = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
+        start = [at + step * c for at, step, c in zip(self.start_px, self.step_px, centre, strict=True)]
+        step = [step * s for step, s in zip(self.step_px, stride, strict=True)]
+        return Grid((start[0], start[1]), (step[0], step[1]))
+
+    def place(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:
+        """Return where positions of this map, also those between its pixels, lie in the map below."""
+        return positions * per_axis(self.step_px, positions) + per_axis(self.start_px, positions)
+
+
+def as_pair(value: object) -> Pair:
+    """Return a layer's setting as (y, x), given for both at once or for each."""
+    if isinstance(value, tuple):
+        return float(value[0]), float(value[1])
+    return float(value), float(value)  # type: ignore[arg-type]
+
+
+def per_axis(pair: Pair, like: Tensor) -> Tensor | float:
+    """Return (y, x) as what positions can be multiplied by; a plain number, which is quicker, where both are alike."""
+    return pair[0] if pair[0] == pair[1] else like.new_tensor(pair)
+
+
+def all_positions(size: Size) -> Float[Tensor, "positions 2"]:
+    """Return the position of every pixel, row by row."""
+    index = torch.arange(size[0] * size[1])
+    return torch.stack((index // size[1], index % size[1]), -1).float()
+
+
+def through_map(
+    theta: Float[Tensor, "frames 2 3"], positions: Float[Tensor, "#frames n 2"], *, crop_size: Size, frame_size: Size
+) -> Float[Tensor, "frames n 2"]:
+    """Return where positions in the crop lie in the frame that the crop was sampled from.
+
+    >>> identity = torch.eye(2, 3).unsqueeze(0)
+    >>> through_map(identity, torch.tensor([[[0.0, 31.0]]]), crop_size=(32, 32), frame_size=(64, 64)).tolist()
+    [[[0.5, 62.5]]]
+    """
+    crop, frame = (per_axis(as_pair(size), positions) for size in (crop_size, frame_size))
+    xy = ((2 * positions + 1) / crop - 1).flip(-1)
+    found = xy @ theta[:, :, :2].mT + theta[:, None, :, 2]
+    return ((found.flip(-1) + 1) * frame - 1) / 2
+
+
+def quadrilateral(theta: Float[Tensor, "frames 2 3"], frame_size: Size) -> Float[Tensor, "frames 4 2"]:
+    """Return the corners of what an affine map samples of a frame.
+
+    *Conventions:* the corners of the area, hence the outer corners of the crop's corner pixels, in the order upper
+    left, upper right, lower right, lower left as they stand in the crop.
+
+    >>> quadrilateral(torch.eye(2, 3).unsqueeze(0), (48, 64))[0].tolist()
+    [[-0.5, -0.5], [-0.5, 63.5], [47.5, 63.5], [47.5, -0.5]]
+    """
+    corners = theta.new_tensor([[[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]]])
+    return through_map(theta, corners, crop_size=(1, 1), frame_size=frame_size)
+
+
+def read_between(
+    maps: Float[Tensor, "frames channels height width"], positions: Float[Tensor, "frames units points 2"]
+) -> Float[Tensor, "frames units points channels"]:
+    """Read maps at positions between their pixels: bilinear; outside, as at the border."""
+    size = per_axis(as_pair(tuple(maps.shape[-2:])), positions)
+    xy = ((2 * positions + 1) / size - 1).flip(-1)
+    return F.grid_sample(maps, xy, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

@@ -1,0 +1,182 @@
+"""Where a model looked, frame by frame."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saccade.attention.attribution import saliency_of, verdict_gradients
+from saccade.attention.forward import Frames, Seen, run
+from saccade.attention.geometry import all_positions, quadrilateral
+from saccade.attention.route import route_of
+from saccade.attention.units import points_of, strongest
+from saccade.nn.recurrent import State
+
+MAX_ARROWS = 16
+"""Arrows that a frame's JSON has along an axis at most: more are no picture."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where a model looked in consecutive frames of one clip, and what it said.
+
+    *Conventions:* positions are (y, x) in pixels of the frame that the model got; the centre of the upper left pixel is
+    (0, 0), hence the frame's outer border runs from -0.5 to height - 0.5. What a model has no part for is None.
+
+    Args:
+        logits: at every frame; a model that reads whole clips has them at the last one only.
+        frame_size: height and width.
+        quadrilateral_px: corners of what the spatial transformer samples; in the crop they become the upper left, upper
+            right, lower right and lower left one.
+        theta: the transformer's affine map from crop to frame, as in `SpatialTransformer`.
+        crop: what the encoder receives behind the transformer, in [0, 1].
+        points_px: where the strongest units of the deepest layer with offsets sample, through all layers with offsets.
+        point_weight: how much each point weighs; sums to 1 in each frame.
+        unit_px: where each of these units would look without offsets.
+        arrows_px: the offsets of the shallowest layer that has some, from start to end in the frame, averaged over taps
+            and channels.
+        saliency: absolute gradient of the verdict's score with respect to each pixel; sums to 1 in each frame, all zero
+            stays so. Only if asked for.
+    """
+
+    logits: Float[Tensor, "time classes"]
+    frame_size: tuple[int, int]
+    quadrilateral_px: Float[Tensor, "time 4 2"] | None = None
+    theta: Float[Tensor, "time 2 3"] | None = None
+    crop: Float[Tensor, "time channels out_height out_width"] | None = None
+    points_px: Float[Tensor, "time units points 2"] | None = None
+    point_weight: Float[Tensor, "time units points"] | None = None
+    unit_px: Float[Tensor, "time units 2"] | None = None
+    arrows_px: Float[Tensor, "time rows columns 2 2"] | None = None
+    saliency: Float[Tensor, "time height width"] | None = None
+
+    def frame_json(self, t: int) -> dict[str, Any]:
+        """Return what a drawing of frame `t` needs, as JSON has it; what the model has no part for is None.
+
+        *Conventions:* as for the class; pictures are 8-bit grey levels, row by row, in base64. A crop of several
+        channels is their mean, saliency is scaled so that the largest of the frame is 255. Of more than `MAX_ARROWS`
+        rows or columns of arrows, every second, third ... is left.
+        """
+        return {
+            "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
+            "crop": None if self.crop is None else _picture(self.crop[t].mean(0)),
+            "points": self._points_json(t),
+            "units": None if self.unit_px is None else _rounded(self.unit_px[t]),
+            "arrows": self._arrows_json(t),
+            "saliency": None if self.saliency is None else _picture(_to_one(self.saliency[t])),
+        }
+
+    def _points_json(self, t: int) -> list[list[float]] | None:
+        if self.points_px is None or self.point_weight is None:
+            return None
+        places, weights = self.points_px[t].flatten(0, 1), self.point_weight[t].flatten()
+        return [[y, x, weight] for (y, x), weight in zip(_rounded(places), _rounded(weights, 6), strict=True)]
+
+    def _arrows_json(self, t: int) -> list[list[float]] | None:
+        if self.arrows_px is None:
+            return None
+        every = -(-max(self.arrows_px.shape[1:3]) // MAX_ARROWS)
+        thinned = self.arrows_px[t, every // 2 :: every, every // 2 :: every]
+        return _rounded(thinned.flatten(2).flatten(0, 1))
+
+
+def look(
+    model: nn.Module,
+    frames: Frames,
+    state: State | None = None,
+    *,
+    num_units: int = 3,
+    saliency: bool = False,
+) -> tuple[Look, State | None]:
+    """Run consecutive frames through a model and say where it looked.
+
+    Frame by frame, each time with the state of the time before, gives what the whole clip gives, but for saliency,
+    whose score is that of the last frame given. The model is left as it was, and its parameters get no gradients.
+    Several threads may look through one model that is in evaluation mode.
+
+    *Conventions:* frames are float in [0, 1] or uint8 in [0, 255].
+
+    Args:
+        model: one of `saccade.models`, or built like them.
+        frames: all frames of a clip, or the next few of a stream; a model without `step` needs all.
+        state: what the call before returned; None at the start.
+        num_units: how many units' sampling points are wanted; see `units.strongest` for which.
+        saliency: whether the gradient is wanted; it takes a backward pass, and points are then weighted by it.
+
+    Returns:
+        Where the model looked, and the state to go on from: None for a model without `step`.
+
+    Raises:
+        ValueError: frames that are not four-dimensional or that the model does not take; fewer than one unit.
+
+    >>> from saccade import models
+    >>> found, state = look(models.create("stn-lstm").eval(), torch.zeros(2, 1, 64, 64))
+    >>> found.quadrilateral_px[0].tolist()
+    [[-0.5, -0.5], [-0.5, 63.5], [63.5, 63.5], [63.5, -0.5]]
+    """
+    if frames.dim() != 4:
+        raise ValueError(f"frames have shape {tuple(frames.shape)}; (time, channels, height, width) is needed")
+    if num_units < 1:
+        raise ValueError(f"num_units is {num_units}; at least 1 is needed")
+    route = route_of(model)
+    seen, logits, state = run(model, route, frames.unsqueeze(0), state, gradients=saliency)
+    parts: dict[str, Tensor] = {}
+    by_stage = None
+    if saliency:
+        of_pixels, by_stage = verdict_gradients(logits, seen)
+        parts["saliency"] = saliency_of(of_pixels[0])
+    with torch.no_grad():
+        parts |= _transformed(seen) | _deformed(seen, num_units, by_stage)
+    return Look(logits[0].detach(), (frames.shape[-2], frames.shape[-1]), **parts), state
+
+
+def _transformed(seen: Seen) -> dict[str, Tensor]:
+    at = seen.said.route.transformer
+    if at is None:
+        return {}
+    theta = seen.said.theta(at)
+    crop = (seen.outputs[at].detach() + seen.said.route.grey_shift).clamp(0, 1)
+    return {"theta": theta, "quadrilateral_px": quadrilateral(theta, seen.said.sizes[at][0]), "crop": crop}
+
+
+def _deformed(seen: Seen, num_units: int, output_gradients: dict[int, Tensor] | None) -> dict[str, Tensor]:
+    stages = seen.said.route.deformable
+    if not stages:
+        return {}
+    units = strongest(seen, stages[-1], num_units)
+    points, weight = points_of(seen, stages[-1], units, output_gradients)
+    centres = seen.said.to_frame(stages[-1], seen.said.centres(stages[-1], units.positions))
+    return {
+        "points_px": points,
+        "point_weight": weight,
+        "unit_px": centres.squeeze(2),
+        "arrows_px": _arrows(seen, stages[0]),
+    }
+
+
+def _arrows(seen: Seen, at: int) -> Float[Tensor, "time rows columns 2 2"]:
+    taps = seen.said.taps[at]
+    start = seen.said.centres(at, all_positions(taps.size).to(taps.offset_px).view(1, 1, -1, 2))
+    moved = start + taps.offset_px.mean(1).flatten(2).mT.unsqueeze(1)
+    start, end = (seen.said.to_frame(at, some).squeeze(1) for some in (start.expand_as(moved), moved))
+    return torch.stack((start, end), 2).view(len(start), *taps.size, 2, 2)
+
+
+def _rounded(numbers: Tensor, digits: int = 2) -> list[Any]:
+    # A hundredth of a pixel is more than a drawing shows. In float64, whose decimals are as short as they look.
+    found: list[Any] = numbers.double().round(decimals=digits).tolist()
+    return found
+
+
+def _to_one(map: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
+    return map / map.amax().clamp(min=torch.finfo(map.dtype).tiny)
+
+
+def _picture(grey: Float[Tensor, "height width"]) -> dict[str, Any]:
+    levels = (grey * 255).round().to(torch.uint8).cpu().contiguous()
+    return {"size": list(levels.shape), "grey": base64.b64encode(levels.numpy().tobytes()).decode("ascii")}

@@ -1,0 +1,117 @@
+"""From units deep in an encoder back to the frame, through every layer that chooses where it samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from saccade.attention.geometry import Size, per_axis, read_between, through_map
+from saccade.attention.route import Deformable, Route
+from saccade.attention.taps import Taps, taps_of
+from saccade.nn import SpatialTransformer
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a route's attention layers said about some frames.
+
+    Args:
+        route: the route.
+        positions: what the `positions` of each stage said.
+        sizes: height and width of what each stage sampled, and of what it gave.
+    """
+
+    route: Route
+    positions: Sequence[Tensor]
+    sizes: Sequence[tuple[Size, Size]]
+
+    def theta(self, index: int) -> Float[Tensor, "frames 2 3"]:
+        """Return the affine maps of a stage that is a transformer."""
+        layer = self.route.stages[index].layer
+        assert isinstance(layer, SpatialTransformer)
+        return layer.theta(self.positions[index], self.sizes[index][0])
+
+    @cached_property
+    def taps(self) -> dict[int, Taps]:
+        """Where each stage with offsets samples, by the stage's index."""
+        stages = enumerate(zip(self.route.stages, self.positions, strict=True))
+        return {at: taps_of(stage.layer, said) for at, (stage, said) in stages if isinstance(stage.layer, Deformable)}
+
+    def to_frame(
+        self, index: int, positions: Float[Tensor, "frames units points 2"]
+    ) -> Float[Tensor, "frames units points 2"]:
+        """Take positions in the map that a stage samples to the frame, without offsets of the stages below."""
+        positions = self.route.stages[index].below.place(positions)
+        if index == 0:
+            return positions
+        return self.to_frame(index - 1, self.centres(index - 1, positions))
+
+    def centres(
+        self, index: int, positions: Float[Tensor, "frames units points 2"]
+    ) -> Float[Tensor, "frames units points 2"]:
+        """Return where a stage's output positions lie in the map that it samples, if it has offsets without them."""
+        if isinstance(self.route.stages[index].layer, SpatialTransformer):
+            return self._crop_to_map(index, positions)
+        taps = self.taps[index]
+        return positions * per_axis(taps.stride, positions) + taps.base_px.mean(0)
+
+    def trace(
+        self,
+        index: int,
+        positions: Float[Tensor, "frames units points 2"],
+        share: Float[Tensor, "frames units points"],
+        tap_weights: Mapping[int, Float[Tensor, "frames taps height width"]],
+        channel: Int64[Tensor, "frames units"] | None = None,
+    ) -> tuple[Float[Tensor, "frames units all 2"], Float[Tensor, "frames units all"]]:
+        """Follow output positions of a stage through all taps back to the frame.
+
+        A tap of a deeper layer lies between the positions of the layer below; its offsets there are interpolated
+        bilinearly, and it looks at all of that layer's taps. What weighs on it is divided among them as `tap_weights`
+        say, evenly where they say nothing.
+
+        Args:
+            index: of the stage.
+            positions: in its output map.
+            share: how much each weighs.
+            tap_weights: for stages with offsets, how much each tap weighs at each position.
+            channel: for an `OffsetResample2d`, the channel (frames, units) whose offsets alone count in this stage.
+
+        Source: Dai et al. 2017, figure 6.
+        """
+        stage = self.route.stages[index]
+        if isinstance(stage.layer, SpatialTransformer):
+            found, divided = self._crop_to_map(index, positions), share
+        else:
+            found, divided = self._divide(index, positions, share, tap_weights.get(index), channel)
+        found = stage.below.place(found)
+        return (found, divided) if index == 0 else self.trace(index - 1, found, divided, tap_weights)
+
+    def _divide(
+        self, index: int, positions: Tensor, share: Tensor, weights: Tensor | None, channel: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        found = self.taps[index].at(positions)
+        if channel is not None:
+            chosen = channel[:, :, None, None].expand(*found.shape[:3], 1)
+            found = found.gather(3, chosen.unsqueeze(-1).expand(*chosen.shape, 2))
+            parts = torch.ones_like(chosen, dtype=share.dtype)
+        elif weights is None:
+            parts = share.new_full(found.shape[:-1], 1 / found.shape[-2])
+        else:
+            parts = normalised(read_between(weights, positions), (-1,))
+        return found.flatten(2, 3), (share.unsqueeze(-1) * parts).flatten(2, 3)
+
+    def _crop_to_map(self, index: int, positions: Tensor) -> Tensor:
+        below, crop = self.sizes[index]
+        found = through_map(self.theta(index), positions.flatten(1, 2), crop_size=crop, frame_size=below)
+        return found.view(len(found), -1, *positions.shape[2:])
+
+
+def normalised(weights: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Divide weights by their sum over some dimensions; where all are zero they stay so."""
+    total = weights.sum(dims, keepdim=True)
+    return torch.where(total > 0, weights / total, 0)

@@ -1,0 +1,115 @@
+"""Where a model attends, beside the generator's truth, as rows of results with their controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.attention.measure import Attended, measure
+from saccade.data.moving_digits import MovingDigits, Poses
+from saccade.evaluate import metrics
+from saccade.evaluate.forward import Progress, Setup
+from saccade.evaluate.rows import Row
+from saccade.nn.attention import attention_layers, switched_off
+
+NUM_UNTRAINED = 3
+"""Untrained networks of the same shape that each trained one is compared with."""
+_OF_TRAINING = ("steps", "trained_on", "checkpoint")
+
+
+def attention_rows(
+    model: nn.Module,
+    clips: MovingDigits,
+    setup: Setup,
+    facts: Mapping[str, Any],
+    *,
+    untrained: Callable[[int], nn.Module],
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Measure where a model looks, and the controls: itself with attention switched off, and untrained networks.
+
+    There is a row for each network and measure; see `attention.measure` for what is measured. Brightness, which no
+    network changes, has one row; the area that a switched off transformer samples, which is the frame, has none.
+    Figures are means over clips; those named `..._se` are the standard errors of these means, from which intervals are
+    computed. In float32 whatever the precision: gradients of bfloat16 are too coarse to weigh pixels by.
+
+    Args:
+        model: the model, on any device.
+        clips: what it is measured on.
+        setup: how many of them, how many at a time, and where.
+        facts: what is measured: the columns of a row that are no figures.
+        untrained: seed -> a network of the same shape with fresh weights.
+        progress: called after every batch with the number of clips done and of all, in each pass.
+    """
+    trained = {**facts, "trained": "trained", "attention": "on"}
+    rows = _rows(model, clips, setup, trained, progress)
+    if attention_layers(model):
+        with switched_off(model):
+            off = _rows(model, clips, setup, trained | {"attention": "off"}, progress)
+        rows += [row for row in off if row["measure"] not in ("sampled_area", "ink")]
+    # What says how the model was trained is not of these: they are the same for every training.
+    of_training = [name for name in facts if name in _OF_TRAINING or name.startswith("before_")]
+    of_fresh = {**trained, "trained": "untrained"} | dict.fromkeys(of_training)
+    for seed in range(NUM_UNTRAINED):
+        fresh = _rows(untrained(seed), clips, setup, of_fresh | {"seed": seed}, progress)
+        rows += [row for row in fresh if row["measure"] != "ink"]
+    return rows
+
+
+def _rows(
+    model: nn.Module, clips: MovingDigits, setup: Setup, facts: Mapping[str, Any], progress: Progress | None
+) -> list[Row]:
+    """Measure one network: a row for each measure that it has."""
+    model.to(setup.device)
+    clips = clips.to(setup.device)
+    batches, logits, labels = [], [], []
+    for first in range(0, setup.num_clips, setup.batch_size):
+        last = min(first + setup.batch_size, setup.num_clips)
+        # One clip more: each is also held against the digits of the next.
+        batch = clips.batch(torch.arange(first, last + 1, device=setup.device), poses=True)
+        assert batch.poses is not None
+        here, elsewhere_px = _without_last(batch.poses), batch.poses.box_px[1:]
+        found, final = measure(model, batch.frames[:-1], here, elsewhere_px)
+        batches.append(found)
+        logits.append(final.cpu())
+        labels.append(batch.labels[:-1].cpu())
+        if progress is not None:
+            progress(last, setup.num_clips)
+    measured = {
+        "accuracy": metrics.accuracy(torch.cat(logits), torch.cat(labels), clips.labels),
+        "cross_entropy": metrics.cross_entropy(torch.cat(logits), torch.cat(labels), clips.labels),
+        "num_clips": setup.num_clips,
+    }
+    return [
+        {**facts, **measured, "measure": name, **_figures([batch[name] for batch in batches])} for name in batches[0]
+    ]
+
+
+def _without_last(poses: Poses) -> Poses:
+    return Poses(**{field.name: getattr(poses, field.name)[:-1] for field in fields(Poses)})
+
+
+def _figures(batches: list[Attended]) -> dict[str, float | None]:
+    """Return mean and standard error over clips of every figure."""
+    ratio = torch.cat([batch.ratio for batch in batches])
+    by_clip = {"ratio": ratio.nanmean(1)}
+    for name in ("ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"):
+        by_clip[name] = torch.cat([getattr(batch, name) for batch in batches])
+    for name in batches[0].following:
+        by_clip[name] = torch.cat([batch.following[name] for batch in batches])
+    by_clip |= {f"ratio_digit_{digit}": values for digit, values in enumerate(ratio.unbind(1), 1)}
+    found: dict[str, float | None] = {}
+    for name, values in by_clip.items():
+        found[name], found[f"{name}_se"] = _mean_and_error(values.double())
+    return found
+
+
+def _mean_and_error(values: Tensor) -> tuple[float | None, float | None]:
+    values = values[~values.isnan()]
+    if len(values) == 0:
+        return None, None
+    return values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else None

@@ -1,0 +1,136 @@
+"""Where models attend, as a table with intervals: in the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from rich.table import Table
+
+from saccade.errors import UsageError
+from saccade.evaluate.intervals import CELL, MIN_SEEDS, t_interval, t_quantile
+
+_GROUP = (*CELL, "trained", "attention", "measure")
+_MEASURES = {
+    "gradient": "gradient",
+    "sampled_area": "sampled area",
+    "sampling_points": "sampling points",
+    "ink": "brightness (no model)",
+}
+CAPTION = (
+    "Mass on a digit over its share of the frame, mean over frames: 1 is chance for attention that is even over the"
+    " frame. Elsewhere: the same attention beside the digits of another clip, chance for attention that prefers some"
+    " places, such as the middle. Weakest digit: the smallest of each frame's digits. Angle and size: slope and"
+    " correlation r with which those of the sampled area follow those of the digits; 1 follows wholly, 0 not at all."
+    " After ±: half the 95 % interval, Student's t over clips, or over seeds where there are three and that is wider."
+)
+
+
+class MeanInterval(NamedTuple):
+    """A mean of result rows with its interval; without bounds where one row of one clip is all there is."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def mean_interval(rows: Sequence[Mapping[str, Any]], column: str, level: float = 0.95) -> MeanInterval | None:
+    """Return the mean of a figure over the rows of one cell, with its interval; None where no row has the figure.
+
+    It is a t-interval over clips, from the standard errors in the rows: runs on the same clips are no independent
+    trials, so several do not narrow it. From three seeds on there is one over seeds too, and the wider is taken: that
+    over seeds knows nothing of which clips were drawn.
+
+    Args:
+        rows: rows of one cell, network and measure.
+        column: a figure; `column + "_se"` holds its standard error over clips.
+        level: how often such intervals hold the true mean.
+
+    Raises:
+        UsageError: rows of several cells.
+
+    >>> row = {"seed": 0, "ratio": 3.0, "ratio_se": 0.1, "num_clips": 200}
+    >>> [round(bound, 3) for bound in mean_interval([row], "ratio")]
+    [3.0, 2.803, 3.197]
+    """
+    for name in _GROUP:
+        if len(found := {row.get(name) for row in rows}) > 1:
+            raise UsageError(
+                f"an interval is over the rows of one cell; these have the {name}"
+                f" {' and '.join(sorted(map(str, found)))}: group them first"
+            )
+    rows = [row for row in rows if row.get(column) is not None]
+    if not rows:
+        return None
+    by_seed: dict[Any, list[float]] = {}
+    for row in rows:
+        by_seed.setdefault(row["seed"], []).append(row[column])
+    values = [fmean(several) for several in by_seed.values()]
+    errors = [row[f"{column}_se"] for row in rows if row.get(f"{column}_se") is not None]
+    reaches = [t_quantile(min(int(row["num_clips"]) for row in rows) - 1, level) * fmean(errors)] if errors else []
+    mean = fmean(values)
+    if len(values) >= MIN_SEEDS:
+        reaches.append(t_interval(values, level)[1] - mean)
+    return MeanInterval(mean, mean - max(reaches), mean + max(reaches)) if reaches else MeanInterval(mean, None, None)
+
+
+def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay rows about attention out for the terminal: a line for each network and measure."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, caption=CAPTION, caption_justify="left")
+    header, lines = _cells(rows)
+    for name in header:
+        table.add_column(name)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def attention_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Lay rows about attention out as a Markdown table with a caption."""
+    header, lines = _cells(rows)
+    table = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in table) + f"\n\n{CAPTION}\n"
+
+
+def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(name) for name in _GROUP), []).append(row)
+    num_digits = max((int(row.get("num_digits") or 2) for row in rows), default=2)
+    header = ["model", "condition", "network", "attention by"]
+    header += [f"digit {digit}" for digit in range(1, num_digits + 1)]
+    header += ["weakest digit", "elsewhere", "all above 1", "elsewhere"]
+    follows = any(row.get("angle_slope") is not None or row.get("scale_slope") is not None for row in rows)
+    if follows:
+        header += ["angle", "size"]
+    return header, [_line(several, num_digits, follows) for several in groups.values()]
+
+
+def _line(rows: Sequence[Mapping[str, Any]], num_digits: int, follows: bool) -> list[str]:
+    first = rows[0]
+    network = "attention off" if first["attention"] == "off" else first["trained"]
+    columns = [f"ratio_digit_{digit}" for digit in range(1, num_digits + 1)] + ["ratio_min", "ratio_min_elsewhere"]
+    line = [first["model"], first["condition"], network, _MEASURES[first["measure"]]]
+    line += [_number(mean_interval(rows, name)) for name in columns]
+    line += [_number(mean_interval(rows, name), percent=True) for name in ("all_above", "all_above_elsewhere")]
+    if follows:
+        line += [_followed(rows, name) for name in ("angle", "scale")]
+    return line
+
+
+def _followed(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    slope, correlation = (mean_interval(rows, f"{name}_{kind}") for kind in ("slope", "correlation"))
+    if slope is None:
+        return ""
+    return f"{_number(slope)}, " + ("constant" if correlation is None else f"r {_number(correlation)}")
+
+
+def _number(found: MeanInterval | None, *, percent: bool = False) -> str:
+    if found is None:
+        return ""
+    factor, digits, unit = (100, 0, " %") if percent else (1, 2, "")
+    mean = f"{factor * found.mean:.{digits}f}"
+    if found.high is None:
+        return mean + unit
+    return f"{mean} ± {factor * (found.high - found.mean):.{digits}f}{unit}"

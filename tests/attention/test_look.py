@@ -1,0 +1,237 @@
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from saccade import models
+from saccade.attention import look
+
+from .stand_ins import MATCHED, looking, random_frames, wandering
+
+PARTS = {
+    "lenet": set(),
+    "stn": {"quadrilateral_px", "theta", "crop"},
+    "dcn": {"points_px", "point_weight", "unit_px", "arrows_px"},
+}
+
+
+def parts_of(found):
+    return {name for name, value in vars(found).items() if value is not None} - {"logits", "frame_size", "saliency"}
+
+
+@pytest.fixture(scope="module")
+def published():
+    """The published models for clips of two frames, which look elsewhere in each."""
+    torch.manual_seed(0)
+    made = {name: models.create(name, num_frames=2).eval() for name in models.names() if name.endswith("published")}
+    nn.init.normal_(made["stn-lstm-published"].encoder[1].positions[-1].weight, std=0.02)
+    return made
+
+
+@pytest.mark.parametrize("name", MATCHED)
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_every_matched_model(name, size):
+    model, frames = wandering(name), random_frames(3, size)
+    found, state = look(model, frames, saliency=True, num_units=4)
+    with torch.no_grad():
+        assert torch.allclose(found.logits, model(frames.unsqueeze(0))[0], atol=1e-5)
+    assert state is not None
+    assert found.frame_size == size
+    assert parts_of(found) == PARTS[name.partition("-")[0]]
+    assert found.saliency.shape == (3, *size)
+    assert torch.allclose(found.saliency.sum((1, 2)), torch.ones(3), atol=1e-5)
+    if found.crop is not None:
+        assert found.crop.shape == (3, 1, *size)
+        assert 0 <= found.crop.min() <= found.crop.max() <= 1
+    if found.points_px is not None:
+        assert found.points_px.shape == (3, 4, 81, 2)
+        assert torch.allclose(found.point_weight.sum((1, 2)), torch.ones(3), atol=1e-5)
+        assert found.arrows_px.shape == (3, size[0] // 4, size[1] // 4, 2, 2)
+
+
+@pytest.mark.parametrize("name", ["lenet-lstm-published", "stn-lstm-published", "dcn-lstm-published"])
+def test_every_published_model(published, name):
+    model, frames = published[name], random_frames(2)
+    found, state = look(model, frames, saliency=True)
+    assert state is None
+    with torch.no_grad():
+        assert torch.allclose(found.logits, model(frames.unsqueeze(0))[0], atol=1e-5)
+    assert found.logits.shape == (1, 100)
+    assert parts_of(found) == PARTS[name.partition("-")[0]]
+    if found.points_px is not None:
+        assert found.points_px.shape == (2, 3, 20, 2)
+        assert torch.allclose(found.point_weight.sum((1, 2)), torch.ones(2), atol=1e-5)
+    with pytest.raises(ValueError, match="cannot go on from a state"):
+        look(model, frames, torch.zeros(1))
+
+
+def test_an_untrained_transformer_draws_the_frames_border():
+    frames = random_frames(2, (48, 80))
+    found, _ = look(models.create("stn-lstm"), frames)
+    border = torch.tensor([[-0.5, -0.5], [-0.5, 79.5], [47.5, 79.5], [47.5, -0.5]])
+    assert torch.allclose(found.quadrilateral_px, border.expand(2, 4, 2), atol=1e-4)
+    assert torch.allclose(found.crop, frames / 255, atol=1e-5)
+
+
+def test_a_published_crop_is_in_grey_levels():
+    # Between four pixels each, the identity takes 64x64 to their means.
+    frames = random_frames(2)
+    found, _ = look(models.create("stn-lstm-published", num_frames=2), frames)
+    assert torch.allclose(found.crop, F.avg_pool2d(frames / 255, 2), atol=1e-5)
+
+
+def test_a_known_map_draws_its_quadrilateral():
+    class Whole(nn.Module):
+        encoder = looking(torch.tensor([[[0.5, 0.0, 0.5], [0.0, 0.5, -0.5]]]), (8, 8))
+
+        def forward(self, clips):
+            return self.encoder(clips[0]).mean((1, 2, 3)).view(1, -1, 1)
+
+    frames = random_frames(2)
+    found, _ = look(Whole(), frames)
+    assert torch.allclose(
+        found.quadrilateral_px[1], torch.tensor([[-0.5, 31.5], [-0.5, 63.5], [31.5, 63.5], [31.5, 31.5]])
+    )
+    assert found.crop.shape == (2, 1, 8, 8)
+    assert torch.allclose(found.crop, F.interpolate(frames[..., :32, 32:] / 255, (8, 8), mode="bilinear"), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_frame_by_frame_is_as_the_whole_clip(name):
+    model, frames = wandering(name), random_frames(4)
+    whole, last = look(model, frames)
+    parts, state = [], None
+    for frame in frames:
+        part, state = look(model, frame.unsqueeze(0), state)
+        parts.append(part)
+    for field in ("logits", *PARTS[name.partition("-")[0]]):
+        streamed = torch.cat([getattr(part, field) for part in parts])
+        assert torch.allclose(streamed, getattr(whole, field), atol=1e-4), field
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(state, last, strict=True))
+
+
+def test_going_on_after_saliency_needs_no_graph():
+    model, frames = wandering("dcn-lstm"), random_frames(2)
+    _, state = look(model, frames[:1], saliency=True)
+    assert not any(part.requires_grad for part in state)
+    _, plain = look(model, frames[:1])
+    found, _ = look(model, frames[1:], state, saliency=True)
+    expected, _ = look(model, frames[1:], plain, saliency=True)
+    assert torch.allclose(found.saliency, expected.saliency, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_saliency_where_gradients_are_switched_off(mode):
+    model, frames = wandering("dcn-lstm"), random_frames(2).float() / 255
+    expected, _ = look(model, frames, saliency=True)
+    with mode():
+        state = None
+        found, state = look(model, frames * 1, state, saliency=True)
+        assert torch.equal(found.saliency, expected.saliency)
+        look(model, frames * 1, state, saliency=True)
+
+
+@pytest.mark.parametrize("name", MATCHED)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_model_is_left_as_it_was(name, training):
+    model = wandering(name).train(training)
+    model.encoder.trunk.eval()
+    modes = [module.training for module in model.modules()]
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    frames = random_frames(2).float() / 255
+    grown, _ = look(model, frames, saliency=True)
+    assert not frames.requires_grad
+    assert not any(value.requires_grad for value in vars(grown).values() if isinstance(value, torch.Tensor))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+    # Batch statistics are those of training, whatever the mode.
+    assert torch.allclose(look(model.eval(), frames)[0].logits, grown.logits, atol=1e-6)
+
+
+def test_a_failure_leaves_no_hooks():
+    model = wandering("dcn-lstm").train()
+    with pytest.raises(ValueError, match="at least 28x28"):
+        look(model, random_frames(1, (20, 20)))
+    assert model.training
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_threads_share_a_model():
+    model = wandering("dcn-lstm")
+    clips = [random_frames(3, seed=seed) for seed in range(6)]
+    alone = [look(model, clip)[0] for clip in clips]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda clip: look(model, clip)[0], clips * 3))
+    for found, expected in zip(together, alone * 3, strict=True):
+        assert torch.allclose(found.points_px, expected.points_px, atol=1e-4)
+
+
+def test_stronger_units_weigh_more_and_gradients_change_only_the_weights():
+    model, frames = wandering("dcn-lstm"), random_frames(2)
+    plain, _ = look(model, frames)
+    graded, _ = look(model, frames, saliency=True)
+    of_units = plain.point_weight.sum(-1)
+    assert bool((of_units[:, :-1] >= of_units[:, 1:]).all())
+    assert torch.allclose(plain.point_weight, (of_units / 81).unsqueeze(-1).expand(-1, -1, 81), atol=1e-7)
+    assert torch.allclose(plain.points_px, graded.points_px, atol=1e-4)
+    assert not torch.allclose(plain.point_weight, graded.point_weight, atol=1e-4)
+
+
+def grey(picture):
+    return torch.frombuffer(bytearray(base64.b64decode(picture["grey"])), dtype=torch.uint8).view(picture["size"])
+
+
+def test_a_frame_as_json():
+    model, frames = wandering("stn-lstm"), random_frames(2, (48, 64))
+    found, _ = look(model, frames, saliency=True)
+    told = json.loads(json.dumps(found.frame_json(1), allow_nan=False))
+    assert (told["points"], told["units"], told["arrows"]) == (None, None, None)
+    assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1], atol=0.006)
+    assert torch.equal(grey(told["crop"]), (found.crop[1, 0] * 255).round().to(torch.uint8))
+    levels = grey(told["saliency"])
+    assert levels.shape == (48, 64)
+    assert levels.max() == 255
+    assert (levels / 255 - found.saliency[1] / found.saliency[1].max()).abs().max() <= 0.5 / 255 + 1e-6
+    assert look(model, frames)[0].frame_json(0)["saliency"] is None
+
+
+def test_points_and_arrows_as_json(published):
+    found, _ = look(wandering("dcn-lstm"), random_frames(2), num_units=2)
+    told = json.loads(json.dumps(found.frame_json(0), allow_nan=False))
+    assert (told["quad"], told["crop"]) == (None, None)
+    points = torch.tensor(told["points"])
+    assert torch.allclose(points[:, :2], found.points_px[0].flatten(0, 1), atol=0.006)
+    assert points[:, 2].sum().item() == pytest.approx(1, abs=1e-3)
+    assert torch.allclose(torch.tensor(told["units"]), found.unit_px[0], atol=0.006)
+    assert torch.allclose(torch.tensor(told["arrows"]), found.arrows_px[0].view(256, 4), atol=0.006)
+    many, _ = look(published["dcn-lstm-published"], random_frames(2))
+    assert many.arrows_px.shape == (2, 64, 64, 2, 2)
+    arrows = torch.tensor(many.frame_json(0)["arrows"])
+    assert torch.allclose(arrows, many.arrows_px[0, 2::4, 2::4].reshape(256, 4), atol=0.006)
+
+
+def test_a_black_frame_has_no_saliency_to_scale():
+    dark = models.create("lenet-lstm").eval()
+    nn.init.zeros_(dark.head.weight)
+    found, _ = look(dark, torch.zeros(1, 1, 64, 64), saliency=True)
+    assert not found.saliency.any()
+    assert not grey(found.frame_json(0)["saliency"]).any()
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        (torch.zeros(1, 64, 64), {}, r"\(time, channels, height, width\) is needed"),
+        (torch.zeros(1, 3, 64, 64), {}, "3 channels"),
+        (torch.zeros(1, 1, 64, 64), {"num_units": 0}, "num_units is 0"),
+    ],
+)
+def test_wrong_calls(frames, options, message):
+    with pytest.raises(ValueError, match=message):
+        look(models.create("dcn-lstm"), frames, **options)
