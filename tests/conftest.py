@@ -1,6 +1,7 @@
 """What many tests share: the digits, the folder of MNIST, one thread."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,20 @@ def mnist_folder():
     if not (folder / "train-images-idx3-ubyte.gz").is_file():
         pytest.skip(f"MNIST is not in {folder}; SACCADE_MNIST says where it lies")
     return folder
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Start Debian's Chromium, or one that Playwright installed, or skip.
+
+    For a module at a time: while Playwright runs, no test in the same process can start an event loop of its own.
+    """
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: saccade[dev] has it")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as running:
+        try:
+            browser = running.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium starts; Debian's is in the package chromium: {str(error).splitlines()[0]}")
+        yield browser
+        browser.close()

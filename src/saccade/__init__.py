@@ -9,6 +9,7 @@ __all__ = [
     "data",
     "errors",
     "evaluate",
+    "explain",
     "generate",
     "models",
     "nn",

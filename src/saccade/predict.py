@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, UInt8
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor, nn
+from torch.nn import functional as F
 from tyro.conf import Positional
 
 from saccade import checkpoint
@@ -106,19 +107,17 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
     paths = [path for given in config.clips for path in find_clips(given)]
     device = choose_device(config.device)
     model, header = checkpoint.load(config.model, device)
-    scheme = _label_scheme(header, config.model)
-    num_channels = int(header.arguments.get("channels", 1))
+    scheme = label_scheme(header, config.model)
     for path in paths:
         try:
-            size = fitting_size(_size_of(path), any_size=isinstance(model, VideoClassifier))
-            clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
+            clip = read_for(model, header, path, config.max_frames)
             logits = _logits_that_fit(model, clip.frames.to(device), path)
         except DataError as error:
             if unreadable is None:
                 raise
             unreadable(error)
             continue
-        yield _prediction(path, clip, logits, scheme, size)
+        yield prediction_of(path, clip, logits, scheme)
 
 
 def find_clips(path: Path) -> list[Path]:
@@ -179,7 +178,12 @@ def _moment(prediction: Prediction) -> str:
     return f"{prediction.decided_at} of {prediction.num_frames}{seconds}"
 
 
-def _label_scheme(header: Header, path: Path) -> LabelScheme:
+def label_scheme(header: Header, path: Path) -> LabelScheme:
+    """Return what a checkpoint's classes are called.
+
+    Raises:
+        DataError: the checkpoint does not say.
+    """
     if "labels" not in header.data:
         raise DataError(
             f"{path} does not say what its classes are; a video classifier made by `saccade train` is needed"
@@ -187,7 +191,19 @@ def _label_scheme(header: Header, path: Path) -> LabelScheme:
     return label_schemes.create(header.data["labels"])
 
 
-def _size_of(path: Path) -> tuple[int, int]:
+def read_for(model: nn.Module, header: Header, path: Path, max_frames: int | None = None) -> video.Clip:
+    """Read a clip at the size and with the channels at which a model sees it.
+
+    Raises:
+        DataError: as `video.read_clip`.
+    """
+    size = fitting_size(size_of(path), any_size=isinstance(model, VideoClassifier))
+    num_channels = int(header.arguments.get("channels", 1))
+    return video.read_clip(path, size=size, num_channels=num_channels, max_frames=max_frames)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Return the height and width of a clip's frames."""
     height, width = video.read_clip(path, max_frames=1).frames.shape[-2:]
     return height, width
 
@@ -215,28 +231,56 @@ def _logits(model: nn.Module, frames: UInt8[Tensor, "time channels height width"
     return torch.cat(parts)
 
 
-def _prediction(
-    path: Path, clip: video.Clip, logits: Float[Tensor, "time classes"], scheme: LabelScheme, size: tuple[int, int]
+def prediction_of(
+    path: Path, clip: video.Clip, logits: Float[Tensor, "time classes"], scheme: LabelScheme
 ) -> Prediction:
+    """Put what a model said of a clip into words.
+
+    Args:
+        path: the file.
+        clip: what the model saw of it.
+        logits: what it said, a row a frame or one row at the end.
+        scheme: what the classes are called.
+
+    Raises:
+        DataError: the logits are not those of the scheme's classes.
+    """
     if logits.shape[-1] != scheme.num_classes:
         raise DataError(f"the model has {logits.shape[-1]} classes, its labels {scheme.name!r} {scheme.num_classes}")
-    if scheme.multi_label:
-        probabilities = logits.sigmoid()
-        chosen = probabilities > 0.5
-        last, present = probabilities[-1], chosen[-1]
-        verdict = "-".join(name for name, there in zip(scheme.names, present.tolist(), strict=True) if there) or "none"
-        probability = float(torch.where(present, last, 1 - last).prod())
-        same = (chosen == present).all(-1)
-    else:
-        last = logits[-1].softmax(-1)
-        choice = logits.argmax(-1)
-        verdict, probability = scheme.names[int(choice[-1])], float(last.max())
-        same = choice == choice[-1]
+    chosen, last = _chosen(logits, scheme), probabilities(logits[-1], scheme)
+    verdict, probability = verdicts(logits[-1:], scheme)[0]
     best = last.topk(min(_NUM_TOP, len(last)))
     top = tuple((scheme.names[index], value) for value, index in zip(*(part.tolist() for part in best), strict=True))
-    num_frames = len(clip.frames)
-    decided_at = _first_of_last_run(same) if len(logits) == num_frames else None
-    return Prediction(path, verdict, probability, top, decided_at, num_frames, size, clip.fps, clip.warning)
+    num_frames, (height, width) = len(clip.frames), clip.frames.shape[-2:]
+    decided_at = _first_of_last_run((chosen == chosen[-1]).all(-1)) if len(logits) == num_frames else None
+    return Prediction(path, verdict, probability, top, decided_at, num_frames, (height, width), clip.fps, clip.warning)
+
+
+def probabilities(logits: Float[Tensor, "*time classes"], scheme: LabelScheme) -> Float[Tensor, "*time classes"]:
+    """Turn logits into the probability of each class; those of the scheme `digits` do not sum to 1."""
+    return logits.sigmoid() if scheme.multi_label else logits.softmax(-1)
+
+
+def verdicts(logits: Float[Tensor, "time classes"], scheme: LabelScheme) -> list[tuple[str, float]]:
+    """Name the verdict at each frame, with its probability.
+
+    It is a class, or for the scheme `digits` a set such as `0-3-7`, or `none`, with the probability of exactly this
+    set, digits taken as independent.
+
+    >>> logits = torch.tensor([[9.0, -9, -9, 9, -9, -9, -9, 1, -9, -9], [-9.0] * 10])
+    >>> [(name, round(p, 2)) for name, p in verdicts(logits, label_schemes.create("digits"))]
+    [('0-3-7', 0.73), ('none', 1.0)]
+    """
+    chosen, said = _chosen(logits, scheme), probabilities(logits, scheme)
+    probability = torch.where(chosen, said, 1 - said).prod(-1) if scheme.multi_label else said.amax(-1)
+    names = ("-".join(name for name, there in zip(scheme.names, row, strict=True) if there) for row in chosen.tolist())
+    return [(name or "none", p) for name, p in zip(names, probability.tolist(), strict=True)]
+
+
+def _chosen(logits: Float[Tensor, "time classes"], scheme: LabelScheme) -> Bool[Tensor, "time classes"]:
+    if scheme.multi_label:
+        return logits.sigmoid() > 0.5
+    return F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
 
 
 def _first_of_last_run(same: Bool[Tensor, "time"]) -> int:

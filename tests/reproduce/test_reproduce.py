@@ -62,7 +62,7 @@ def row_of(model="lenet-lstm", condition="normal", **changes):
 
 def test_everything_lies_in_one_folder(tmp_path):
     said = quietly(config_of(tmp_path, models=("lenet-lstm", "dcn-lstm"), conditions=("normal", "rotation_scaling")))
-    for name in ("table.md", "table.csv", "curves.png", "samples.png", "normal.gif", "rotation_scaling.gif"):
+    for name in ("table.md", "table.csv", "curves.png", "attention.png", "samples.png", "rotation_scaling.gif"):
         assert (tmp_path / name).stat().st_size > 100, name
     described = run_folder.read(tmp_path)
     assert described["finished"]

@@ -5,6 +5,7 @@ import torch
 
 from saccade import visualize
 from saccade.errors import MissingExtraError
+from saccade.visualize.training import _smooth
 
 
 def frames_of(time=10, height=8, width=6):
@@ -70,10 +71,10 @@ def test_drawing_leaves_no_figure_open(tmp_path):
 
 
 def test_smoothing_keeps_a_level_and_halves_noise():
-    assert visualize._smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
-    smoothed = visualize._smooth([0.0, 1.0] * 20)
+    assert _smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
+    smoothed = _smooth([0.0, 1.0] * 20)
     assert max(smoothed[10:]) - min(smoothed[10:]) < 0.5
-    assert visualize._smooth([]) == []
+    assert _smooth([]) == []
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):

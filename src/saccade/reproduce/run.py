@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from saccade import checkpoint, files, run_folder, visualize
 from saccade.data import digits as digit_sources
@@ -17,7 +18,7 @@ from saccade.data.moving_digits import Motion, MovingDigits
 from saccade.errors import UsageError
 from saccade.evaluate import attention_effect, evaluate, write_rows
 from saccade.precision import choose_device
-from saccade.reproduce import table
+from saccade.reproduce import looks, table
 from saccade.reproduce.presets import PRESETS, SHARES, Preset, ReproduceConfig
 from saccade.train import TrainConfig, train
 from saccade.train.loop import Progress
@@ -40,6 +41,8 @@ class _Reproduction:
         self.folder = config.folder
         self.seeds = range(config.seeds or self.preset.num_seeds)
         self.steps, self.minutes = config.length
+        self.clips: dict[str, Tensor] = {}
+        self.looks: dict[tuple[str, str], Tensor] = {}
 
     def run(self) -> None:
         for seed in self.seeds:
@@ -152,6 +155,7 @@ class _Reproduction:
         if runs:
             over = "steps" if self.steps else "minutes"
             visualize.draw_curves(self.folder / "curves.png", runs, over=over)
+        self.picture_looks()
 
     def log(self, model: str, condition: str) -> list[dict[str, float]]:
         """Return the log of a cell's training, with the warm-up that it started from before it."""
@@ -167,9 +171,29 @@ class _Reproduction:
         for condition in self.config.all_conditions:
             clips = MovingDigits(digits, Motion(condition))
             frames = clips.batch(torch.tensor([18])).frames[0]
+            self.clips[condition] = frames
             strips[condition] = (frames[:, 0], clips.labels.names[18])
             video.write_gif(self.folder / f"{condition}.gif", frames, fps=10)
         visualize.draw_samples(self.folder / "samples.png", strips)
+
+    def picture_looks(self) -> None:
+        """Draw what each model of the first seed makes of its condition's clip; each cell's part is drawn once."""
+        for condition in self.config.all_conditions:
+            for model in self.config.models:
+                if (model, condition) not in self.looks and (strip := self.look_strip(model, condition)):
+                    self.looks[model, condition] = strip.picture()
+        order = [(model, condition) for condition in self.config.all_conditions for model in self.config.models]
+        if found := [self.looks[key] for key in order if key in self.looks]:
+            video.write_png(self.folder / "attention.png", torch.cat(found, 1))
+
+    def look_strip(self, model: str, condition: str) -> visualize.LookStrip | None:
+        """Return where a finished cell's model looks; None where there is no cell, or its weights were removed."""
+        cell, published = self.cell(model, condition, 0), self.preset.protocol == "published"
+        weights = self.folder / "cells" / f"stage1-{model}-published-seed0" if published else cell
+        if not (cell / ROW).is_file() or not (weights / checkpoint.NAME).is_file():
+            return None
+        make = looks.published_strip if published else looks.end_to_end_strip
+        return make(weights, model, condition, self.clips[condition], choose_device(self.config.device))
 
 
 # Weights that know digits need neither short clips nor a high rate.
@@ -179,9 +203,9 @@ FINE_TUNING: dict[str, Any] = {"short_fraction": 0.0, "learning_rate": 1.5e-3}
 def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[str], Progress] | None = None) -> Path:
     """Train, evaluate, table and picture every cell; return the run folder.
 
-    The folder gets `table.md`, `table.csv`, `curves.png`, `samples.png`, a GIF a condition, `run.json`, and a folder of
-    its own for each cell. All but `run.json` is rewritten after each cell; a second call goes on with the cells that
-    are missing.
+    The folder gets `table.md`, `table.csv`, `curves.png`, `attention.png`, `samples.png`, a GIF a condition,
+    `run.json`, and a folder of its own for each cell. All but `run.json` is rewritten after each cell; a second call
+    goes on with the cells that are missing.
 
     Raises:
         UsageError: the folder holds a reproduction of another kind, or of other digits.

@@ -1,31 +1,18 @@
-"""Pictures of clips and of training."""
+"""Pictures of generated clips and of training."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from saccade import files
-from saccade.errors import MissingExtraError
+from saccade.visualize.figures import load_pyplot, write_figure
 
 # One colour a model, the same in every picture; told apart by people who do not see red and green alike.
 COLOURS = {"lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833"}
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plot") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def film_strip(
@@ -51,14 +38,14 @@ def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time heigh
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(len(clips), 1, figsize=(10, 1.18 * len(clips)), squeeze=False)
     for axis, (condition, (frames, name)) in zip(axes[:, 0], clips.items(), strict=True):
         axis.imshow(film_strip(frames, num_columns=10).numpy(), cmap="gray", vmin=0, vmax=255)
         axis.set_title(f"{condition.replace('_', ' + ')}   “{name}”", fontsize=9, loc="left", pad=3)
         axis.set_axis_off()
     figure.tight_layout(pad=0.4)
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def draw_curves(
@@ -74,7 +61,7 @@ def draw_curves(
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     figure, axes = pyplot.subplots(
         2, len(runs), figsize=(3.1 * len(runs) + 0.8, 4.6), squeeze=False, sharex="col", sharey="row"
     )
@@ -100,7 +87,7 @@ def draw_curves(
     if axes[0, -1].lines:
         axes[0, -1].legend(frameon=False, fontsize=8)
     figure.tight_layout()
-    _write(figure, path)
+    write_figure(figure, path)
 
 
 def _smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
@@ -108,9 +95,3 @@ def _smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
     for value in values:
         smoothed.append(weight * smoothed[-1] + (1 - weight) * value if smoothed else value)
     return smoothed
-
-
-def _write(figure: Any, path: Path) -> None:
-    with files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-    _pyplot().close(figure)

@@ -1,0 +1,7 @@
+"""The verb `saccade explain`: where models look in a clip, as a page, a moving picture or a film strip."""
+
+from saccade.explain.command import explain
+from saccade.explain.config import FORMATS, ExplainConfig
+from saccade.explain.explanation import Column, Explanation, explain_clip
+
+__all__ = ["FORMATS", "Column", "ExplainConfig", "Explanation", "explain", "explain_clip"]

@@ -1,0 +1,47 @@
+"""From what is asked to the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saccade import files, run_folder
+from saccade.checkpoint import versions
+from saccade.data import video
+from saccade.explain import page, pictures
+from saccade.explain.config import ExplainConfig
+from saccade.explain.explanation import Explanation, explain_clip
+from saccade.explain.payload import shown_fps
+
+
+def explain(config: ExplainConfig) -> Path:
+    """Write where models look in a clip, and what they say of it; return the file.
+
+    Raises:
+        UsageError: an unknown device.
+        DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
+        MissingExtraError: matplotlib is not installed, for other formats than html.
+        OSError: the file cannot be written.
+    """
+    # Before the work, not after it.
+    files.check_writable(config.path)
+    if config.chosen_format != "html":
+        pictures.check_can_draw()
+    explanation = explain_clip(config)
+    if config.chosen_format == "html":
+        files.write_text(config.path, _page(explanation))
+    elif config.chosen_format == "png":
+        pictures.write_strip(config.path, explanation)
+    else:
+        frames, fps = pictures.moving(explanation), shown_fps(explanation)
+        if config.chosen_format == "gif":
+            video.write_gif(config.path, frames, min(fps, video.MAX_GIF_FPS))
+        else:
+            video.write_mp4(config.path, frames, fps)
+    return config.path
+
+
+def _page(explanation: Explanation) -> str:
+    call = run_folder.call()
+    made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
+    made = f"Made {call['started']} with {made_with}, commit {call['commit']}."
+    return page.render(explanation, command=call["command"], provenance=made)

@@ -1,0 +1,170 @@
+"""What models saw in a clip: everything that a report shows, before anything is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saccade import checkpoint, predict
+from saccade.attention import Attended, Look, look, measure
+from saccade.checkpoint import Header
+from saccade.data import video
+from saccade.data.labels import LabelScheme
+from saccade.data.moving_digits import Poses
+from saccade.errors import DataError
+from saccade.explain.config import ExplainConfig
+from saccade.explain.truth import Truth, truth_of
+from saccade.precision import choose_device
+from saccade.predict import Prediction
+from saccade.visualize import COLOURS
+
+# Where two checkpoints of a kind stand side by side, the second and third get these.
+_FURTHER_COLOURS = ("#aa3377", "#66ccee", "#ccbb44")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One model's view of the clip.
+
+    *Conventions:* positions are in pixels of `clip.frames`, the frames that this model got.
+
+    Args:
+        name: of the model, with its folder where several are of a kind.
+        colour: of the model, as `#rrggbb`.
+        path: the checkpoint.
+        header: what the checkpoint says of itself.
+        scheme: what its classes are called.
+        clip: the frames that it got.
+        look: where it looked.
+        prediction: what it said.
+        boxes_px: (top, left, bottom, right) around each digit, where that is known.
+        attended: how much of its attention fell on the digits, where they are known, by kind of attention.
+    """
+
+    name: str
+    colour: str
+    path: Path
+    header: Header
+    scheme: LabelScheme
+    clip: video.Clip
+    look: Look
+    prediction: Prediction
+    boxes_px: Float[Tensor, "time digits 4"] | None
+    attended: Mapping[str, Attended]
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the frames that the model got."""
+        return self.prediction.frame_size
+
+    @property
+    def probabilities(self) -> Float[Tensor, "time classes"]:
+        """The probability of each class at each frame, or one row at the end."""
+        return predict.probabilities(self.look.logits, self.scheme)
+
+    @property
+    def verdicts(self) -> list[tuple[str, float]]:
+        """The verdict at each frame with its probability, or one at the end."""
+        return predict.verdicts(self.look.logits, self.scheme)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A clip as several models saw it.
+
+    Args:
+        clip: the file.
+        file_size: (height, width) of its own frames.
+        num_frames: frames that were read, the same for all models.
+        cut: whether the clip goes on after them.
+        columns: one a model.
+        truth: what is known of the clip.
+    """
+
+    clip: Path
+    file_size: tuple[int, int]
+    num_frames: int
+    cut: bool
+    columns: tuple[Column, ...]
+    truth: Truth | None
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, where the file tells."""
+        return self.columns[0].clip.fps
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the file, each once."""
+        return list(dict.fromkeys(c.clip.warning for c in self.columns if c.clip.warning))
+
+
+def explain_clip(config: ExplainConfig) -> Explanation:
+    """Run every model on the clip, and gather where it looked and what it said.
+
+    Raises:
+        UsageError: an unknown device.
+        DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
+    """
+    device = choose_device(config.device)
+    loaded = [checkpoint.load(path, device) for path in config.model]
+    names = _distinct([header.model for _, header in loaded], config.model)
+    file_size = predict.size_of(config.clip)
+    truth = truth_of(config.clip)
+    columns = []
+    for (model, header), path, name, colour in zip(loaded, config.model, names, _colours(loaded), strict=True):
+        # One more than wanted tells whether the clip goes on.
+        clip = predict.read_for(model, header, config.clip, config.max_frames + 1)
+        cut = len(clip.frames) > config.max_frames
+        clip = replace(clip, frames=clip.frames[: config.max_frames])
+        scheme = predict.label_scheme(header, path)
+        seen = _look_that_fits(model, clip, config.clip, device)
+        prediction = predict.prediction_of(config.clip, clip, seen.logits, scheme)
+        boxes, attended = _beside_truth(model, clip, truth, file_size, device)
+        columns.append(Column(name, colour, path, header, scheme, clip, seen, prediction, boxes, attended))
+    return Explanation(config.clip, file_size, len(clip.frames), cut, tuple(columns), truth)
+
+
+def _look_that_fits(model: nn.Module, clip: video.Clip, path: Path, device: torch.device) -> Look:
+    try:
+        return look(model, clip.frames.to(device), saliency=True)[0]
+    except ValueError as error:
+        raise DataError(f"{path} does not fit the model: {error}") from error
+
+
+def _beside_truth(
+    model: nn.Module, clip: video.Clip, truth: Truth | None, file_size: tuple[int, int], device: torch.device
+) -> tuple[Float[Tensor, "time digits 4"] | None, Mapping[str, Attended]]:
+    num_frames, _, height, width = clip.frames.shape
+    if truth is None or truth.poses.box_px.shape[1] < num_frames:
+        return None, {}
+    poses = truth.poses_in(num_frames, file_size, (height, width))
+    on_device = Poses(**{f.name: getattr(poses, f.name).to(device) for f in fields(Poses)})
+    # Of one clip there is no other to compare with; that part of the figures is not used.
+    attended, _ = measure(model, clip.frames.unsqueeze(0).to(device), on_device, on_device.box_px)
+    return poses.box_px[0], attended
+
+
+def _distinct(kinds: list[str], paths: tuple[Path, ...]) -> list[str]:
+    """Name models by their kind, those of a kind by the folder or file that they lie in too, and then by a number."""
+    places = [path.stem if path.is_file() and path.name != checkpoint.NAME else _folder(path) for path in paths]
+    names = [f"{kind} ({place})" if kinds.count(kind) > 1 else kind for kind, place in zip(kinds, places, strict=True)]
+    numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [f"{name} {n}" if names.count(name) > 1 else name for name, n in zip(names, numbers, strict=True)]
+
+
+def _folder(path: Path) -> str:
+    return (path if path.is_dir() else path.parent).resolve().name
+
+
+def _colours(loaded: list[tuple[nn.Module, Header]]) -> list[str]:
+    further, colours = list(_FURTHER_COLOURS), []
+    for _, header in loaded:
+        colour = COLOURS.get(header.model.removesuffix("-published"), "#777777")
+        colours.append(further.pop(0) if colour in colours and further else colour)
+    return colours

@@ -1,0 +1,171 @@
+"""The figures of a report: what each model said and where it looked, a row a figure, a value a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saccade.attention import Attended
+from saccade.attention.following import turn_and_zoom
+from saccade.explain.explanation import Column, Explanation
+
+_MASSES = {
+    "gradient": "Saliency",
+    "sampled_area": "Sampled area",
+    "sampling_points": "Sampling points",
+    "ink": "Brightness, for comparison",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of each model.
+
+    Args:
+        name: what it is.
+        values: in words, one a model; an empty one where a model has none.
+        good: whether each model is right, where that is the question.
+    """
+
+    name: str
+    values: tuple[str, ...]
+    good: tuple[bool | None, ...] = ()
+
+
+def figures_of(explanation: Explanation) -> dict[str, list[Figure]]:
+    """Return the figures in groups; those that no model has are left out."""
+    groups = {
+        "Verdict": _verdict(explanation),
+        "Where it looked: median over frames (smallest to largest)": _looks(explanation),
+        "On the digits: mass over share of the area; 1 is chance": _masses(explanation),
+        "How the transformer follows the digits: slope of the regression (correlation)": _following(explanation),
+    }
+    kept = {name: [f for f in group if any(f.values)] for name, group in groups.items()}
+    return {name: group for name, group in kept.items() if group}
+
+
+def right(column: Column, explanation: Explanation) -> bool | None:
+    """Tell whether a verdict is the true class; None where that is not known."""
+    wanted = explanation.truth and explanation.truth.named_by(column.scheme)
+    return None if wanted is None else column.prediction.verdict == wanted
+
+
+def moment(t: int, fps: float | None) -> str:
+    """Name a frame, with its second where that is known."""
+    return f"frame {t} ({t / fps:.1f} s)" if fps else f"frame {t}"
+
+
+def percent(p: float) -> str:
+    """Write a fraction as a percentage."""
+    return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
+
+
+def listed(classes: Sequence[tuple[str, float]]) -> str:
+    """Write classes with their probabilities."""
+    return ", ".join(f"{name}\N{NO-BREAK SPACE}{percent(p)}" for name, p in classes)
+
+
+def _verdict(explanation: Explanation) -> list[Figure]:
+    columns = explanation.columns
+    judged = tuple(right(column, explanation) for column in columns)
+
+    def each(name: str, value: Callable[[Column], str]) -> Figure:
+        return Figure(name, tuple(value(column) for column in columns))
+
+    return [
+        Figure("Verdict, by the last frame", tuple(column.prediction.verdict for column in columns), judged),
+        each("Its probability", lambda column: percent(column.prediction.probability)),
+        each("True class", lambda column: (explanation.truth and explanation.truth.named_by(column.scheme)) or ""),
+        each("Decided at", lambda column: _decided(column)),
+        each("Most probable classes", lambda column: listed(column.prediction.top)),
+        each("Frames seen", lambda column: str(column.prediction.num_frames)),
+        each("Size seen", lambda column: "{}x{} px".format(*column.frame_size)),
+    ]
+
+
+def _decided(column: Column) -> str:
+    decided_at = column.prediction.decided_at
+    return "the end: it speaks once" if decided_at is None else moment(decided_at, column.prediction.fps)
+
+
+def _looks(explanation: Explanation) -> list[Figure]:
+    columns = explanation.columns
+
+    def each(name: str, value: Callable[[Column], Tensor | None], unit: str, digits: int = 1) -> Figure:
+        found = [value(column) for column in columns]
+        return Figure(name, tuple("" if v is None else _spread(v, unit, digits) for v in found))
+
+    return [
+        each("Sampled area, of the frame", _area_percent, " %", 0),
+        each("Turn of the sampled area", _turn_deg, "°"),
+        each("Length of the offsets", _offset_px, " px", 2),
+    ]
+
+
+def _masses(explanation: Explanation) -> list[Figure]:
+    if explanation.truth is None:
+        return []
+    digits = explanation.truth.digits
+    return [
+        Figure(name, tuple(_on_digits(column.attended.get(key), digits) for column in explanation.columns))
+        for key, name in _MASSES.items()
+    ]
+
+
+def _on_digits(attended: Attended | None, digits: tuple[int, ...]) -> str:
+    if attended is None:
+        return ""
+    ratios = zip(digits, attended.ratio[0].tolist(), strict=True)
+    each = ", ".join(f"{ratio:.2f} on {digit}" for digit, ratio in ratios)
+    least = attended.ratio_min.item()
+    return each if len(digits) == 1 or math.isnan(least) else f"{each} (least {least:.2f})"
+
+
+def _following(explanation: Explanation) -> list[Figure]:
+    def told(column: Column, name: str) -> str:
+        following = column.attended["sampled_area"].following if "sampled_area" in column.attended else {}
+        slope, correlation = (following.get(f"{name}_{part}") for part in ("slope", "correlation"))
+        if slope is None or correlation is None or bool(slope.isnan().any()):
+            return ""
+        return f"{slope.item():.2f} ({correlation.item():.2f})"
+
+    return [
+        Figure(f"Its {name}, by theirs", tuple(told(column, name) for column in explanation.columns))
+        for name in ("angle", "scale")
+    ]
+
+
+def _spread(values: Tensor, unit: str, digits: int) -> str:
+    low, mid, high = (f"{v:.{digits}f}" for v in values.quantile(torch.tensor([0.0, 0.5, 1.0])).tolist())
+    return f"{mid}{unit} ({low} to {high})"
+
+
+def _area_percent(column: Column) -> Tensor | None:
+    found = _turn_and_zoom(column)
+    return None if found is None else 100 * found[1].square()
+
+
+def _turn_deg(column: Column) -> Tensor | None:
+    found = _turn_and_zoom(column)
+    return None if found is None else found[0]
+
+
+def _turn_and_zoom(column: Column) -> tuple[Tensor, Tensor] | None:
+    look = column.look
+    if look.theta is None or look.crop is None:
+        return None
+    turn, zoom = turn_and_zoom(look.theta.cpu(), (look.crop.shape[-2], look.crop.shape[-1]), column.frame_size)
+    # Rounding makes -0.0 of what turns by nothing.
+    return turn.float() + 0.0, zoom.float()
+
+
+def _offset_px(column: Column) -> Tensor | None:
+    if column.look.arrows_px is None:
+        return None
+    start, end = column.look.arrows_px.cpu().unbind(-2)
+    lengths: Tensor = torch.linalg.vector_norm(end - start, dim=-1)
+    return lengths.flatten(1).mean(1)

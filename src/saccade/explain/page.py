@@ -1,0 +1,132 @@
+"""The report: one page of HTML that needs nothing else.
+
+What comes from outside (names of files, what a checkpoint says) passes through `html.escape` or stands in packed data,
+and the page's policy lets only its own script and style run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from html import escape
+from importlib import resources
+from string import Template
+
+import saccade
+from saccade.explain import payload, prose, tables
+from saccade.explain.explanation import Column, Explanation
+from saccade.explain.figures import listed, moment, percent, right
+
+_LAYERS = {
+    "quad": "what the transformer samples",
+    "points": "sampling points",
+    "arrows": "offsets",
+    "saliency": "saliency",
+    "boxes": "true places",
+}
+_SHOWN_FIRST = ("quad", "points")
+
+
+def render(explanation: Explanation, *, command: str, provenance: str) -> str:
+    """Return the page.
+
+    Args:
+        explanation: what it shows.
+        command: that made it.
+        provenance: when, where, with which versions.
+    """
+    style, script = _own("explain", "report.css"), _script()
+    facts = {
+        "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:",
+        "version": saccade.__version__,
+        "title": escape(f"{explanation.clip.name}: where {_names(explanation)} looked"),
+        "style": style,
+        "script": script,
+        "clip": escape(explanation.clip.name),
+        "facts": escape(prose.facts(explanation)),
+        "notices": "\n".join(f'<p class="notice">{escape(text)}</p>' for text in prose.notices(explanation)),
+        "last_frame": str(explanation.num_frames - 1),
+        "num_frames": str(explanation.num_frames),
+        "layers": "".join(_layer_box(name, explanation) for name in layers_of(explanation)),
+        "columns": "\n".join(_column(index, c, explanation) for index, c in enumerate(explanation.columns)),
+        "figures": tables.figures(explanation),
+        "every_frame": tables.every_frame(explanation),
+        "reading": "\n".join(f"<p>{paragraph}</p>" for paragraph in prose.reading(explanation)),
+        "checkpoints": tables.checkpoints(explanation),
+        "command": escape(command),
+        "data": payload.pack(explanation),
+    }
+    page = Template(_own("explain", "report.html"))
+    # The page tells its own size: the sentence about it is too short to change the figure.
+    size = len(page.substitute(facts, provenance=escape(provenance)).encode())
+    return page.substitute(facts, provenance=escape(f"{provenance} This page: {_in_bytes(size)}, no network."))
+
+
+def layers_of(explanation: Explanation) -> list[str]:
+    """Return what can be drawn on the frames of at least one model."""
+    looks = [column.look for column in explanation.columns]
+    there = {
+        "quad": any(look.quadrilateral_px is not None for look in looks),
+        "points": any(look.points_px is not None for look in looks),
+        "arrows": any(look.arrows_px is not None for look in looks),
+        "saliency": any(look.saliency is not None for look in looks),
+        "boxes": any(column.boxes_px is not None for column in explanation.columns),
+    }
+    return [name for name in _LAYERS if there[name]]
+
+
+def _names(explanation: Explanation) -> str:
+    return ", ".join(column.name for column in explanation.columns)
+
+
+def _own(package: str, name: str) -> str:
+    return (resources.files("saccade") / package / name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    """Return the page's module with the one that it imports in front: one script, since it cannot load another."""
+    drawing = _own("visualize", "overlay.js").replace("\nexport function", "\nfunction")
+    imports, _, program = _own("explain", "report.js").partition("\n")
+    assert imports.startswith("import "), imports
+    return f"{drawing}\n{program}"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
+
+
+def _layer_box(name: str, explanation: Explanation) -> str:
+    # Where there is nothing but saliency, it is what the page is about.
+    shown = name in _SHOWN_FIRST or not set(_SHOWN_FIRST) & set(layers_of(explanation))
+    checked = " checked" if shown and name != "boxes" else ""
+    return f'<label><input type="checkbox" name="{name}"{checked}>{_LAYERS[name]}</label>'
+
+
+def _column(index: int, column: Column, explanation: Explanation) -> str:
+    said, name = column.prediction, escape(column.name)
+    marks = {True: ' <span class="right">right</span>', False: ' <span class="wrong">wrong</span>', None: ""}
+    judged = marks[right(column, explanation)]
+    decided = "said at the end" if said.decided_at is None else f"decided at {moment(said.decided_at, explanation.fps)}"
+    chart = f"Probability of each class over time; at the end {listed(said.top)}"
+    return f"""<article class="column" aria-labelledby="model-{index}">
+<h2 id="model-{index}"><span class="swatch"></span>{name}</h2>
+<p class="verdict"><strong>{escape(said.verdict)}</strong>{percent(said.probability)}{judged}
+<span class="when">{escape(decided)}</span></p>
+<div class="views">
+<figure><canvas class="frame" role="img" aria-label="The clip as {name} got it"></canvas></figure>
+{_aside(column)}
+</div>
+<p class="now"></p>
+<canvas class="chart" role="img" aria-label="{escape(chart)}"></canvas>
+</article>"""
+
+
+def _aside(column: Column) -> str:
+    if column.look.crop is not None:
+        caption = "<figcaption>what its encoder gets</figcaption>"
+        return f'<figure><canvas class="crop" role="img" aria-label="What the encoder gets"></canvas>{caption}</figure>'
+    return f'<p class="legend">{prose.legend(column)}</p>'
+
+
+def _in_bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

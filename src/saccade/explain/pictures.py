@@ -1,0 +1,153 @@
+"""The same as a picture: the clip with overlays playing, or a film strip with overlays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade.explain.explanation import Column, Explanation
+from saccade.explain.figures import moment, percent
+from saccade.visualize import LookPicture, LookStrip, Moving, ProbabilityChart, animate
+from saccade.visualize.figures import load_pyplot, write_figure
+from saccade.visualize.look_strip import as_frames
+
+_DPI = 100
+# Inches: of a model's column, of a frame in it and of what stands beside that, of a strip, of a chart and its margins.
+_COLUMN_IN, _FRAME_IN, _ASIDE_IN, _STRIP_IN, _CHART_IN = 3.6, 2.16, 1.08, 9.0, 1.1
+_TITLE_IN, _PAD_IN, _TICKS_IN, _NAMES_IN = 0.32, 0.12, 0.28, 0.42
+_MUTED = "#5c626c"
+_MIN_RIM, _MAX_RIM = 0.03, 0.2  # around a frame, in parts of its width
+
+
+def check_can_draw() -> None:
+    """Raise MissingExtraError if matplotlib is not installed."""
+    load_pyplot()
+
+
+def moving(explanation: Explanation) -> UInt8[Tensor, "time 3 height width"]:
+    """Draw the clip with overlays, a column a model: the frame, what the model makes of it, probabilities below."""
+    columns = explanation.columns
+    tallest = _FRAME_IN * max(height / width for height, width in (column.frame_size for column in columns))
+    sheet = _Sheet(
+        _COLUMN_IN * len(columns), _PAD_IN + 2 * _TITLE_IN + tallest + _TITLE_IN + _CHART_IN + _TICKS_IN, dpi=_DPI
+    )
+    parts: list[Moving] = []
+    rim = _rim(explanation)
+    for index, column in enumerate(columns):
+        left, top = index * _COLUMN_IN + _PAD_IN, _PAD_IN + 2 * _TITLE_IN
+        parts.append(_Title(sheet, left, column, explanation))
+        parts.append(_frame(sheet.axis(left, top, _FRAME_IN, column.frame_size), column, rim))
+        parts.append(_aside(sheet.axis(left + _FRAME_IN + _PAD_IN, top, _ASIDE_IN, column.frame_size), column))
+        parts.append(_chart(sheet, left, top + tallest + _TITLE_IN, _COLUMN_IN - _PAD_IN, column))
+    return animate(sheet.figure, parts, explanation.num_frames)
+
+
+def write_strip(path: Path, explanation: Explanation) -> None:
+    """Draw evenly spaced frames of the clip with overlays, a pair of strips a model, probabilities below each."""
+    strips = [LookStrip(_headline(c, explanation), c.clip.frames, c.look, c.colour) for c in explanation.columns]
+    heights = [_STRIP_IN * strip.height_per_width for strip in strips]
+    below = _PAD_IN + _CHART_IN + _TICKS_IN
+    sheet = _Sheet(_STRIP_IN + 2 * _PAD_IN, sum(_TITLE_IN + 2 * h + _PAD_IN + below for h in heights) + _PAD_IN)
+    top = 0.0
+    for strip, height, column in zip(strips, heights, explanation.columns, strict=True):
+        top += _TITLE_IN
+        pair = [sheet.axis(_PAD_IN, at, _STRIP_IN, (height, _STRIP_IN)) for at in (top, top + height + _PAD_IN / 2)]
+        strip.draw(*pair, line_pt=1.2)
+        top += 2 * height + _PAD_IN
+        chart = _chart(sheet, _PAD_IN, top + _PAD_IN, _STRIP_IN, column)
+        for t in strip.times:
+            chart.mark(t)
+        top += below
+    write_figure(sheet.figure, path)
+
+
+class _Sheet:
+    """A figure whose axes are placed in inches from the upper left corner."""
+
+    def __init__(self, width_in: float, height_in: float, dpi: int | None = None) -> None:
+        # Even numbers of pixels: video of others is in a format that not every player shows.
+        self.size = tuple(2 * round(inches * _DPI / 2) / _DPI for inches in (width_in, height_in))
+        self.figure = load_pyplot().figure(figsize=self.size, dpi=dpi)
+
+    def axis(self, left: float, top: float, width: float, proportion: tuple[float, float]) -> Any:
+        """Add an axis of some width whose height and width are in proportion."""
+        return self.box(left, top, width, width * proportion[0] / proportion[1])
+
+    def box(self, left: float, top: float, width: float, height: float) -> Any:
+        """Add an axis."""
+        across, down = self.size
+        return self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
+
+    def text(self, left: float, top: float, words: str, **style: Any) -> Any:
+        """Add words whose upper left corner is given."""
+        return self.figure.text(left / self.size[0], 1 - top / self.size[1], words, va="top", **style)
+
+
+class _Title:
+    """A model's name, and what it says at the frame that is shown."""
+
+    def __init__(self, sheet: _Sheet, left: float, column: Column, explanation: Explanation) -> None:
+        sheet.text(left, _PAD_IN, column.name, fontsize=11, fontweight="bold", color=column.colour)
+        self._text = sheet.text(left, _PAD_IN + _TITLE_IN * 0.85, "", fontsize=10)
+        self._column, self._start = column, explanation.num_frames - len(column.verdicts)
+        self.artists = [self._text]
+
+    def show(self, t: int) -> None:
+        said = self._column.verdicts[t - self._start] if t >= self._start else None
+        where = moment(t, self._column.clip.fps)
+        self._text.set_text(f"{where}: {said[0]}  {percent(said[1])}" if said else f"{where}: speaks at the end")
+
+
+def _frame(axis: Any, column: Column, rim: float) -> LookPicture:
+    _prepare(axis, column, rim)
+    return LookPicture(axis, column.clip.frames, column.look, colour=column.colour, layers=("quad", "points"))
+
+
+def _aside(axis: Any, column: Column) -> LookPicture:
+    """Show what the encoder gets behind a transformer, else the saliency."""
+    _prepare(axis, column, 0.0)
+    words = "saliency" if column.look.crop is None else "what its encoder gets"
+    axis.text(0.5, -0.03, words, transform=axis.transAxes, fontsize=7, color=_MUTED, ha="center", va="top")
+    if column.look.crop is None:
+        return LookPicture(axis, column.clip.frames, column.look, layers=("saliency",))
+    return LookPicture(axis, as_frames(column.look.crop, column.frame_size), layers=())
+
+
+def _prepare(axis: Any, column: Column, rim: float) -> None:
+    """Make room for a frame and a rim around it, in parts of its width, for what lies on its border or beyond."""
+    height, width = column.frame_size
+    axis.set_xlim(-0.5 - rim * width, width - 0.5 + rim * width)
+    axis.set_ylim(height - 0.5 + rim * width, -0.5 - rim * width)
+    axis.set_axis_off()
+
+
+def _rim(explanation: Explanation) -> float:
+    """Return how far quadrilaterals reach beyond their frames, within limits; the same for all models."""
+    reach = [0.0]
+    for column in explanation.columns:
+        if column.look.quadrilateral_px is not None:
+            size = torch.tensor(column.frame_size)
+            parts = (column.look.quadrilateral_px.cpu() + 0.5) / size
+            reach.append(max(-parts.min().item(), parts.max().item() - 1) * (size / size[1]).max().item())
+    return min(_MAX_RIM, max(_MIN_RIM, *reach))
+
+
+def _chart(sheet: _Sheet, left: float, top: float, width: float, column: Column) -> ProbabilityChart:
+    axis = sheet.box(left + _NAMES_IN, top, width - 2 * _NAMES_IN, _CHART_IN)
+    return ProbabilityChart(
+        axis,
+        column.probabilities,
+        column.scheme.names,
+        num_frames=column.prediction.num_frames,
+        decided_at=column.prediction.decided_at,
+    )
+
+
+def _headline(column: Column, explanation: Explanation) -> str:
+    said = column.prediction
+    decided = "" if said.decided_at is None else f", decided at {moment(said.decided_at, explanation.fps)}"
+    return f"{column.name}: {said.verdict}  {percent(said.probability)}{decided}"

@@ -1,0 +1,202 @@
+import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
+
+const element = (id) => document.getElementById(id);
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+const MAX_MARGIN = 0.2; // of the frame, for what reaches beyond it
+
+/** Read what the page carries: JSON, packed. */
+async function unpacked() {
+  const packed = new Blob([bytesOf(element("data").textContent)]);
+  return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
+/** Return how far, in parts of the frame, what is drawn reaches beyond it; the same for all models. */
+function marginOf(columns) {
+  let reach = 0;
+  for (const { size: [height, width], looks } of columns) {
+    for (const [y, x] of looks.flatMap(({ quad }) => quad ?? [])) {
+      reach = Math.max(reach, -y / height, -x / width, y / height - 1, x / width - 1);
+    }
+  }
+  return Math.min(MAX_MARGIN, Math.ceil(100 * reach) / 100);
+}
+
+/** One model's part of the page: its canvases, and how they are drawn. */
+class Column {
+  constructor(root, data, report) {
+    this.data = data;
+    this.frames = bytesOf(report.strips[data.strip]);
+    this.margin = report.margin * Math.max(...data.size);
+    for (const name of ["frame", "crop", "chart"]) this[name] = root.querySelector(`canvas.${name}`);
+    this.now = root.querySelector(".now");
+    root.querySelector(".swatch").style.background = data.colour;
+    this.start = report.numFrames - data.probabilities.length;
+  }
+
+  draw(t, layers, truth) {
+    const { size, looks, boxes, colour } = this.data;
+    const perFrame = this.frames.length / looks.length;
+    const { ctx, zoom } = prepare(this.frame, size, this.margin);
+    drawFrame(ctx, this.frames.subarray(t * perFrame, (t + 1) * perFrame), size, zoom);
+    drawLook(ctx, looks[t], zoom, layers, { ...palette(false), accent: colour });
+    if (layers.boxes && boxes) drawBoxes(ctx, boxes[t], truth, zoom);
+    this.frame.setAttribute("aria-label", this.describe(t, layers));
+    if (this.crop && looks[t].crop) {
+      const { size: cropSize, grey } = looks[t].crop;
+      const small = prepare(this.crop, cropSize);
+      drawFrame(small.ctx, bytesOf(grey), cropSize, small.zoom);
+    }
+    this.now.replaceChildren(...this.said(t));
+    this.drawChart(t);
+  }
+
+  drawChart(t) {
+    const { probabilities, names, decidedAt } = this.data;
+    const options = { now: t, decidedAt, start: this.start, dark: darkness.matches };
+    this.frameAt = drawProbabilities(this.chart, probabilities, names, options);
+  }
+
+  said(t) {
+    const row = t - this.start;
+    const verdict = document.createElement("b");
+    if (row < 0) return ["speaks at the end"];
+    verdict.textContent = this.data.verdicts[row];
+    return [`frame ${t}: `, verdict, ` ${percent(this.data.verdictProbabilities[row])}`];
+  }
+
+  describe(t, layers) {
+    const { looks, name } = this.data;
+    const corners = layers.quad && looks[t].quad;
+    const where = corners ? `; samples the quadrilateral with corners (y, x) ${corners.map((c) => `(${c.map(Math.round).join(", ")})`).join(" ")}` : "";
+    return `Frame ${t} as ${name} got it${where}`;
+  }
+}
+
+function percent(p) {
+  return `${(100 * p).toFixed(1)} %`;
+}
+
+/** The clip's position: what plays, steps and tells all columns to draw. */
+class Player {
+  constructor(report, columns) {
+    Object.assign(this, { report, columns, t: 0, playing: false, spent: 0, before: 0 });
+    this.layers = Object.fromEntries(checkboxes().map((box) => [box.name, box.checked]));
+  }
+
+  show(t) {
+    this.t = Math.min(this.report.numFrames - 1, Math.max(0, t));
+    const seconds = this.report.fps ? ` · ${(this.t / this.report.fps).toFixed(1)} s` : "";
+    const words = `frame ${this.t} of ${this.report.numFrames}${seconds}`;
+    this.draw();
+    element("position").textContent = words;
+    const said = this.columns.map((column) => `${column.data.name} ${column.now.textContent}`);
+    element("scrubber").value = this.t;
+    element("scrubber").setAttribute("aria-valuetext", [words, ...said].join("; "));
+  }
+
+  draw() {
+    for (const column of this.columns) column.draw(this.t, this.layers, this.report.truth);
+  }
+
+  step(by) {
+    this.pause();
+    this.show(this.t + by);
+  }
+
+  play() {
+    if (this.playing) return;
+    this.playing = true;
+    this.before = performance.now();
+    this.spent = 0;
+    this.mark();
+    if (this.t === this.report.numFrames - 1) this.show(0);
+    requestAnimationFrame((now) => this.tick(now));
+  }
+
+  pause() {
+    this.playing = false;
+    this.mark();
+  }
+
+  mark() {
+    element("play").classList.toggle("playing", this.playing);
+    element("play").setAttribute("aria-label", this.playing ? "Pause" : "Play");
+  }
+
+  tick(now) {
+    if (!this.playing) return;
+    this.spent += now - this.before;
+    this.before = now;
+    const frames = Math.floor((this.spent * this.report.shownFps) / 1000);
+    if (frames > 0) {
+      this.spent -= (1000 * frames) / this.report.shownFps;
+      this.show((this.t + frames) % this.report.numFrames);
+    }
+    requestAnimationFrame((later) => this.tick(later));
+  }
+}
+
+function checkboxes() {
+  return [...element("layers").querySelectorAll("input")];
+}
+
+function listen(player) {
+  element("play").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
+  element("back").addEventListener("click", () => player.step(-1));
+  element("step").addEventListener("click", () => player.step(1));
+  element("scrubber").addEventListener("input", (event) => {
+    player.pause();
+    player.show(Number(event.target.value));
+  });
+  for (const box of checkboxes()) {
+    box.addEventListener("change", () => {
+      player.layers[box.name] = box.checked;
+      player.draw();
+    });
+  }
+  for (const column of player.columns) {
+    const follow = (event) => {
+      if (!event.buttons) return;
+      player.pause();
+      player.show(column.frameAt(event.offsetX));
+    };
+    column.chart.addEventListener("pointerdown", follow);
+    column.chart.addEventListener("pointermove", follow);
+  }
+  document.addEventListener("keydown", (event) => onKey(event, player));
+  darkness.addEventListener("change", () => player.draw());
+  new ResizeObserver(() => player.draw()).observe(document.querySelector(".columns"));
+}
+
+// The keys of video players, where no other control has the focus that needs them.
+function onKey(event, player) {
+  const { target } = event;
+  if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, summary, pre, .scroll")) return;
+  const actions = {
+    " ": () => (player.playing ? player.pause() : player.play()),
+    ArrowLeft: () => player.step(-1),
+    ArrowRight: () => player.step(1),
+    Home: () => player.step(-Infinity),
+    End: () => player.step(Infinity),
+  };
+  if (!(event.key in actions) || (event.key === " " && target.closest("button"))) return;
+  event.preventDefault();
+  actions[event.key]();
+}
+
+async function start() {
+  const report = await unpacked();
+  report.margin = marginOf(report.columns);
+  const roots = [...document.querySelectorAll(".column")];
+  const columns = report.columns.map((data, i) => new Column(roots[i], data, report));
+  const player = new Player(report, columns);
+  listen(player);
+  const asked = /^#frame=(\d+)$/.exec(location.hash);
+  player.show(asked ? Number(asked[1]) : 0);
+  if (!asked && report.numFrames > 1 && !matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
+}
+
+start().catch((error) => {
+  element("trouble").hidden = false;
+  element("trouble").textContent = `The clip cannot be played here (${error.message}). The figures below hold.`;
+});

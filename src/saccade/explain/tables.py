@@ -1,0 +1,86 @@
+"""The tables of a report, which stand in it without any script."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+from saccade.explain.explanation import Column, Explanation
+from saccade.explain.figures import Figure, figures_of, percent
+
+
+def figures(explanation: Explanation) -> str:
+    """Return the figures, a row each, a column a model."""
+    rows = []
+    for group, members in figures_of(explanation).items():
+        rows.append(
+            f'<tr class="group"><th scope="rowgroup" colspan="{len(explanation.columns) + 1}">{group}</th></tr>'
+        )
+        rows += [_row(figure.name, map(escape, _marked(figure))) for figure in members]
+    return _table("Figure", [column.name for column in explanation.columns], rows)
+
+
+def every_frame(explanation: Explanation) -> str:
+    """Return what each model said at each frame."""
+    rows = [
+        _row(str(t), (escape(_said(column, t, explanation.num_frames)) for column in explanation.columns))
+        for t in range(explanation.num_frames)
+    ]
+    return _table("Frame", [column.name for column in explanation.columns], rows)
+
+
+def checkpoints(explanation: Explanation) -> str:
+    """Return what each checkpoint says of itself."""
+    columns = explanation.columns
+    named: dict[str, list[Any]] = {
+        "Checkpoint": [str(column.path) for column in columns],
+        "Kind": [_with_arguments(column) for column in columns],
+        "Learned on digits": [column.header.data.get("digits") for column in columns],
+        "Condition": [column.header.data.get("condition") for column in columns],
+        "Labels": [f"{column.scheme.name}: {column.scheme.num_classes} classes" for column in columns],
+        "Training steps": [column.header.training.get("step") for column in columns],
+        "Started from": [_before(column.header.training.get("before")) for column in columns],
+        "Protocol": [column.header.data.get("protocol") for column in columns],
+        "Made with": [_listed(column.header.versions) for column in columns],
+    }
+    kept = {name: values for name, values in named.items() if any(value not in (None, "") for value in values)}
+    rows = [_row(name, (escape("" if v is None else str(v)) for v in values)) for name, values in kept.items()]
+    return _table("What the checkpoint says of itself", [column.name for column in columns], rows)
+
+
+def _marked(figure: Figure) -> Iterable[str]:
+    words = {True: " (right)", False: " (wrong)", None: ""}
+    judged = figure.good or (None,) * len(figure.values)
+    return (value + words[good] if value else "none" for value, good in zip(figure.values, judged, strict=True))
+
+
+def _said(column: Column, t: int, num_frames: int) -> str:
+    row = t - (num_frames - len(column.verdicts))
+    if row < 0:
+        return "none"
+    name, probability = column.verdicts[row]
+    return f"{name}  {percent(probability)}"
+
+
+def _with_arguments(column: Column) -> str:
+    return f"{column.header.model} ({_listed(column.header.arguments)})"
+
+
+def _before(before: Any) -> str:
+    if not isinstance(before, Mapping) or not before:
+        return ""
+    return f"{before.get('before_steps')} steps on {before.get('before_condition')}"
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _table(corner: str, names: Sequence[str], rows: Sequence[str]) -> str:
+    heads = "".join(f'<th scope="col">{escape(name)}</th>' for name in (corner, *names))
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>\n" + "\n".join(rows) + "\n</tbody></table>"
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'

@@ -1,0 +1,21 @@
+"""Pictures of clips, of training, and of where a model looked."""
+
+from saccade.visualize.animation import Moving, animate
+from saccade.visualize.look_picture import LAYERS, LookPicture
+from saccade.visualize.look_strip import LookStrip, draw_looks
+from saccade.visualize.probability_chart import ProbabilityChart
+from saccade.visualize.training import COLOURS, draw_curves, draw_samples, film_strip
+
+__all__ = [
+    "COLOURS",
+    "LAYERS",
+    "LookPicture",
+    "LookStrip",
+    "Moving",
+    "ProbabilityChart",
+    "animate",
+    "draw_curves",
+    "draw_looks",
+    "draw_samples",
+    "film_strip",
+]

@@ -1,0 +1,168 @@
+"""Where a model looked, drawn on a frame: the counterpart in Matplotlib of `overlay.js`, in the same colours."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from saccade.attention import Look
+
+LAYERS = ("quad", "points", "arrows", "saliency", "boxes")
+"""What can be drawn on a frame: the transformer's quadrilateral, sampling points, offsets, saliency, true boxes."""
+
+UNIT_COLOURS = ("#ffd23f", "#4cc9f0", "#f72585")
+ARROW_COLOUR, BOX_COLOUR = "#1fa187", "#33bbee"
+_COLD, _WARM = (214, 40, 40), (255, 214, 64)
+_MAX_OPACITY = 225 / 255
+_RIM = (1.0, 1.0, 1.0, 0.85)
+
+
+class LookPicture:
+    """A clip's frames on an axis, and on them where a model looked; one frame is shown at a time.
+
+    *Conventions:* the axis's unit is a pixel of the frame; (0, 0) is the centre of its upper left pixel plus `origin`.
+
+    Args:
+        axis: a Matplotlib axis, whose limits are left alone.
+        frames: grey or colour.
+        look: where the model looked in them; None draws the frames alone.
+        colour: of the quadrilateral.
+        layers: which of `LAYERS` to draw, of those that the model has.
+        boxes_px: (top, left, bottom, right) around digits, bottom and right exclusive.
+        origin: (y, x) on the axis, for several frames on one.
+        line_pt: width of the quadrilateral's line; other marks follow it.
+    """
+
+    def __init__(
+        self,
+        axis: Any,
+        frames: UInt8[Tensor, "time channels height width"],
+        look: Look | None = None,
+        *,
+        colour: str = "#ee7733",
+        layers: Collection[str] = ("quad", "points"),
+        boxes_px: Float[Tensor, "time digits 4"] | None = None,
+        origin: tuple[float, float] = (0.0, 0.0),
+        line_pt: float = 2.0,
+    ) -> None:
+        self._axis, self._origin, self._pt = axis, torch.tensor(origin), line_pt
+        self._frames = frames.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+        self.artists: list[Any] = []
+        self._updates: list[Any] = []
+        self._add_frames()
+        if look is not None:
+            wanted = [layer for layer in ("saliency", "arrows", "quad", "points") if layer in layers]
+            for layer in wanted:
+                getattr(self, f"_add_{layer}")(look, colour)
+        if boxes_px is not None and "boxes" in layers:
+            self._add_boxes(boxes_px)
+
+    def show(self, t: int) -> None:
+        """Show frame `t`."""
+        for update in self._updates:
+            update(t)
+
+    def _add_frames(self) -> None:
+        image = self._image(self._frames[0].numpy())
+        self._updates.append(lambda t: image.set_data(self._frames[t].numpy()))
+
+    def _add_saliency(self, look: Look, _colour: str) -> None:
+        if look.saliency is None:
+            return
+        maps = saliency_rgba(look.saliency)
+        image = self._image(maps[0].numpy())
+        self._updates.append(lambda t: image.set_data(maps[t].numpy()))
+
+    def _add_quad(self, look: Look, colour: str) -> None:
+        if look.quadrilateral_px is None:
+            return
+        corners = self._placed(look.quadrilateral_px)
+        line = self._line(colour, self._pt, closed=True)
+        # The crop's upper left corner, so that a turn of 90 degrees shows.
+        mark = self._line(colour, self._pt, marker="o", markersize=3.2 * self._pt)
+        self._updates.append(lambda t: line.set_data(*corners[t, [0, 1, 2, 3, 0]].T))
+        self._updates.append(lambda t: mark.set_data(*corners[t, :1].T))
+
+    def _add_points(self, look: Look, _colour: str) -> None:
+        if look.points_px is None or look.point_weight is None or look.unit_px is None:
+            return
+        points, centres = self._placed(look.points_px), self._placed(look.unit_px)
+        sizes = look.point_weight / look.point_weight.amax((-1, -2), keepdim=True).clamp(min=1e-12)
+        for unit in range(points.shape[1]):
+            self._add_unit(points[:, unit], sizes[:, unit], centres[:, unit], UNIT_COLOURS[unit % len(UNIT_COLOURS)])
+
+    def _add_unit(self, points: Tensor, sizes: Tensor, centres: Tensor, colour: str) -> None:
+        areas = (sizes * (2.2 * self._pt) ** 2).cpu().numpy()
+        dots = self._axis.scatter([], [], c=colour, edgecolors="white", linewidths=0.2 * self._pt, zorder=4)
+        cross = self._line(colour, 0, marker="+", markersize=3.5 * self._pt, markeredgewidth=0.8 * self._pt)
+        self.artists.append(dots)
+        self._updates.append(lambda t: (dots.set_offsets(points[t].numpy()), dots.set_sizes(areas[t])))
+        self._updates.append(lambda t: cross.set_data(*centres[t].unsqueeze(-1)))
+
+    def _add_arrows(self, look: Look, _colour: str) -> None:
+        if look.arrows_px is None:
+            return
+        from matplotlib.collections import LineCollection
+
+        arrows = self._placed(look.arrows_px).flatten(1, 2)
+        lines = LineCollection([], colors=ARROW_COLOUR, linewidths=0.5 * self._pt, zorder=2, path_effects=self._rim())
+        self._axis.add_collection(lines, autolim=False)
+        self.artists.append(lines)
+        self._updates.append(lambda t: lines.set_segments(list(_with_heads(arrows[t]).numpy())))
+
+    def _add_boxes(self, boxes_px: Float[Tensor, "time digits 4"]) -> None:
+        # A box's edges lie between pixels, whose centres have whole coordinates.
+        top, left, bottom, right = (boxes_px.cpu() - 0.5).unbind(-1)
+        corners = torch.stack((top, left, top, right, bottom, right, bottom, left, top, left), -1)
+        placed = self._placed(corners.unflatten(-1, (5, 2)))
+        for digit in range(boxes_px.shape[1]):
+            line, path = self._line(BOX_COLOUR, 0.6 * self._pt), placed[:, digit]
+            self._updates.append(lambda t, line=line, path=path: line.set_data(*path[t].T))
+
+    def _placed(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:
+        """Return positions as the axis has them, (x, y)."""
+        return (positions.detach().float().cpu() + self._origin).flip(-1)
+
+    def _image(self, pixels: Any) -> Any:
+        height, width = pixels.shape[:2]
+        y, x = self._origin.tolist()
+        extent = (x - 0.5, x + width - 0.5, y + height - 0.5, y - 0.5)
+        limits = self._axis.axis()
+        image = self._axis.imshow(pixels, extent=extent, interpolation="nearest", zorder=1)
+        self._axis.axis(limits)
+        self.artists.append(image)
+        return image
+
+    def _line(self, colour: str, width: float, *, closed: bool = False, **style: Any) -> Any:
+        joins = {"solid_joinstyle": "round", "solid_capstyle": "projecting" if closed else "round"}
+        (line,) = self._axis.plot(
+            [], [], color=colour, linewidth=width, zorder=3, path_effects=self._rim(), **joins, **style
+        )
+        self.artists.append(line)
+        return line
+
+    def _rim(self) -> list[Any]:
+        from matplotlib import patheffects
+
+        return [patheffects.withStroke(linewidth=1.7 * self._pt, foreground=_RIM)]
+
+
+def saliency_rgba(saliency: Float[Tensor, "time height width"]) -> UInt8[Tensor, "time height width 4"]:
+    """Colour saliency from transparent red to strong yellow, each frame by its own maximum."""
+    part = (saliency / saliency.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
+    cold, warm = torch.tensor(_COLD), torch.tensor(_WARM)
+    coloured = torch.cat((cold + (warm - cold) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
+    return coloured.round().to(torch.uint8)
+
+
+def _with_heads(arrows: Float[Tensor, "n 2 2"], head: float = 0.35) -> Float[Tensor, "lines 2 2"]:
+    """Return arrows with two short lines each for the head, whose size follows the arrow's."""
+    start, end = arrows.unbind(1)
+    back = head * (start - end)
+    aside = 0.5 * torch.stack((-back[:, 1], back[:, 0]), -1)
+    sides = [torch.stack((end, end + back + sign * aside), 1) for sign in (1, -1)]
+    return torch.cat((arrows, *sides))

@@ -1,0 +1,147 @@
+"""What attention makes of a clip, as pairs of film strips: the frames above, what a model sees of them below."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from saccade.attention import Look
+from saccade.data.video import write_png
+from saccade.visualize.animation import animate
+from saccade.visualize.figures import DPI, load_pyplot
+from saccade.visualize.look_picture import LookPicture
+
+NUM_SHOWN = 10
+_GAP = 0.05  # between frames, as a part of their width
+
+
+@dataclass(frozen=True)
+class LookStrip:
+    """A clip that a model looked at, evenly spaced frames of which are shown.
+
+    Args:
+        title: what stands above the strips.
+        frames: the clip.
+        look: where the model looked in it.
+        colour: of the model.
+        num_shown: how many frames are shown; a short clip shows frames twice.
+    """
+
+    title: str
+    frames: UInt8[Tensor, "time channels height width"]
+    look: Look
+    colour: str
+    num_shown: int = NUM_SHOWN
+
+    @property
+    def times(self) -> list[int]:
+        """Which frames are shown."""
+        return evenly_spaced(len(self.frames), self.num_shown)
+
+    @property
+    def height_per_width(self) -> float:
+        """Height of one strip in parts of its width."""
+        height, width = self.frames.shape[-2:]
+        return height / (width * self._length)
+
+    @property
+    def _length(self) -> float:
+        return self.num_shown * (1 + _GAP) - _GAP
+
+    def draw(self, upper: Any, lower: Any, *, line_pt: float = 1.0) -> None:
+        """Draw the pair.
+
+        The upper strip has the frames, with what a transformer samples. The lower one has what the encoder gets behind
+        a transformer, or the sampling points of a deformable model, or else the saliency.
+
+        Args:
+            upper: a Matplotlib axis.
+            lower: another.
+            line_pt: width of the quadrilaterals' lines.
+        """
+        self._draw_frames(upper, self.frames, ("quad",), line_pt)
+        if self.look.crop is not None:
+            self._draw_frames(lower, as_frames(self.look.crop, self.frames.shape[-2:]), (), line_pt)
+        else:
+            below = ("points",) if self.look.points_px is not None else ("saliency",)
+            self._draw_frames(lower, self.frames, below, line_pt)
+        upper.set_title(self.title, fontsize=8, loc="left", pad=3)
+
+    def picture(self, width_px: int = 960) -> UInt8[Tensor, "3 height width"]:
+        """Return the pair as a picture of its own.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        width, title, gap = width_px / DPI, 0.24, 0.06
+        strip = (width - 2 * gap) * self.height_per_width
+        height = title + 2 * (strip + gap)
+        figure = load_pyplot().figure(figsize=(width, height), dpi=DPI)
+        bottoms = (strip + 2 * gap, gap)
+        self.draw(*(figure.add_axes((gap / width, y / height, 1 - 2 * gap / width, strip / height)) for y in bottoms))
+        return animate(figure, (), 1)[0]
+
+    def _draw_frames(
+        self, axis: Any, frames: UInt8[Tensor, "time channels h w"], layers: Collection[str], line_pt: float
+    ) -> None:
+        height, width = frames.shape[-2:]
+        pitch = width * (1 + _GAP)
+        axis.set_xlim(-0.5, self._length * width - 0.5)
+        axis.set_ylim(height - 0.5, -0.5)
+        axis.set_aspect("equal")
+        axis.set_axis_off()
+        for place, t in enumerate(self.times):
+            origin = (0.0, place * pitch)
+            picture = LookPicture(
+                axis, frames, self.look, colour=self.colour, layers=layers, origin=origin, line_pt=line_pt
+            )
+            picture.show(t)
+            _clip_to_frame(axis, picture, (place * pitch, width, height))
+
+
+def evenly_spaced(num_frames: int, num_shown: int) -> list[int]:
+    """Choose frames from the first to the last.
+
+    >>> evenly_spaced(50, 4), evenly_spaced(2, 3)
+    ([0, 16, 33, 49], [0, 0, 1])
+    """
+    return list(torch.linspace(0, num_frames - 1, num_shown).round().long().tolist())
+
+
+def draw_looks(path: Path, strips: Sequence[LookStrip]) -> None:
+    """Draw pairs of film strips below each other.
+
+    Args:
+        path: a `.png` file.
+        strips: one pair a model and condition, say.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    write_png(path, torch.cat([strip.picture() for strip in strips], 1))
+
+
+def as_frames(crop: Tensor, size: Sequence[int]) -> UInt8[Tensor, "time channels height width"]:
+    """Turn crops in [0, 1] into frames of a size; a crop may be smaller than the frame that it was cut from."""
+    pixels = F.interpolate(crop.detach().float().cpu(), tuple(size), mode="nearest")
+    return (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
+
+
+def _clip_to_frame(axis: Any, picture: LookPicture, place: tuple[float, float, float]) -> None:
+    """Keep what reaches beyond a frame away from its neighbours."""
+    from matplotlib.patches import Rectangle
+
+    left, width, height = place
+    # With half the gap around it: lines on its border would else be half as wide.
+    rim = width * _GAP / 2
+    corner, size = (left - 0.5 - rim, -0.5 - rim), (width + 2 * rim, height + 2 * rim)
+    frame = Rectangle(corner, *size, transform=axis.transData)
+    for artist in picture.artists:
+        artist.set_clip_path(frame)

@@ -1,0 +1,343 @@
+// Where a model looked, drawn on a frame, and what it said, over time: shared by the report and the live page.
+//
+// Positions are (y, x) in pixels of the frame and the centre of the upper left pixel is (0, 0), as in saccade.attention.
+// A context's unit is a CSS pixel (see `prepare`), `zoom` is CSS pixels per pixel of the frame.
+
+const TAU = 2 * Math.PI;
+const LIGHT = {
+  ink: "#1c1f24", muted: "#656b75", grid: "#dfe2e7", paper: "#ffffff",
+  series: ["#0b6bb5", "#c24e00", "#00785a", "#a2418f", "#7d6600", "#b3202c", "#4b55c8", "#3f6f1f", "#0f7f93", "#5d6470"],
+};
+const DARK = {
+  ink: "#e9ebee", muted: "#9aa1ac", grid: "#363b43", paper: "#15181c",
+  series: ["#5fb3f0", "#ff9a4d", "#43cfa3", "#e79bd6", "#e6d54a", "#ff8585", "#a3adff", "#a5d86e", "#5fd4e6", "#c3c8d0"],
+};
+
+/** Return colours readable on a light or a dark page; those drawn on frames are the same on both. */
+export function palette(dark) {
+  return {
+    ...(dark ? DARK : LIGHT),
+    models: dark
+      ? { "lenet-lstm": "#77aadd", "stn-lstm": "#ee8866", "dcn-lstm": "#5cc07a" }
+      : { "lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833" },
+    // On frames every mark has a light rim, so that it shows on black as on white.
+    accent: "#ee7733", rim: "rgba(255, 255, 255, 0.85)", arrow: "#1fa187", box: "#33bbee",
+    units: ["#ffd23f", "#4cc9f0", "#f72585"],
+    cold: [214, 40, 40], warm: [255, 214, 64],
+  };
+}
+
+/** Fit a canvas's bitmap to the screen for a frame with a margin around it (pixels of the frame); return what draws. */
+export function prepare(canvas, [height, width], margin = 0) {
+  const zoom = canvas.clientWidth / (width + 2 * margin);
+  const ctx = sharpContext(canvas, canvas.clientWidth, zoom * (height + 2 * margin));
+  ctx.translate(margin * zoom, margin * zoom);
+  return { ctx, zoom };
+}
+
+/** Draw a frame (one byte a pixel, or three) with sharp pixels. */
+export function drawFrame(ctx, grey, [height, width], zoom) {
+  const channels = grey.length / (height * width);
+  drawPixels(ctx, [height, width], zoom, (data) => {
+    for (let i = 0, from = 0, to = 0; i < height * width; i++, from += channels, to += 4) {
+      data[to] = grey[from];
+      data[to + 1] = grey[channels === 3 ? from + 1 : from];
+      data[to + 2] = grey[channels === 3 ? from + 2 : from];
+      data[to + 3] = 255;
+    }
+  });
+}
+
+/**
+ * Draw where a model looked.
+ * look: as Look.frame_json gives it. layers: {quad, points, arrows, saliency}, true for what shall show.
+ * colours: of `palette`, `accent` perhaps replaced by the model's own.
+ */
+export function drawLook(ctx, look, zoom, layers, colours = palette(false)) {
+  const shown = { ...palette(false), ...colours };
+  ctx.save();
+  ctx.lineJoin = ctx.lineCap = "round";
+  if (layers.saliency && look.saliency) drawSaliency(ctx, look.saliency, zoom, shown);
+  if (layers.arrows && look.arrows) drawArrows(ctx, look.arrows, zoom, shown);
+  if (layers.quad && look.quad) drawQuadrilateral(ctx, look.quad, zoom, shown);
+  if (layers.points && look.points) drawPoints(ctx, look.points, look.units ?? [], zoom, shown);
+  ctx.restore();
+}
+
+/** Draw boxes (top, left, bottom, right), bottom and right exclusive, each with its name where there is one. */
+export function drawBoxes(ctx, boxes, names, zoom, colours = palette(false)) {
+  ctx.save();
+  ctx.font = "600 11px system-ui, sans-serif";
+  boxes.forEach(([top, left, bottom, right], i) => {
+    if (bottom <= top || right <= left) return;
+    const sides = [left * zoom, top * zoom, (right - left) * zoom, (bottom - top) * zoom];
+    rimmed(ctx, colours.box, 1.5, colours.rim, () => ctx.rect(...sides));
+    if (names?.[i] === undefined) return;
+    ctx.lineWidth = 3;
+    ctx.strokeStyle = "#000000";
+    ctx.fillStyle = colours.box;
+    const at = [left * zoom + 2, top * zoom > 14 ? top * zoom - 4 : bottom * zoom + 12];
+    ctx.strokeText(names[i], ...at);
+    ctx.fillText(names[i], ...at);
+  });
+  ctx.restore();
+}
+
+/** Turn base64 into bytes. */
+export function bytesOf(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+function drawSaliency(ctx, { size, grey }, zoom, { cold, warm }) {
+  const bytes = typeof grey === "string" ? bytesOf(grey) : grey;
+  drawPixels(ctx, size, zoom, (data) => {
+    bytes.forEach((byte, i) => {
+      const part = byte / 255;
+      for (let c = 0; c < 3; c++) data[4 * i + c] = cold[c] + (warm[c] - cold[c]) * part;
+      data[4 * i + 3] = 225 * Math.sqrt(part);
+    });
+  });
+}
+
+function drawQuadrilateral(ctx, corners, zoom, { accent, rim }) {
+  const [first, ...others] = corners.map((position) => onCanvas(position, zoom));
+  rimmed(ctx, accent, 3, rim, () => {
+    ctx.moveTo(...first);
+    others.forEach((corner) => ctx.lineTo(...corner));
+    ctx.closePath();
+  });
+  // The crop's upper left corner, so that a turn of 90 degrees shows.
+  disc(ctx, first, 5.5, accent, rim, 2);
+}
+
+function drawPoints(ctx, points, units, zoom, { units: hues, rim }) {
+  const heaviest = Math.max(...points.map(([, , weight]) => weight), 1e-12);
+  const perUnit = Math.max(1, points.length / Math.max(1, units.length));
+  const largest = Math.min(5, Math.max(2.5, 0.75 * zoom));
+  points.forEach(([y, x, weight], i) => {
+    const radius = largest * Math.sqrt(weight / heaviest);
+    if (radius > 0.3) disc(ctx, onCanvas([y, x], zoom), radius, hues[Math.floor(i / perUnit) % hues.length], rim, 0.5);
+  });
+  units.forEach((position, i) => {
+    const [x, y] = onCanvas(position, zoom);
+    rimmed(ctx, hues[i % hues.length], 1.75, "rgba(0, 0, 0, 0.7)", () => {
+      ctx.moveTo(x - 5, y);
+      ctx.lineTo(x + 5, y);
+      ctx.moveTo(x, y - 5);
+      ctx.lineTo(x, y + 5);
+    });
+  });
+}
+
+function drawArrows(ctx, arrows, zoom, { arrow, rim }) {
+  rimmed(ctx, arrow, 1.25, rim, () => {
+    for (const [y0, x0, y1, x1] of arrows) {
+      const [fromX, fromY] = onCanvas([y0, x0], zoom);
+      const [toX, toY] = onCanvas([y1, x1], zoom);
+      const length = Math.hypot(toX - fromX, toY - fromY);
+      ctx.moveTo(fromX, fromY);
+      ctx.lineTo(toX, toY);
+      if (length < 1.5) continue; // a head would be all there is to see
+      const angle = Math.atan2(toY - fromY, toX - fromX);
+      const head = Math.min(4.5, 0.45 * length);
+      for (const side of [-0.5, 0.5]) {
+        ctx.moveTo(toX, toY);
+        ctx.lineTo(toX - head * Math.cos(angle + side), toY - head * Math.sin(angle + side));
+      }
+    }
+  });
+}
+
+/**
+ * Draw a line a class over time: the strongest in colour and with their names, the rest pale.
+ * rows: an array a frame, of the probability of each class. options:
+ *   now, decidedAt: frames to be marked; threshold: of a verdict, a dashed line (0.5 without one);
+ *   strongest: how many are named (5); length: frames that the axis spans; first: number of the first of them;
+ *   start: where on the axis the first row stands (0); dark, colours: as `palette`.
+ * Return a function that tells the frame at a horizontal position in CSS pixels.
+ */
+export function drawProbabilities(canvas, rows, names, options = {}) {
+  const colours = { ...palette(options.dark ?? false), ...options.colours };
+  const size = [canvas.clientWidth, canvas.clientHeight];
+  const ctx = sharpContext(canvas, ...size);
+  ctx.font = "12px system-ui, sans-serif";
+  const area = { left: 34, top: 14, right: size[0] - 10 - widest(ctx, names), bottom: size[1] - 20 };
+  const start = options.start ?? 0;
+  const length = options.length ?? start + rows.length;
+  const axes = {
+    x: (t) => (length > 1 ? area.left + ((area.right - area.left) * t) / (length - 1) : (area.left + area.right) / 2),
+    y: (p) => area.bottom - (area.bottom - area.top) * p,
+  };
+  drawAxes(ctx, area, axes, length, options, colours);
+  const named = strongestOf(rows, options.strongest ?? 5);
+  const paint = paintsOf(named, colours.series);
+  for (let k = 0; k < names.length; k++) {
+    if (!paint.has(k)) drawLine(ctx, rows, k, start, axes, colours.muted, 1, 0.25);
+  }
+  for (const k of [...named].reverse()) drawLine(ctx, rows, k, start, axes, paint.get(k), 2, 1);
+  drawNow(ctx, rows, named, area, axes, options, paint, colours);
+  drawNames(ctx, rows, named, names, area, axes, paint);
+  return (x) => Math.round(Math.min(1, Math.max(0, (x - area.left) / (area.right - area.left))) * (length - 1));
+}
+
+function drawAxes(ctx, area, axes, length, { first = 0, decidedAt, threshold }, colours) {
+  const rule = (from, to, colour, dashes = []) => {
+    ctx.beginPath();
+    ctx.setLineDash(dashes);
+    ctx.strokeStyle = colour;
+    ctx.lineWidth = 1;
+    ctx.moveTo(...from);
+    ctx.lineTo(...to);
+    ctx.stroke();
+    ctx.setLineDash([]);
+  };
+  ctx.fillStyle = colours.muted;
+  ctx.textBaseline = "middle";
+  ctx.textAlign = "right";
+  for (const p of [0, 0.5, 1]) {
+    rule([area.left, axes.y(p)], [area.right, axes.y(p)], colours.grid);
+    ctx.fillText(`${100 * p}`, area.left - 6, axes.y(p));
+  }
+  const limit = axes.y(threshold ?? 0.5);
+  rule([area.left, limit], [area.right, limit], colours.muted, [2, 4]);
+  ctx.textBaseline = "alphabetic";
+  ctx.textAlign = "center";
+  const step = niceStep(length, Math.max(2, (area.right - area.left) / 56));
+  for (let t = (step - (first % step)) % step; t < length; t += step) {
+    ctx.fillText(`${first + t}`, axes.x(t), area.bottom + 15);
+  }
+  if (decidedAt === undefined || decidedAt === null) return;
+  const x = axes.x(decidedAt);
+  rule([x, area.top - 2], [x, area.bottom], colours.ink, [4, 3]);
+  const toTheLeft = x > (area.left + area.right) / 2;
+  ctx.textAlign = toTheLeft ? "right" : "left";
+  ctx.fillText("decided", x + (toTheLeft ? -4 : 4), area.top - 4);
+}
+
+function drawNow(ctx, rows, named, area, axes, { now, start = 0 }, paint, { ink, paper }) {
+  if (now === undefined || now === null) return;
+  ctx.beginPath();
+  ctx.strokeStyle = ink;
+  ctx.lineWidth = 1.5;
+  ctx.moveTo(axes.x(now), area.top);
+  ctx.lineTo(axes.x(now), area.bottom);
+  ctx.stroke();
+  const row = rows[now - start];
+  if (row) for (const k of named) disc(ctx, [axes.x(now), axes.y(row[k])], 3.5, paint.get(k), paper, 1.5);
+}
+
+function drawNames(ctx, rows, named, names, area, axes, paint) {
+  if (!rows.length) return;
+  const last = rows.at(-1);
+  const labels = named.map((k) => ({ k, y: axes.y(last[k]) })).sort((a, b) => a.y - b.y);
+  // Names that would lie upon each other move down, and up again from the bottom.
+  labels.forEach((label, i) => { if (i) label.y = Math.max(label.y, labels[i - 1].y + 14); });
+  labels.reverse().forEach((label, i) => { label.y = Math.min(label.y, i ? labels[i - 1].y - 14 : area.bottom); });
+  ctx.textAlign = "left";
+  ctx.textBaseline = "middle";
+  ctx.font = "600 12px system-ui, sans-serif";
+  for (const { k, y } of labels) {
+    ctx.fillStyle = paint.get(k);
+    ctx.fillText(names[k], area.right + 6, y);
+  }
+}
+
+function drawLine(ctx, rows, k, start, axes, colour, width, opacity) {
+  ctx.save();
+  ctx.beginPath();
+  ctx.globalAlpha = opacity;
+  ctx.strokeStyle = ctx.fillStyle = colour;
+  ctx.lineWidth = width;
+  ctx.lineJoin = "round";
+  rows.forEach((row, t) => ctx.lineTo(axes.x(start + t), axes.y(row[k])));
+  if (rows.length > 1) ctx.stroke();
+  else if (rows.length) disc(ctx, [axes.x(start), axes.y(rows[0][k])], width + 1, colour, colour, 0);
+  ctx.restore();
+}
+
+/** Return the classes whose probabilities were largest on the whole, the last frame counting as much as all others. */
+function strongestOf(rows, count) {
+  if (!rows.length) return [];
+  const strength = Array.from(rows.at(-1), (p) => p * rows.length);
+  for (const row of rows) row.forEach((p, k) => { strength[k] += p; });
+  const order = strength.map((_, k) => k).sort((a, b) => strength[b] - strength[a]);
+  return order.slice(0, count);
+}
+
+/** Give each class the colour of its own number, or the next that is free: colours stay while ranks change. */
+function paintsOf(classes, series) {
+  const paint = new Map();
+  const taken = new Set();
+  for (const k of classes) {
+    let i = k % series.length;
+    while (taken.has(i) && taken.size < series.length) i = (i + 1) % series.length;
+    taken.add(i);
+    paint.set(k, series[i]);
+  }
+  return paint;
+}
+
+function niceStep(length, wanted) {
+  for (let size = 1; ; size *= 10) {
+    for (const factor of [1, 2, 5]) if (length / (size * factor) <= wanted) return size * factor;
+  }
+}
+
+function widest(ctx, names) {
+  return Math.max(12, ...names.map((name) => ctx.measureText(name).width)) + 4;
+}
+
+function onCanvas([y, x], zoom) {
+  return [(x + 0.5) * zoom, (y + 0.5) * zoom];
+}
+
+function rimmed(ctx, colour, width, rim, trace) {
+  for (const [style, size] of [[rim, width + 2], [colour, width]]) {
+    ctx.beginPath();
+    trace();
+    ctx.strokeStyle = style;
+    ctx.lineWidth = size;
+    ctx.stroke();
+  }
+}
+
+function disc(ctx, [x, y], radius, colour, rim, rimWidth) {
+  ctx.beginPath();
+  ctx.arc(x, y, radius + rimWidth, 0, TAU);
+  ctx.fillStyle = rim;
+  ctx.fill();
+  ctx.beginPath();
+  ctx.arc(x, y, radius, 0, TAU);
+  ctx.fillStyle = colour;
+  ctx.fill();
+}
+
+const scratch = new Map();
+
+/** Fill an image of the frame's size and draw it enlarged, without smoothing; images are kept for the next call. */
+function drawPixels(ctx, [height, width], zoom, fill) {
+  const key = `${height} ${width}`;
+  if (!scratch.has(key)) {
+    const small = document.createElement("canvas");
+    Object.assign(small, { height, width });
+    scratch.set(key, small.getContext("2d"));
+  }
+  const small = scratch.get(key);
+  const image = small.createImageData(width, height);
+  fill(image.data);
+  small.putImageData(image, 0, 0);
+  ctx.imageSmoothingEnabled = false;
+  ctx.drawImage(small.canvas, 0, 0, width * zoom, height * zoom);
+}
+
+/** Give a cleared context whose unit is a CSS pixel, its bitmap as fine as the screen. */
+function sharpContext(canvas, width, height) {
+  const density = window.devicePixelRatio || 1;
+  const size = { width: Math.max(1, Math.round(width * density)), height: Math.max(1, Math.round(height * density)) };
+  // Setting a size, even the same, costs a new bitmap.
+  for (const edge of ["width", "height"]) if (canvas[edge] !== size[edge]) canvas[edge] = size[edge];
+  const ctx = canvas.getContext("2d");
+  ctx.setTransform(density, 0, 0, density, 0, 0);
+  ctx.clearRect(0, 0, width, height);
+  return ctx;
+}

@@ -1,0 +1,236 @@
+"""The report in a real browser."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from saccade.data.video import read_clip
+from saccade.explain import ExplainConfig, explain
+
+from .stand_ins import noise, save_model, save_npz
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: saccade[dev] has it").expect
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed: saccade[dev] has it")
+LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+HOSTILE = "<img src=x onerror=document.title='hacked'><script>document.title='hacked'<&script>\"'.npz"
+
+
+@pytest.fixture(scope="module")
+def report(generated, three_models, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    return explain(ExplainConfig(generated, three_models, out, device="cpu"))
+
+
+@pytest.fixture
+def opened(chromium):
+    """Give a function that opens a report; in the end nothing may have gone wrong, and nothing been asked for."""
+    contexts, faults = [], []
+
+    def visit(path, fragment="#frame=0", **options):
+        context = chromium.new_context(**{"viewport": LAPTOP} | options)
+        contexts.append(context)
+        tab = context.new_page()
+        tab.on("console", lambda message: faults.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: faults.append(str(error)))
+        tab.on("request", lambda request: request.url.startswith("file:") or faults.append(request.url))
+        tab.goto(f"{path.as_uri()}{fragment}")
+        expect(tab.locator(".now").first).not_to_be_empty()
+        assert tab.locator("#trouble").is_hidden()
+        return tab
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def position(tab):
+    return tab.locator("#position").inner_text()
+
+
+def shown(tab, name, index=0):
+    """Return what a model's canvas shows, as text that is the same only for the same pixels."""
+    return tab.locator("article").nth(index).locator(f"canvas.{name}").evaluate("canvas => canvas.toDataURL()")
+
+
+def test_it_shows_every_model(opened, report):
+    tab = opened(report, "#frame=3")
+    assert position(tab) == "frame 3 of 8"
+    assert tab.locator("article").count() == 3
+    assert tab.locator("canvas.crop").count() == 1
+    assert len({shown(tab, "frame", index) for index in range(3)}) == 3
+    assert len({shown(tab, "chart", index) for index in range(3)}) == 3
+
+
+def test_its_pixels_are_those_of_the_clip(opened, tmp_path, three_models, clip):
+    path = explain(ExplainConfig(clip, three_models[:1], tmp_path / "report.html", device="cpu"))
+    tab = opened(path, "#frame=5")
+    tab.locator("input[name=saliency]").uncheck()
+    grey = tab.locator("canvas.frame").evaluate(
+        """canvas => {
+          const { data, width } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const middles = [...Array(64).keys()].map((i) => Math.floor(((i + 0.5) * width) / 64));
+          return middles.map((y) => middles.map((x) => data[4 * (y * width + x)]));
+        }"""
+    )
+    assert (np.array(grey) == read_clip(clip).frames[5, 0].numpy()).all()
+
+
+def test_the_scrubber_moves_the_frame(opened, report):
+    tab = opened(report)
+    before = [shown(tab, name) for name in ("frame", "chart")]
+    said = tab.locator(".now").first.inner_text()
+    tab.locator("#scrubber").fill("6")
+    assert position(tab).startswith("frame 6 of 8")
+    assert all(shown(tab, name) != was for name, was in zip(("frame", "chart"), before, strict=True))
+    assert said.startswith("frame 0: ")
+    assert tab.locator(".now").first.inner_text().startswith("frame 6: ")
+    told = tab.locator("#scrubber").get_attribute("aria-valuetext")
+    assert told.startswith("frame 6 of 8")
+    assert "stn-lstm frame 6" in told
+    assert "Frame 6 as stn-lstm got it; samples the quadrilateral" in tab.locator("canvas.frame").nth(1).get_attribute(
+        "aria-label"
+    )
+
+
+@pytest.mark.parametrize(("layer", "model"), [("quad", 1), ("points", 2), ("arrows", 2), ("saliency", 0), ("boxes", 0)])
+def test_each_layer_can_be_switched(opened, report, layer, model):
+    tab = opened(report, "#frame=2")
+    box = tab.locator(f"input[name={layer}]")
+    before = shown(tab, "frame", model)
+    box.set_checked(not box.is_checked())
+    assert shown(tab, "frame", model) != before
+    box.set_checked(not box.is_checked())
+    assert shown(tab, "frame", model) == before
+
+
+def test_the_keyboard_is_enough(opened, report):
+    tab = opened(report)
+    for key, frame in (
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("End", 7),
+        ("ArrowRight", 7),
+        ("Home", 0),
+    ):
+        tab.keyboard.press(key)
+        assert position(tab).startswith(f"frame {frame} of"), key
+    reached = []
+    for _ in range(12):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.id || document.activeElement.name"))
+    assert reached[:9] == ["back", "play", "step", "scrubber", "quad", "points", "arrows", "saliency", "boxes"]
+    tab.locator("#step").focus()
+    tab.keyboard.press("Space")
+    assert position(tab).startswith("frame 1 of")
+    tab.locator("#scrubber").focus()
+    tab.keyboard.press("ArrowRight")
+    assert position(tab).startswith("frame 2 of")  # once, by the scrubber itself
+    tab.locator("input[name=arrows]").focus()
+    tab.keyboard.press("Space")
+    assert tab.locator("input[name=arrows]").is_checked()
+    assert tab.locator("#play").get_attribute("aria-label") == "Play"
+
+
+def test_it_plays_and_pauses(opened, report):
+    tab = opened(report)
+    tab.keyboard.press("Space")
+    assert tab.locator("#play").get_attribute("aria-label") == "Pause"
+    expect(tab.locator("#scrubber")).not_to_have_value("0")
+    tab.locator("#play").click()
+    assert tab.locator("#play").get_attribute("aria-label") == "Play"
+    before = position(tab)
+    tab.wait_for_timeout(300)
+    assert position(tab) == before
+
+
+def test_it_plays_by_itself_unless_less_motion_is_wanted(opened, report):
+    tab = opened(report, "")
+    expect(tab.locator("#scrubber")).not_to_have_value("0")
+    still = opened(report, "", reduced_motion="reduce")
+    still.wait_for_timeout(300)
+    assert position(still).startswith("frame 0 of")
+
+
+def test_a_chart_is_a_scrubber_too(opened, report):
+    tab = opened(report)
+    chart = tab.locator("canvas.chart").first
+    chart.click(position={"x": chart.bounding_box()["width"] - 1, "y": 60})
+    assert position(tab).startswith("frame 7 of")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_axe_finds_nothing_serious(opened, report, scheme, viewport):
+    tab = opened(report, viewport=viewport, color_scheme=scheme)
+    tab.locator("summary").click()
+    found = axe.Axe().run(tab).response["violations"]
+    assert [(rule["id"], rule["nodes"][0]["html"]) for rule in found if rule["impact"] in ("serious", "critical")] == []
+
+
+@pytest.mark.parametrize("viewport", [LAPTOP, PHONE], ids=["laptop", "phone"])
+def test_the_page_is_no_wider_than_the_screen(opened, report, viewport):
+    tab = opened(report, viewport=viewport)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_light_and_dark_differ_and_follow_the_system(opened, report):
+    tab = opened(report, color_scheme="light")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light, chart = tab.evaluate(ground), shown(tab, "chart")
+    tab.emulate_media(color_scheme="dark")
+    tab.wait_for_timeout(50)
+    assert tab.evaluate(ground) != light
+    assert shown(tab, "chart") != chart
+
+
+def test_drawings_are_as_fine_as_the_screen(opened, report):
+    widths = [
+        opened(report, device_scale_factor=density).locator("canvas.frame").first.evaluate("canvas => canvas.width")
+        for density in (1, 2)
+    ]
+    assert widths[1] == pytest.approx(2 * widths[0], abs=1)
+
+
+def test_a_hostile_name_is_only_a_name(opened, clip, tmp_path):
+    folder = tmp_path / HOSTILE.replace("/", "")
+    folder.mkdir()
+    shutil.copy(clip, folder / HOSTILE)
+    odd = {"digits": HOSTILE, "condition": "</script><script>document.title='hacked'</script>"}
+    models = tuple(save_model(folder / name, data=odd) for name in ("<b>one", "<b>two"))
+    path = explain(ExplainConfig(folder / HOSTILE, models, tmp_path / "report.html", device="cpu"))
+    tab = opened(path)
+    assert tab.locator("h1").inner_text() == HOSTILE
+    assert tab.title().startswith(HOSTILE)
+    assert tab.locator("h2").first.inner_text() == "lenet-lstm (<b>one)"
+    assert tab.locator("img").count() == 0
+    assert tab.locator("b:not(.now b)").count() == 0
+
+
+def test_one_frame_and_a_frame_that_is_not_there(opened, three_models, tmp_path):
+    clip = save_npz(tmp_path / "clip.npz", noise(1, 2, 2))
+    path = explain(ExplainConfig(clip, three_models, tmp_path / "report.html", device="cpu"))
+    tab = opened(path, "#frame=99")
+    assert position(tab) == "frame 0 of 1"
+
+
+def test_a_published_model_speaks_at_the_end(opened, tmp_path):
+    model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=3)
+    clip = save_npz(tmp_path / "clip.npz", noise(3, 64, 64))
+    tab = opened(explain(ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu")))
+    assert tab.locator(".now").inner_text() == "speaks at the end"
+    tab.keyboard.press("End")
+    assert tab.locator(".now").inner_text().startswith("frame 2: ")
+
+
+def test_an_old_browser_is_told_so_and_keeps_the_figures(chromium, report):
+    context = chromium.new_context(viewport=LAPTOP)
+    context.add_init_script("delete window.DecompressionStream")
+    tab = context.new_page()
+    tab.goto(report.as_uri())
+    tab.locator("#trouble").wait_for(state="visible")
+    assert "cannot be played here" in tab.locator("#trouble").inner_text()
+    assert tab.locator("table").first.is_visible()
+    context.close()

@@ -1,0 +1,252 @@
+import pytest
+import torch
+
+from saccade import checkpoint
+from saccade.data.video import read_clip, write_gif, write_mp4
+from saccade.errors import DataError, UsageError
+from saccade.explain import ExplainConfig, explain_clip
+from saccade.explain.explanation import _distinct
+from saccade.explain.figures import figures_of
+from saccade.generate import GenerateConfig, generate
+from saccade.predict import PredictConfig, predict
+
+from .stand_ins import MATCHED, noise, save_model, save_npz
+
+
+def explained(clip, models, **options):
+    return explain_clip(ExplainConfig(clip, tuple(models), device="cpu", **options))
+
+
+def figure(explanation, name):
+    found = [f for group in figures_of(explanation).values() for f in group if f.name == name]
+    return found[0].values if found else None
+
+
+def test_models_say_what_predict_says(clip, three_models):
+    explanation = explained(clip, three_models)
+    assert [column.name for column in explanation.columns] == list(MATCHED)
+    for column, path in zip(explanation.columns, three_models, strict=True):
+        (said,) = predict(PredictConfig((clip,), path, device="cpu"))
+        assert column.prediction.verdict == said.verdict
+        assert column.prediction.probability == pytest.approx(said.probability, abs=1e-5)
+        assert column.prediction.decided_at == said.decided_at
+        assert [name for name, _ in column.verdicts][-1] == said.verdict
+        assert column.probabilities.shape == (8, 55)
+
+
+def test_each_model_has_the_parts_of_its_kind(clip, three_models):
+    plain, transformer, deformable = explained(clip, three_models).columns
+    assert all(column.look.saliency is not None for column in (plain, transformer, deformable))
+    assert plain.look.quadrilateral_px is None
+    assert plain.look.points_px is None
+    assert transformer.look.quadrilateral_px is not None
+    assert deformable.look.points_px is not None
+
+
+def test_a_long_clip_is_cut_and_that_is_told(clip, three_models):
+    whole, cut = (explained(clip, three_models[:1], max_frames=num) for num in (8, 7))
+    assert (whole.num_frames, whole.cut) == (8, False)
+    assert (cut.num_frames, cut.cut) == (7, True)
+    assert cut.columns[0].prediction.num_frames == 7
+
+
+@pytest.mark.parametrize("labels", ["pair", "ordered", "digits"])
+def test_every_label_scheme(tmp_path, clip, labels):
+    model = save_model(tmp_path, labels=labels)
+    (column,) = explained(clip, [model]).columns
+    assert column.scheme.name == labels
+    total = column.probabilities.sum(-1)
+    assert labels == "digits" or total.allclose(torch.ones(8), atol=1e-5)
+    for name, probability in column.verdicts:
+        assert 0 <= probability <= 1
+        known = {"none", *column.scheme.names}
+        assert name in known or set(name.split("-")) <= known
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "seen"),
+    [
+        (1, 1, (64, 64)),
+        (2, 2, (64, 64)),
+        (2, 300, (64, 256)),
+        (33, 47, (33, 47)),
+        (120, 160, (64, 85)),
+        (300, 300, (64, 64)),
+    ],
+)
+def test_frames_of_any_size_are_seen_as_predict_sees_them(tmp_path, three_models, height, width, seen):
+    path = save_npz(tmp_path / "clip.npz", noise(3, height, width))
+    explanation = explained(path, three_models)
+    assert explanation.file_size == (height, width)
+    for column in explanation.columns:
+        assert column.frame_size == seen
+        assert column.clip.frames.shape[-2:] == seen
+        assert column.look.saliency.shape[-2:] == seen
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "gif", "npz"])
+@pytest.mark.parametrize("num_frames", [1, 5])
+def test_colour_of_any_length_in_any_file(tmp_path, three_models, suffix, num_frames):
+    frames, path = noise(num_frames, 40, 52, channels=3), tmp_path / f"clip.{suffix}"
+    if suffix == "npz":
+        save_npz(path, frames)
+    else:
+        {"mp4": write_mp4, "gif": write_gif}[suffix](path, frames, 10)
+    explanation = explained(path, three_models)
+    assert explanation.num_frames == num_frames
+    assert explanation.fps == (None if suffix == "npz" else 10)
+
+
+def test_a_model_of_colour_gets_colour(tmp_path):
+    path = save_npz(tmp_path / "clip.npz", noise(3, 40, 40, channels=3))
+    grey, colour = save_model(tmp_path / "grey"), save_model(tmp_path / "colour", channels=3)
+    columns = explained(path, [grey, colour]).columns
+    assert [column.clip.frames.shape[1] for column in columns] == [1, 3]
+    assert torch.equal(columns[1].clip.frames, read_clip(path, num_channels=3).frames)
+
+
+def damaged(path, num_frames=30):
+    write_mp4(path, torch.randint(0, 256, (num_frames, 1, 64, 64), dtype=torch.uint8), 10)
+    content = bytearray(path.read_bytes())
+    start, end = content.index(b"mdat"), content.index(b"moov")
+    content[(start + end) // 2 : end - 4] = bytes(end - 4 - (start + end) // 2)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_damaged_clip_is_told_of_once(tmp_path, three_models):
+    explanation = explained(damaged(tmp_path / "clip.mp4"), three_models)
+    assert 0 < explanation.num_frames < 30
+    (warning,) = explanation.warnings
+    assert "clip.mp4 is damaged" in warning
+
+
+def test_what_cannot_be_read_is_refused(tmp_path, three_models):
+    (tmp_path / "a.mp4").write_bytes(b"not a video")
+    for path, message in ((tmp_path / "a.mp4", "cannot be read"), (tmp_path / "b.mp4", "no clip at")):
+        with pytest.raises(DataError, match=message):
+            explained(path, three_models)
+
+
+def test_what_no_one_can_explain_is_refused(tmp_path, clip, three_models):
+    with pytest.raises(DataError, match="no checkpoint at"):
+        explained(clip, [tmp_path])
+    with pytest.raises(UsageError, match="device"):
+        explain_clip(ExplainConfig(clip, three_models, device="gpu"))
+    save_model(tmp_path, data={"digits": "uci"})
+    model, header = checkpoint.load(tmp_path)
+    header.data.pop("labels")
+    checkpoint.save(tmp_path / checkpoint.NAME, model, header)
+    with pytest.raises(DataError, match="does not say what its classes are"):
+        explained(clip, [tmp_path])
+
+
+# Models of the published sizes read clips of one length, and speak once.
+
+
+def test_a_published_model(tmp_path):
+    model = save_model(tmp_path, "stn-lstm-published", labels="ordered", num_frames=4)
+    path = save_npz(tmp_path / "clip.npz", noise(4, 50, 70))
+    (column,) = explained(path, [model]).columns
+    assert column.frame_size == (64, 64)
+    assert column.prediction.decided_at is None
+    assert len(column.verdicts) == 1
+    assert column.look.crop.shape == (4, 1, 32, 32)
+    assert column.colour == "#ee7733"
+
+
+def test_a_published_model_does_not_read_other_lengths(tmp_path):
+    model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=4)
+    with pytest.raises(DataError, match=r"clip\.npz does not fit the model: the clip has 5 frames"):
+        explained(save_npz(tmp_path / "clip.npz", noise(5, 64, 64)), [model])
+
+
+# Beside the truth.
+
+
+def test_a_generated_clip_is_measured_against_its_truth(generated, three_models):
+    explanation = explained(generated, three_models)
+    assert figure(explanation, "True class") == ("03",) * 3
+    for column in explanation.columns:
+        assert column.boxes_px.shape == (8, 2, 4)
+        ink = column.attended["ink"].ratio[0]
+        assert (ink > 2).all()  # all brightness lies in the boxes
+    assert [" on 0" in value for value in figure(explanation, "Sampled area")] == [False, True, False]
+    assert [" on 0" in value for value in figure(explanation, "Sampling points")] == [False, False, True]
+    assert all(" on 3" in value for value in figure(explanation, "Saliency"))
+
+
+def test_a_clip_of_which_nothing_is_known_is_not_measured(clip, three_models):
+    explanation = explained(clip, three_models)
+    assert explanation.truth is None
+    assert figure(explanation, "True class") is None
+    assert figure(explanation, "Saliency") is None
+    assert all(column.boxes_px is None for column in explanation.columns)
+
+
+def test_boxes_follow_the_size_that_a_model_gets(generated, tmp_path, three_models):
+    published = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=8)
+    large = tmp_path / "large"
+    generate(GenerateConfig(large, num_clips=1, digits="uci", num_frames=8, format="npz", canvas=160))
+    matched, squeezed = explained(large / "00" / "000000.npz", [three_models[0], published]).columns
+    truth = explained(large / "00" / "000000.npz", [three_models[0]]).truth
+    assert matched.frame_size == squeezed.frame_size == (64, 64)
+    assert torch.allclose(matched.boxes_px, truth.poses.box_px[0] * 64 / 160)
+
+
+def test_cut_clips_have_the_truth_of_their_frames(generated, three_models):
+    (column,) = explained(generated, three_models[:1], max_frames=3).columns
+    assert column.boxes_px.shape == (3, 2, 4)
+
+
+# Names and colours.
+
+
+def test_models_of_a_kind_are_told_apart(tmp_path, clip):
+    paths = [save_model(tmp_path / name) for name in ("early", "late")] + [save_model(tmp_path / "x", "stn-lstm")]
+    columns = explained(clip, [*paths, paths[0]]).columns
+    names = [column.name for column in columns]
+    assert names == ["lenet-lstm (early) 1", "lenet-lstm (late)", "stn-lstm", "lenet-lstm (early) 2"]
+    assert len({column.colour for column in columns}) == 4
+
+
+def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
+    for name in ("a/checkpoint.safetensors", "weights/best.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    paths = (tmp_path / "a" / "checkpoint.safetensors", tmp_path / "weights" / "best.safetensors")
+    assert _distinct(["stn-lstm", "stn-lstm"], paths) == ["stn-lstm (a)", "stn-lstm (best)"]
+
+
+# What is asked.
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model": ()}, "no model was given"),
+        ({"max_frames": 0}, "max_frames must be at least 1"),
+        ({"format": "htm"}, "no format is called 'htm'; did you mean 'html'"),
+        ({"out": "a.avi"}, "no format is called 'avi'"),
+    ],
+)
+def test_a_wrong_call_is_refused(tmp_path, options, message):
+    given = {"model": (tmp_path,)} | options
+    given["out"] = tmp_path / given["out"] if "out" in given else None
+    with pytest.raises(UsageError, match=message):
+        ExplainConfig(tmp_path / "clip.mp4", **given)
+
+
+@pytest.mark.parametrize(
+    ("out", "format", "path", "chosen"),
+    [
+        (None, None, "report.html", "html"),
+        (None, "gif", "report.gif", "gif"),
+        ("a.GIF", None, "a.GIF", "gif"),
+        ("a", None, "a", "html"),
+        ("a.b", "png", "a.b", "png"),
+    ],
+)
+def test_the_format_is_what_was_asked_or_what_the_name_ends_in(tmp_path, out, format, path, chosen):
+    config = ExplainConfig(tmp_path, (tmp_path,), tmp_path / out if out else None, format)
+    assert (config.path.name, config.chosen_format) == (path, chosen)

@@ -1,0 +1,211 @@
+"""The report as text: what stands in it, and what cannot get into it."""
+
+import base64
+import dataclasses
+import gzip
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from saccade.explain import ExplainConfig, explain_clip, page
+from saccade.explain.explanation import Explanation
+
+from .stand_ins import noise, save_model, save_npz
+
+HOSTILE = "<script>alert(1)</script>&\"'$style ${x} `"
+
+
+def explained(clip, models, **options):
+    return explain_clip(ExplainConfig(clip, tuple(models), device="cpu", **options))
+
+
+def rendered(explanation, command="saccade explain", provenance="Made by a test."):
+    return page.render(explanation, command=command, provenance=provenance)
+
+
+def data_of(text):
+    packed = re.search(r'<script id="data" type="application/octet-stream">([^<]*)</script>', text)[1]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+class Reader(HTMLParser):
+    """Collects elements and the text outside scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.words.append(" ")
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join("".join(self.words).replace("\u00a0", " ").split())
+
+
+@pytest.fixture(scope="module")
+def of_generated(generated, three_models):
+    explanation = explained(generated, three_models)
+    return explanation, rendered(explanation)
+
+
+def test_it_refers_to_nothing_outside(of_generated):
+    for tag, attributes in Reader(of_generated[1]).elements:
+        for name in ("src", "href", "action", "srcset", "poster"):
+            assert attributes.get(name, "data:,") == "data:,", (tag, attributes)
+    markup = re.sub(r"<script.*?</script>", "", of_generated[1], flags=re.S)
+    assert not re.search(r"https?://|@import|url\(", markup)
+
+
+def test_only_its_own_script_and_style_may_run(of_generated):
+    (policy,) = (a["content"] for _, a in Reader(of_generated[1]).elements if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+
+
+def test_figures_stand_in_it_without_any_script(of_generated):
+    explanation, text = of_generated
+    shown = Reader(text).text
+    for column in explanation.columns:
+        said = column.prediction
+        assert f"{said.verdict}{100 * said.probability:.1f} %" in shown
+        assert f"decided at frame {said.decided_at}" in shown
+    wanted = [
+        "8 frames · 64x64 px · shown at 10 frames/s · shows 0 and 3",
+        "Made by a test.",
+        "Learned on digits mnist",
+    ]
+    wanted += ["Condition rotation", "pair: 55 classes", "On the digits", "Every frame in figures", "How to read this"]
+    for part in wanted:
+        assert part in shown, part
+
+
+def test_every_frame_has_its_row(of_generated):
+    explanation, text = of_generated
+    shown = Reader(text).text
+    for t in range(8):
+        row = " ".join(f"{name} {100 * p:.1f} %" for name, p in (column.verdicts[t] for column in explanation.columns))
+        assert f"{t} {row}".replace(" ", "") in shown.replace(" ", "")
+
+
+def test_pixels_and_positions_are_those_that_the_models_gave(of_generated):
+    explanation, text = of_generated
+    data = data_of(text)
+    (strip,) = data["strips"]  # three models that got the same frames
+    frames = explanation.columns[0].clip.frames
+    assert base64.b64decode(strip) == frames.numpy().tobytes()
+    assert data["truth"] == ["0", "3"]
+    for column, carried in zip(explanation.columns, data["columns"], strict=True):
+        assert np.allclose(carried["probabilities"], column.probabilities.tolist(), atol=1e-4)
+        assert carried["verdicts"] == [name for name, _ in column.verdicts]
+        drawn = [column.look.frame_json(t) for t in range(8)]
+        for name in ("quad", "points", "units", "arrows", "crop"):
+            assert [look[name] for look in carried["looks"]] == [look[name] for look in drawn]
+        assert carried["boxes"] == column.boxes_px.tolist()
+        levels = [[np.frombuffer(base64.b64decode(look["saliency"]["grey"]), np.uint8).astype(int) for look in looks]
+                  for looks in (carried["looks"], drawn)]  # fmt: skip
+        assert np.abs(np.subtract(*levels)).max() <= 7
+        assert [level.max() for level in levels[0]] == [255] * 8
+
+
+def test_it_tells_its_size(of_generated):
+    size = len(of_generated[1].encode())
+    told = re.search(r"This page: (\d+) kB, no network", of_generated[1])[1]
+    assert abs(int(told) * 1000 - size) <= 1000
+
+
+def test_the_same_explanation_gives_the_same_bytes(of_generated):
+    assert rendered(of_generated[0]) == of_generated[1]
+
+
+def test_only_what_a_model_has_can_be_shown(clip, generated, three_models):
+    plain, transformer, deformable = three_models
+
+    def layers(path, *models):
+        boxes = [a for tag, a in Reader(rendered(explained(path, models))).elements if a.get("type") == "checkbox"]
+        return {box["name"]: "checked" in box for box in boxes}
+
+    assert layers(clip, plain) == {"saliency": True}
+    assert layers(clip, transformer) == {"quad": True, "saliency": False}
+    assert layers(clip, deformable) == {"points": True, "arrows": False, "saliency": False}
+    assert layers(generated, plain) == {"saliency": True, "boxes": False}
+    every = {"quad": True, "points": True, "arrows": False, "saliency": False, "boxes": False}
+    assert layers(generated, *three_models) == every
+
+
+def test_what_a_reader_must_know_stands_on_top(tmp_path, three_models):
+    path = save_npz(tmp_path / "clip.npz", noise(5, 30, 30))
+    shown = Reader(rendered(explained(path, three_models[:1], max_frames=4))).text
+    assert "the first 4 frames" in shown
+    assert "The clip goes on after 4 frames" in shown
+    assert "goes on" not in Reader(rendered(explained(path, three_models[:1]))).text
+
+
+def test_a_model_that_speaks_at_the_end(tmp_path):
+    model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=2)
+    path = save_npz(tmp_path / "clip.npz", noise(2, 64, 64))
+    explanation = explained(path, [model])
+    text = rendered(explanation)
+    assert "said at the end" in Reader(text).text
+    assert len(data_of(text)["columns"][0]["probabilities"]) == 1
+
+
+# What comes from outside.
+
+
+def with_names(explanation: Explanation) -> Explanation:
+    """Put hostile words wherever a file or a checkpoint has a say."""
+    columns = []
+    for column in explanation.columns:
+        header = dataclasses.replace(
+            column.header,
+            data=column.header.data | {"digits": HOSTILE, "condition": HOSTILE, "protocol": HOSTILE},
+            training={"step": HOSTILE, "before": {"before_steps": HOSTILE, "before_condition": HOSTILE}},
+            versions={HOSTILE: HOSTILE},
+            arguments={HOSTILE: HOSTILE},
+        )
+        clip = dataclasses.replace(column.clip, warning=f"{HOSTILE} is damaged")
+        path = column.path / HOSTILE.replace("/", "_")
+        columns.append(dataclasses.replace(column, name=HOSTILE, header=header, clip=clip, path=path))
+    clip = explanation.clip.with_name(HOSTILE.replace("/", "_"))
+    return dataclasses.replace(explanation, clip=clip, columns=tuple(columns))
+
+
+def test_no_name_becomes_markup(of_generated):
+    tame = of_generated[0]
+    hostile = with_names(tame)
+    text = rendered(hostile, command=HOSTILE, provenance=HOSTILE)
+    read = Reader(text)
+    scripts = [attributes for tag, attributes in read.elements if tag == "script"]
+    assert scripts == [{"id": "data", "type": "application/octet-stream"}, {"type": "module"}]
+    assert "<script>alert" not in text
+    # As text, every one of them is there as it was given.
+    assert read.text.count("<script>alert(1)</script>&\"'$style ${x} `") >= 20
+    assert read.text.count(HOSTILE.replace("/", "_")) >= 2
+    assert data_of(text)["columns"][0]["name"] == HOSTILE
+
+
+def test_a_checkpoint_may_say_anything_of_any_type(tmp_path, clip):
+    odd = {"digits": ["a", 1], "condition": None, "protocol": {"x": [1]}}
+    model = save_model(tmp_path, data=odd)
+    explanation = explained(clip, [model])
+    (column,) = explanation.columns
+    header = dataclasses.replace(column.header, training={"step": None, "before": "scratch"})
+    text = rendered(dataclasses.replace(explanation, columns=(dataclasses.replace(column, header=header),)))
+    assert "Learned on digits" in Reader(text).text

@@ -1,0 +1,209 @@
+"""What is drawn with Matplotlib lies where it should: the same cases as for the drawing code in JavaScript."""
+
+import pytest
+import torch
+
+from saccade import visualize
+from saccade.attention import Look
+from saccade.attention.geometry import quadrilateral
+
+pyplot = pytest.importorskip("matplotlib.pyplot")
+
+ZOOM = 8
+SIZE = 16
+ORANGE = torch.tensor([238, 119, 51])
+
+
+def look_of(**parts):
+    """Stand for what a model saw in frames of 16x16, with the parts that a test is about."""
+    return Look(torch.zeros(1, 2), (SIZE, SIZE), **{name: torch.tensor(value).float() for name, value in parts.items()})
+
+
+def drawn(look, frames=None, *, num_frames=1, **options):
+    """Draw on a figure that is all frame, `ZOOM` pixels to a pixel; return (time, height, width, 3) levels."""
+    frames = torch.zeros(num_frames, 1, SIZE, SIZE, dtype=torch.uint8) if frames is None else frames
+    height, width = frames.shape[-2:]
+    figure = pyplot.figure(figsize=(width * ZOOM / 100, height * ZOOM / 100), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
+    axis.set_axis_off()
+    picture = visualize.LookPicture(axis, frames, look, **options)
+    return visualize.animate(figure, [picture], len(frames)).permute(0, 2, 3, 1).int()
+
+
+def near(pixels, colour, by=14):
+    return (pixels - colour).abs().amax(-1) <= by
+
+
+def at(y, x):
+    return round((y + 0.5) * ZOOM), round((x + 0.5) * ZOOM)
+
+
+BORDER = quadrilateral(torch.eye(2, 3).unsqueeze(0), (SIZE, SIZE)).tolist()
+
+
+def test_frames_keep_their_pixels():
+    frames = torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8)
+    pixels = drawn(None, frames)
+    assert (pixels[:, ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM] == frames.permute(0, 2, 3, 1)).all()
+
+
+def test_an_identity_transformer_draws_the_frames_border():
+    (pixels,) = drawn(look_of(quadrilateral_px=BORDER), layers=("quad",), line_pt=3)
+    for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
+        assert near(edge[16:], ORANGE).all()
+    assert (pixels[16:-16, 16:-16] == 0).all()
+
+
+def test_the_quadrilateral_lies_where_its_corners_are_and_marks_the_first():
+    turned = [[12.0, 4.0], [4.0, 4.0], [4.0, 12.0], [12.0, 12.0]]
+    (pixels,) = drawn(look_of(quadrilateral_px=[turned]), layers=("quad",))
+    for y, x in ((4, 8), (12, 8), (8, 4), (8, 12)):
+        assert near(pixels[at(y, x)], ORANGE)
+    assert (pixels[at(8, 8)] == 0).all()
+    aside = [pixels[at(y, x)[0] - 4, at(y, x)[1] - 4].sum().item() > 0 for y, x in turned]
+    assert aside == [True, False, False, False]
+
+
+def test_every_frame_has_its_own():
+    frames = [[[0.0, 0.0], [0.0, 8.0], [8.0, 8.0], [8.0, 0.0]], [[7.0, 7.0], [7.0, 14.0], [14.0, 14.0], [14.0, 7.0]]]
+    first, second = drawn(look_of(quadrilateral_px=frames), num_frames=2, layers=("quad",))
+    assert near(first[at(4, 8)], ORANGE)
+    assert not near(second[at(4, 8)], ORANGE)
+    assert near(second[at(10, 14)], ORANGE)
+
+
+def test_points_have_their_units_colour_and_the_size_of_their_weight():
+    look = look_of(
+        points_px=[[[[4.0, 4.0], [4.0, 11.0]], [[11.0, 4.0], [11.0, 11.0]]]],
+        point_weight=[[[0.45, 0.02], [0.45, 0.0]]],
+        unit_px=[[[-90.0, -90.0], [-90.0, -90.0]]],
+    )
+    (pixels,) = drawn(look, layers=("points",), line_pt=3)
+    assert near(pixels[at(4, 4)], torch.tensor([255, 210, 63]))
+    assert near(pixels[at(11, 4)], torch.tensor([76, 201, 240]))
+
+    def area(y, x):
+        middle = at(y, x)
+        return (pixels[middle[0] - 12 : middle[0] + 12, middle[1] - 12 : middle[1] + 12].amax(-1) > 60).sum().item()
+
+    assert area(4, 4) > 4 * area(4, 11) > 0
+    assert area(11, 11) <= 4
+
+
+def test_arrows_go_from_start_to_end_and_have_a_head_there():
+    (pixels,) = drawn(look_of(arrows_px=[[[[[8.0, 2.0], [8.0, 13.0]]]]]), layers=("arrows",))
+    inked = pixels.amax(-1) > 60
+    assert inked[at(8, 0)[0], at(8, 3)[1] : at(8, 12)[1]].all()
+    assert inked[:, at(8, 11)[1]].sum() > inked[:, at(8, 5)[1]].sum()
+
+
+def test_saliency_warms_just_its_pixels():
+    levels = torch.zeros(1, SIZE, SIZE)
+    levels[0, 3, 5], levels[0, 10, 10] = 0.8, 0.2
+    (pixels,) = drawn(look_of(saliency=levels.tolist()), layers=("saliency",))
+    warm = pixels[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0] > 0
+    assert (warm == (levels[0] > 0)).all()
+    assert pixels[at(3, 5)][0] > pixels[at(10, 10)][0]
+
+
+def test_no_saliency_at_all_draws_nothing():
+    assert (drawn(look_of(saliency=torch.zeros(1, SIZE, SIZE).tolist()), layers=("saliency",)) == 0).all()
+
+
+def test_boxes_enclose_their_pixels():
+    box = torch.tensor([[[4, 6, 8, 12]]])
+    (pixels,) = drawn(look_of(), layers=("boxes",), boxes_px=box, line_pt=1)
+    inked = pixels.amax(-1) > 60
+    rows, columns = (inked.any(axis).nonzero().flatten() for axis in (1, 0))
+    found = [rows.min(), columns.min(), rows.max(), columns.max()]
+    assert [value.item() for value in found] == pytest.approx([4 * ZOOM, 6 * ZOOM, 8 * ZOOM, 12 * ZOOM], abs=2)
+    assert not inked[5 * ZOOM : 7 * ZOOM, 7 * ZOOM : 11 * ZOOM].any()
+
+
+def test_a_model_without_a_part_draws_nothing_for_it():
+    assert (drawn(look_of(), layers=visualize.LAYERS) == 0).all()
+
+
+def test_an_origin_moves_everything():
+    look = look_of(quadrilateral_px=[[[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]]])
+    frames = torch.full((1, 1, SIZE, SIZE), 50, dtype=torch.uint8)
+    (pixels,) = drawn(look, frames, layers=("quad",), origin=(8.0, 6.0))
+    assert near(pixels[at(8, 8)], ORANGE)
+    assert (pixels[: 7 * ZOOM] == 255).all()  # above the frame there is nothing but paper
+    assert (pixels[at(14, 14)] == 50).all()
+
+
+# The pairs of strips
+
+
+def strip_of(num_frames=6, **parts):
+    frames = torch.zeros(num_frames, 1, SIZE, SIZE, dtype=torch.uint8)
+    frames[:, 0, 8, 8] = torch.arange(num_frames, dtype=torch.uint8) * 20 + 100
+    return visualize.LookStrip("a title", frames, look_of(**parts), "#ee7733", num_shown=4)
+
+
+def size_of(path):
+    content = path.read_bytes()
+    assert content.startswith(b"\x89PNG")
+    return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+
+
+def test_strips_show_first_to_last_frame():
+    assert strip_of().times == [0, 2, 3, 5]
+    assert strip_of(1).times == [0, 0, 0, 0]
+
+
+def test_pairs_of_strips_stand_below_each_other(tmp_path):
+    visualize.draw_looks(tmp_path / "one.png", [strip_of()])
+    visualize.draw_looks(tmp_path / "two.png", [strip_of(), strip_of()])
+    one, two = size_of(tmp_path / "one.png"), size_of(tmp_path / "two.png")
+    assert two[0] == one[0]
+    assert two[1] == pytest.approx(2 * one[1], abs=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png"}
+
+
+def strips_drawn(strip):
+    """Draw a pair and return the pixels of both strips."""
+    figure = pyplot.figure(figsize=(6, 3.2), dpi=100)
+    upper, lower = (figure.add_axes((0, y, 1, 0.48)) for y in (0.5, 0.0))
+    strip.draw(upper, lower)
+    pixels = visualize.animate(figure, [], 1)[0].permute(1, 2, 0).int()
+    return pixels[:160], pixels[160:]
+
+
+def test_below_a_transformers_frames_stand_its_crops():
+    quad = [[[2.0, 2.0], [2.0, 13.0], [13.0, 13.0], [13.0, 2.0]]] * 6
+    upper, lower = strips_drawn(strip_of(quadrilateral_px=quad, crop=torch.full((6, 1, 4, 4), 0.5).tolist()))
+    assert near(upper, ORANGE).sum() > 100
+    assert near(lower, torch.tensor([128, 128, 128]), by=1).float().mean() > 0.5
+
+
+def test_below_a_deformable_models_frames_stand_its_points():
+    points = {"points_px": [[[[8.0, 3.0]]]] * 6, "point_weight": [[[1.0]]] * 6, "unit_px": [[[3.0, 3.0]]] * 6}
+    upper, lower = strips_drawn(strip_of(saliency=torch.ones(6, SIZE, SIZE).tolist(), **points))
+    yellow = torch.tensor([255, 210, 63])
+    assert near(lower, yellow).sum() > 20
+    assert near(upper, yellow).sum() == 0
+
+
+def test_below_a_plain_models_frames_stands_saliency():
+    upper, lower = strips_drawn(strip_of(saliency=torch.ones(6, SIZE, SIZE).tolist()))
+    assert (lower[..., 0] - lower[..., 2] > 100).float().mean() > 0.4
+    assert (upper[..., 0] == upper[..., 2]).all()
+
+
+def test_marks_do_not_reach_into_the_next_frame():
+    far = [[[0.0, 0.0], [0.0, 90.0], [9.0, 90.0], [9.0, 0.0]]] + [[[-90.0, -90.0]] * 4] * 5
+    upper, _ = strips_drawn(strip_of(quadrilateral_px=far))
+    columns = near(upper, ORANGE).any(0).nonzero().flatten()
+    assert len(columns) > 0
+    assert columns.max() < 600 / 4
+
+
+def test_drawing_leaves_no_figure_open(tmp_path):
+    pyplot.close("all")
+    visualize.draw_looks(tmp_path / "looks.png", [strip_of()])
+    drawn(look_of())
+    assert pyplot.get_fignums() == []
