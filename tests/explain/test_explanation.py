@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from saccade import checkpoint
+from saccade import checkpoint, weights
 from saccade.data.video import read_clip, write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.explain import ExplainConfig, explain_clip
@@ -224,7 +224,6 @@ def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"model": ()}, "no model was given"),
         ({"max_frames": 0}, "max_frames must be at least 1"),
         ({"format": "htm"}, "no format is called 'htm'; did you mean 'html'"),
         ({"out": "a.avi"}, "no format is called 'avi'"),
@@ -250,3 +249,9 @@ def test_a_wrong_call_is_refused(tmp_path, options, message):
 def test_the_format_is_what_was_asked_or_what_the_name_ends_in(tmp_path, out, format, path, chosen):
     config = ExplainConfig(tmp_path, (tmp_path,), tmp_path / out if out else None, format)
     assert (config.path.name, config.chosen_format) == (path, chosen)
+
+
+def test_without_a_model_those_of_the_package_are_shown(generated, tmp_path):
+    explained = explain_clip(ExplainConfig(generated))
+    assert [column.name for column in explained.columns] == list(weights.paths())
+    assert all(column.scheme.name == "digits" for column in explained.columns)

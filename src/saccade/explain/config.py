@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
+from saccade import weights
 from saccade.errors import UsageError, unknown_name
 
 FORMATS = ("html", "gif", "mp4", "png")
@@ -20,7 +21,7 @@ class ExplainConfig:
 
     Args:
         clip: a video file, GIF or `.npz` file; beside clips of `saccade generate`, their labels and poses are used.
-        model: checkpoints, or folders of runs; several stand side by side.
+        model: checkpoints, or folders of runs; several stand side by side. By default the small ones of the package.
         out: the file to write; by default report.FORMAT.
         format: html (one page that needs no network), gif, mp4 (the clip with overlays) or png (a film strip with
             overlays); by default what `out` ends in.
@@ -28,23 +29,26 @@ class ExplainConfig:
         device: auto, cpu or cuda.
 
     Raises:
-        UsageError: no model, an unknown format, or a number of frames below 1.
+        UsageError: an unknown format, or a number of frames below 1.
     """
 
     clip: Positional[Path]
-    model: tuple[Path, ...]
+    model: tuple[Path, ...] = ()
     out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     format: str | None = None
     max_frames: int = 300
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        if not self.model:
-            raise UsageError("no model was given; name a checkpoint or the folder of a run")
         if self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1; got {self.max_frames}")
         if self.chosen_format not in FORMATS:
             raise unknown_name("format", self.chosen_format, FORMATS)
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """The checkpoints: those that were named, or those of the package."""
+        return self.model or tuple(weights.paths().values())
 
     @property
     def chosen_format(self) -> str:

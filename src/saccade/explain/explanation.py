@@ -112,12 +112,12 @@ def explain_clip(config: ExplainConfig) -> Explanation:
         DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
     """
     device = choose_device(config.device)
-    loaded = [checkpoint.load(path, device) for path in config.model]
-    names = _distinct([header.model for _, header in loaded], config.model)
+    loaded = [checkpoint.load(path, device) for path in config.models]
+    names = _distinct([header.model for _, header in loaded], config.models)
     file_size = predict.size_of(config.clip)
     truth = truth_of(config.clip)
     columns = []
-    for (model, header), path, name, colour in zip(loaded, config.model, names, _colours(loaded), strict=True):
+    for (model, header), path, name, colour in zip(loaded, config.models, names, _colours(loaded), strict=True):
         # One more than wanted tells whether the clip goes on.
         clip = predict.read_for(model, header, config.clip, config.max_frames + 1)
         cut = len(clip.frames) > config.max_frames

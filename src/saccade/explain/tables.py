@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+from saccade import weights
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import Figure, figures_of, percent
 
@@ -34,7 +36,7 @@ def checkpoints(explanation: Explanation) -> str:
     """Return what each checkpoint says of itself."""
     columns = explanation.columns
     named: dict[str, list[Any]] = {
-        "Checkpoint": [str(column.path) for column in columns],
+        "Checkpoint": [_origin(column.path) for column in columns],
         "Kind": [_with_arguments(column) for column in columns],
         "Learned on digits": [column.header.data.get("digits") for column in columns],
         "Condition": [column.header.data.get("condition") for column in columns],
@@ -84,3 +86,8 @@ def _table(corner: str, names: Sequence[str], rows: Sequence[str]) -> str:
 
 def _row(name: str, cells: Iterable[str]) -> str:
     return f'<tr><th scope="row">{escape(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def _origin(path: Path) -> str:
+    """Say where a checkpoint lies; where the package lies is nobody's business."""
+    return "comes with saccade" if path in weights.paths().values() else str(path)
