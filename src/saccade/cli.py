@@ -71,7 +71,7 @@ def _evaluate() -> Callable[..., None]:
             config: what is measured on what.
             json: print the figures as JSON instead of a table.
         """
-        with console.counting_bar("clips, in each of up to two passes") as progress:
+        with console.counting_bar("clips, in each pass") as progress:
             result = verb.run(config, progress=progress)
         if json:
             print(json_format.dumps(result.as_json()))
@@ -124,6 +124,27 @@ def _reproduce() -> Callable[..., None]:
     return reproduce
 
 
+def _explain() -> Callable[..., None]:
+    from saccade import console
+    from saccade import explain as verb
+
+    def explain(config: verb.ExplainConfig) -> None:
+        path = verb.explain(config)
+        console.say(f"wrote {path}, {path.stat().st_size / 1000:.0f} kB")
+
+    return explain
+
+
+def _serve() -> Callable[..., None]:
+    from saccade import console
+    from saccade import serve as verb
+
+    def serve(config: verb.ServeConfig) -> None:
+        verb.serve(config, say=console.say)
+
+    return serve
+
+
 def _info() -> Callable[..., None]:
     def info() -> None:
         """Show versions, device, models and digit sources."""
@@ -149,6 +170,12 @@ VERBS: dict[str, Verb] = {
     ),
     "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
     "predict": Verb("name the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
+    "explain": Verb(
+        "show where models look in a clip: a page, a GIF, a video, a film strip",
+        "saccade explain clip.mp4 -o report.html",
+        _explain,
+    ),
+    "serve": Verb("attention live, on a page in the browser", "saccade serve --open", _serve),
     "info": Verb("show versions, device, models, digit sources", "saccade info", _info),
 }
 
