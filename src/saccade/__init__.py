@@ -5,6 +5,7 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 __all__ = [
+    "attention",
     "checkpoint",
     "data",
     "errors",
@@ -16,8 +17,10 @@ __all__ = [
     "ops",
     "predict",
     "reproduce",
+    "serve",
     "train",
     "visualize",
+    "weights",
 ]
 
 

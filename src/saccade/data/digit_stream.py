@@ -22,7 +22,7 @@ from saccade.errors import UsageError
 MAX_DIGITS = 5
 DIGIT_PX = 28
 LARGEST_SCALE = 1.2
-# Angle and scale swing to and fro; at tempo 1 a swing takes about so many frames.
+# Angle and scale swing back and forth; at tempo 1 a swing takes about so many frames.
 _SWING_FRAMES = 100
 _DIGITS, _PIECES, _NOISE = range(3)  # what the random numbers of a stream are for
 _CLASS, _INSTANCE, _Y, _X, _HEADING, _TURN_PHASE, _TURN_TEMPO, _SCALE_PHASE, _SCALE_TEMPO, _CORNER_Y, _CORNER_X = range(
@@ -41,7 +41,7 @@ class StreamSettings:
         max_angle_deg: how far digits turn to either side, 0 to 180.
         scale_range: smallest and largest scale.
         speed_px: how far digits move in a frame, 0 to 8.
-        tempo: how fast they turn and change size; at 1 a swing to and fro takes about 100 frames.
+        tempo: how fast they turn and change size; at 1 a swing back and forth takes about 100 frames.
         per_digit: whether each turns and changes size by itself, or all together.
         clutter: number of pieces of digits that move about, 0 to 8.
         noise: standard deviation of the pixels' noise in grey levels, 0 to 64.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+__all__ = ["paths"]
+
 
 def paths() -> dict[str, Path]:
     """Return the checkpoints that come with the package, by the names of their models.
