@@ -133,6 +133,10 @@ def test_saliency_where_gradients_are_switched_off(mode):
         found, state = look(model, frames * 1, state, saliency=True)
         assert torch.equal(found.saliency, expected.saliency)
         look(model, frames * 1, state, saliency=True)
+        _, without = look(model, frames * 1)
+        found, _ = look(model, frames * 1, without, saliency=True)
+    expected, _ = look(model, frames, state, saliency=True)
+    assert torch.allclose(found.saliency, expected.saliency, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MATCHED)

@@ -5,6 +5,7 @@ from torch import nn
 from saccade.attention.measure import MEASURES, measure
 from saccade.data.moving_digits import Motion, MovingDigits, Poses
 from saccade.nn import SpatialTransformer
+from saccade.nn.attention import switched_off
 
 from .stand_ins import MATCHED, Says, Sums, wandering
 from .test_following import turned
@@ -131,3 +132,28 @@ def test_the_model_is_left_as_it_was(batch):
     assert all(parameter.grad is None for parameter in model.parameters())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_what_the_offsets_alone_do(batch):
+    model = wandering("dcn-lstm")
+    with switched_off(model):
+        still, _ = measured(model, batch)
+    gain = still["sampling_points"].following["ratio_min_gain"]
+    assert gain.nansum() == 0  # the first clip's verdict hangs on nothing here
+    assert not gain.isnan().all()
+    moved, _ = measured(model, batch)
+    assert moved["sampling_points"].following["ratio_min_gain"].abs().min() > 0
+    assert "ratio_min_gain" not in moved["gradient"].following
+
+
+def test_digits_that_a_clip_lacks_do_not_count(uci):
+    clips = MovingDigits(uci["test"], Motion("normal", 6), labels="digits", num_digits=(1, 3), num_clips=12)
+    batch = clips.batch(torch.arange(12), poses=True)
+    assert set(batch.poses.present.sum(1).tolist()) == {1, 2, 3}
+    found, _ = measure(wandering("lenet-lstm"), batch.frames, batch.poses, batch.poses.box_px.roll(1, 0))
+    attended = found["gradient"]
+    assert torch.equal(attended.ratio.isnan(), ~batch.poses.present)
+    assert not attended.ratio_min.isnan().any()
+    assert not attended.ratio_min_elsewhere.isnan().any()
+    alone = batch.poses.present.sum(1) == 1
+    assert torch.allclose(attended.ratio_min[alone], attended.ratio[alone, 0])

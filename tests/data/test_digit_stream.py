@@ -120,6 +120,7 @@ def test_a_drawing_takes_the_place_of_a_digit(uci):
     [
         ({"num_digits": 0}, "num_digits lies in 1 to 5; got 0"),
         ({"num_digits": 2.5}, "num_digits is a whole number; got 2.5"),
+        ({"num_digits": 2.0}, "num_digits is a whole number; got 2.0"),
         ({"max_angle_deg": 181}, "max_angle_deg lies in 0 to 180; got 181"),
         ({"scale_range": (0.9, 0.5)}, "scale_range rises within 0.3 to 1.2; got 0.9 to 0.5"),
         ({"speed_px": float("nan")}, "speed_px lies in 0 to 8; got nan"),

@@ -121,6 +121,13 @@ def test_packed_file_is_known_by_its_content(tmp_path):
     assert len(load(str(folder), "test").labels) == 20
 
 
+def test_a_folder_may_have_a_plus_in_its_name(tmp_path):
+    folder = tmp_path / "mnist+mine"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"no .* in .*mnist\+mine"):
+        digits.resolve(str(folder))
+
+
 def test_unknown_source_names_the_nearest():
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         load("mnits")

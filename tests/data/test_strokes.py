@@ -5,6 +5,8 @@ import torch
 from saccade.data import digits, strokes
 from saccade.errors import UsageError
 
+SUMS_OF_VALIDATION = [25634, 13947, 31644, 15706, 17102, 21735, 27826, 19891, 36658, 29905]
+
 
 def test_strokes_are_a_source_like_any_other():
     found = digits.load("strokes", "test")
@@ -23,11 +25,12 @@ def test_the_splits_share_no_image():
 
 
 def test_images_never_change():
-    assert digits.load("strokes", "validation").images[:1000].long().sum().item() == pytest.approx(26_600_000, rel=0.2)
+    """The weights of the package learned from them; another library's sine may change a pixel by a level."""
+    images = digits.load("strokes", "validation").images
+    sums = images[:10].long().sum((1, 2)).tolist()
+    assert sums == pytest.approx(SUMS_OF_VALIDATION, rel=1e-3)
     strokes.images.cache_clear()
-    first = digits.load("strokes", "validation").images.clone()
-    strokes.images.cache_clear()
-    assert torch.equal(digits.load("strokes", "validation").images, first)
+    assert torch.equal(digits.load("strokes", "validation").images, images)
 
 
 def test_they_look_like_digits_to_somebody_who_knows_others():
@@ -98,7 +101,13 @@ def test_an_empty_stroke_is_left_out():
 
 @pytest.mark.parametrize(
     ("drawing", "message"),
-    [([], "no point"), ([np.empty((0, 2))], "no point"), ([np.array([[0.0, np.nan]])], "not finite")],
+    [
+        ([], "no point"),
+        ([np.empty((0, 2))], "no point"),
+        ([np.array([[0.0, np.nan]])], "not finite"),
+        ([np.array([[-1e308, 0.0], [1e308, 0.0]])], "wide or high"),
+        ([np.array([[0.0, 0.0], [1e-320, 0.0]])], "wide or high"),
+    ],
 )
 def test_what_is_no_drawing_is_refused(drawing, message):
     with pytest.raises(ValueError, match=message):

@@ -160,6 +160,15 @@ def test_two_digits_named_by_presence_are_measured(test_digits):
     assert row["ratio_se"] is None
 
 
+def test_clips_of_several_numbers_of_digits_have_a_column_for_each(test_digits):
+    clips = MovingDigits(test_digits, Motion("normal", 2), labels="digits", num_digits=(1, 3), num_clips=8)
+    setup = Setup.choose(clips, None, 8, "cpu", "float32")
+    model = models.create("lenet-lstm", num_classes=10)
+    rows = attention_rows(model, clips, setup, FACTS | {"num_digits": "1 to 3"}, untrained=lambda seed: model)
+    header = attention_markdown(rows).splitlines()[0]
+    assert [f"digit {digit}" in header for digit in (1, 2, 3, 4)] == [True, True, True, False]
+
+
 @pytest.mark.parametrize("name", ["stn-lstm-published", "dcn-lstm-published"])
 def test_published_models_are_measured(name, test_digits):
     clips = MovingDigits(test_digits, Motion("rotation", 2), labels="ordered", num_clips=1)

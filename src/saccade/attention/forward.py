@@ -62,8 +62,10 @@ def run(
     if state is not None and step is None:
         raise ValueError(f"a {type(model).__name__} cannot go on from a state; give it the whole clip")
     with _watched(model, route, clips, gradients) as watch:
+        if gradients:
+            state = _of(state, Tensor.clone)  # what was made in inference mode can have no gradients
         logits, state = step(watch.pixels, state) if step is not None else (model(watch.pixels), None)
-    return watch.seen(), logits, _detached(state)
+    return watch.seen(), logits, _of(state, Tensor.detach)
 
 
 def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bool = False) -> Seen:
@@ -73,11 +75,11 @@ def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bo
     return watch.seen()
 
 
-def _detached(state: State | None) -> State | None:
-    """Return a state without its graph."""
+def _of(state: State | None, make: Callable[[Tensor], Tensor]) -> State | None:
+    """Apply a function to a state's tensors."""
     if isinstance(state, tuple):
-        return state[0].detach(), state[1].detach()
-    return None if state is None else state.detach()
+        return make(state[0]), make(state[1])
+    return None if state is None else make(state)
 
 
 @contextmanager

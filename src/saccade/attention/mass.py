@@ -37,7 +37,7 @@ def of_sampled_area(theta: Float[Tensor, "frames 2 3"], crop_size: Size, frame_s
     return Mass(points, points.new_ones(points.shape[:2]))
 
 
-def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor]) -> Mass:
+def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor], *, moved: bool = True) -> Mass:
     """Return where layers with offsets sample the frame, each point weighted by how much a score hangs on it.
 
     These are the points of every unit of the shallowest such layer, weighted by the absolute gradient with respect to
@@ -47,12 +47,14 @@ def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor]) -> Mass:
     Args:
         seen: what went through the encoder.
         output_gradients: of the score, with respect to the output of each stage with offsets.
+        moved: whether the offsets of that layer move the points; without, the same weights lie where a plain layer
+            samples, so that the difference is what the offsets alone do.
     """
     stage = seen.said.route.deformable[0]
     layer = seen.said.route.stages[stage].layer
     assert isinstance(layer, Deformable)
     weight = tap_weight(layer, seen.said.positions[stage], output_gradients[stage])
-    points = seen.said.to_frame(stage, seen.said.taps[stage].everywhere())
+    points = seen.said.to_frame(stage, seen.said.taps[stage].everywhere(moved=moved))
     return Mass(points.flatten(1, 2), weight.flatten(2).mT.flatten(1))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from saccade.attention.attribution import verdict_gradients
@@ -33,7 +33,9 @@ class Attended:
             the attention prefers that is no matter of the clip, such as the middle of the frame.
         all_above: fraction of these frames in which every digit has more than its share.
         all_above_elsewhere: the same for the digits of another clip.
-        following: for the sampled area, how its angle and size follow the digits' angle and scale: see `following`.
+        following: what the mechanism does with the digits. Of the sampled area, how its angle and size follow their
+            angle and scale: see `following`. Of the sampling points, `ratio_min_gain`: how much larger `ratio_min` is
+            than with the same weights at the points of a plain layer, which is what the offsets alone do.
     """
 
     ratio: Float[Tensor, "clips digits"]
@@ -64,11 +66,16 @@ def measure(
     gradient, by_stage = verdict_gradients(logits, seen)
     with torch.no_grad():
         found = {
-            name: _attended(mass, poses.box_px, elsewhere_px, clips.shape[-2:])
+            name: _attended(mass, poses, elsewhere_px, clips.shape[-2:])
             for name, mass in _masses(seen, gradient, by_stage).items()
         }
         if (at := seen.said.route.transformer) is not None:
             found["sampled_area"].following.update(_following(seen, at, poses))
+        if by_stage:
+            rest = of_sampling_points(seen, by_stage, moved=False)
+            at_rest = _attended(rest, poses, elsewhere_px, clips.shape[-2:])
+            points = found["sampling_points"]
+            points.following["ratio_min_gain"] = points.ratio_min - at_rest.ratio_min
     return found, logits[:, -1].detach()
 
 
@@ -84,13 +91,15 @@ def _masses(seen: Seen, gradient: Tensor, by_stage: dict[int, Tensor]) -> dict[s
 
 
 def _attended(
-    mass: Mass, box_px: Int64[Tensor, "clips time digits 4"], elsewhere_px: Tensor, frame_size: torch.Size
+    mass: Mass, poses: Poses, elsewhere_px: Int64[Tensor, "clips time digits 4"], frame_size: torch.Size
 ) -> Attended:
     size = frame_size[0], frame_size[1]
     here, elsewhere = (
-        mass_ratio(mass, boxes.flatten(0, 1), size).unflatten(0, boxes.shape[:2]) for boxes in (box_px, elsewhere_px)
+        mass_ratio(mass, boxes.flatten(0, 1), size).unflatten(0, boxes.shape[:2])
+        for boxes in (poses.box_px, elsewhere_px)
     )
-    least, least_elsewhere = here.amin(-1), elsewhere.amin(-1)  # NaN where any digit does not show
+    # Whose boxes those elsewhere are is not told: a digit that never shows is taken for none.
+    least, least_elsewhere = _least(here, poses.present), _least(elsewhere, elsewhere_px.flatten(3).any(-1).any(1))
     return Attended(
         ratio=here.nanmean(1),
         ratio_min=least.nanmean(1),
@@ -99,6 +108,13 @@ def _attended(
         all_above_elsewhere=_fraction_above_one(least_elsewhere),
         following={},
     )
+
+
+def _least(
+    ratio: Float[Tensor, "clips time digits"], present: Bool[Tensor, "clips digits"]
+) -> Float[Tensor, "clips time"]:
+    """Return the least of the digits that a clip has; NaN in frames where one of them does not show."""
+    return torch.where(present.unsqueeze(1), ratio, torch.inf).amin(-1)
 
 
 def _fraction_above_one(ratio: Float[Tensor, "clips time"]) -> Float[Tensor, "clips"]:

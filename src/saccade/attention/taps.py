@@ -41,11 +41,11 @@ class Taps(NamedTuple):
         offset = read_between(self.offset_px.flatten(1, 2), positions).unflatten(-1, (-1, 2))
         return self.around(positions, offset)
 
-    def everywhere(self) -> Float[Tensor, "frames positions taps 2"]:
-        """Return where every output position looks, row by row."""
+    def everywhere(self, *, moved: bool = True) -> Float[Tensor, "frames positions taps 2"]:
+        """Return where every output position looks, row by row; unmoved, where a plain layer would."""
         positions = all_positions(self.size).to(self.base_px).view(1, -1, 1, 2)
         offset = self.offset_px.flatten(-2).permute(0, 3, 1, 2)
-        return self.around(positions, offset.unsqueeze(2)).squeeze(2)
+        return self.around(positions, offset.unsqueeze(2) * moved).squeeze(2)
 
 
 def taps_of(layer: Deformable, said: Float[Tensor, "frames channels height width"]) -> Taps:

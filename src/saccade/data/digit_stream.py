@@ -73,7 +73,7 @@ class StreamSettings:
             if not least <= value <= most:
                 raise UsageError(f"{name} lies in {least} to {most:g}; got {value}")
         for name in ("num_digits", "clutter"):
-            if getattr(self, name) != int(getattr(self, name)):
+            if not isinstance(getattr(self, name), int):
                 raise UsageError(f"{name} is a whole number; got {getattr(self, name)}")
         if not 0.3 <= low <= high <= LARGEST_SCALE:
             raise UsageError(f"scale_range rises within 0.3 to {LARGEST_SCALE}; got {low} to {high}")

@@ -116,7 +116,7 @@ def load(
     source = resolve(digits, data_dir)
     if say is not None:
         say(f"digits: {source}")
-    if "+" in digits:
+    if _are_several(digits):
         parts = [load(part, split, data_dir=data_dir, download=download) for part in digits.split("+")]
         images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
         return Digits(images, labels, source.name, split)
@@ -148,7 +148,7 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
     """
     if data_dir is not None and not data_dir.is_dir():
         raise DataError(f"{data_dir} is no folder; --data-dir names the one with the files of MNIST")
-    if "+" in digits:
+    if _are_several(digits):
         parts = [resolve(part, data_dir) for part in digits.split("+")]
         return Source("+".join(part.name for part in parts), None, "; ".join(part.reason for part in parts))
     if digits == "uci":
@@ -159,11 +159,18 @@ def resolve(digits: str = "auto", data_dir: Path | None = None) -> Source:
         return _resolve_mnist(data_dir, or_uci=digits == "auto")
     folder = Path(digits).expanduser()
     if not folder.is_dir():
-        raise unknown_name("digit source", digits, ("auto", "uci", "mnist", "strokes", "a folder with four IDX files"))
+        raise unknown_name(
+            "digit source", digits, ("auto", "uci", "mnist", "strokes", "a folder with four IDX files", "mnist+strokes")
+        )
     _found_all(folder)
     # torchvision puts the files of every dataset into a folder called `raw`.
     inside = folder.resolve()
     return Source(inside.parent.name if inside.name == "raw" else inside.name, folder, f"from {folder}")
+
+
+def _are_several(digits: str) -> bool:
+    # A folder's name may have a plus too.
+    return "+" in digits and not Path(digits).expanduser().is_dir()
 
 
 def mnist_cache() -> Path:

@@ -126,7 +126,7 @@ def draw(strokes: Sequence[Points], *, width_px: float = 2.4) -> UInt8[Tensor, "
         width_px: width of the line in the 28x28 image.
 
     Raises:
-        ValueError: no point at all, or one that is not finite.
+        ValueError: no point at all, one that is not finite, or points nearer than 1e-9 or farther than 1e9 apart.
 
     >>> int(draw([np.array([[0.0, 0.0], [0.0, 100.0]])]).amax())
     255
@@ -136,6 +136,10 @@ def draw(strokes: Sequence[Points], *, width_px: float = 2.4) -> UInt8[Tensor, "
         raise ValueError("the drawing has no point; draw at least one stroke")
     if not all(np.isfinite(stroke).all() for stroke in kept):
         raise ValueError("the drawing has a point that is not finite")
+    with np.errstate(over="ignore"):
+        extent = float(np.ptp(np.concatenate(kept), axis=0).max())
+    if not (extent == 0 or 1e-9 < extent < 1e9):
+        raise ValueError(f"the drawing is {extent:g} wide or high; give its points in a unit of ordinary size")
     return _drawn([kept], np.array([width_px]))[0]
 
 

@@ -97,7 +97,8 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in _GROUP), []).append(row)
-    num_digits = max((int(row.get("num_digits") or 2) for row in rows), default=2)
+    measured = [digit for digit in range(1, 6) if any(row.get(f"ratio_digit_{digit}") is not None for row in rows)]
+    num_digits = max(measured, default=2)
     header = ["model", "condition", "network", "attention by"]
     header += [f"digit {digit}" for digit in range(1, num_digits + 1)]
     header += ["weakest digit", "elsewhere", "all above 1", "elsewhere"]

@@ -49,7 +49,7 @@ MEASURED = frozenset(
 
 ATTENDED = (
     *("ratio", "ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"),
-    *("angle_slope", "angle_correlation", "scale_slope", "scale_correlation"),
+    *("angle_slope", "angle_correlation", "scale_slope", "scale_correlation", "ratio_min_gain"),
     *(f"ratio_digit_{digit}" for digit in range(1, 6)),
 )
 """The figures of a row about attention, as in `attention.measure.Attended`; each has its standard error beside it."""

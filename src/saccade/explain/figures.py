@@ -102,7 +102,7 @@ def _looks(explanation: Explanation) -> list[Figure]:
     return [
         each("Sampled area, of the frame", _area_percent, " %", 0),
         each("Turn of the sampled area", _turn_deg, "°"),
-        each("Length of the offsets", _offset_px, " px", 2),
+        each("Shift by the first layer's offsets, mean of its taps", _offset_px, " px", 2),
     ]
 
 

@@ -57,9 +57,10 @@ def reading(explanation: Explanation) -> list[str]:
     if any(look.points_px is not None for look in looks):
         told.append(
             "<strong>Deformable convolution.</strong> Each unit of the deepest layer gathers its value at points that"
-            " the network chose, traced here through all deformable layers to the frame. The three units on which the"
-            " verdict hangs most are shown. A point is the centre of a small patch, not a single pixel. Arrows are the"
-            " shallowest layer's offsets, averaged over each position's taps, at their true length."
+            " the network chose, traced here through all deformable layers to the frame. The three most strongly"
+            " excited units are shown; the larger a point, the more the verdict hangs on it. A point is the centre of a"
+            " small patch, not a single pixel. Arrows are the shallowest layer's offsets, averaged over each position's"
+            " taps, at their true length."
         )
     told.append(
         "<strong>Saliency</strong> is the absolute gradient of the verdict's score, at the last frame, with respect to"

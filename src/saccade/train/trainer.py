@@ -151,7 +151,8 @@ def restore(trainer: Trainer, out: Path) -> None:
 
 
 def _check_same_run(trainer: Trainer, header: checkpoint.Header, out: Path) -> None:
-    before, now = header.training.get("config", {}), trainer.config.as_json()
+    # A run of an older version lacks the options that came since; it ran as their defaults do.
+    before, now = TrainConfig().as_json() | header.training.get("config", {}), trainer.config.as_json()
     # How long to train and from which weights was settled when the run began; where the files lie may change.
     free = {"steps", "minutes", "data_dir", "device", "start_from", "precision"}
     pairs = {name: (before.get(name), now[name]) for name in now if name not in free}
