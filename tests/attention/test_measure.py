@@ -20,7 +20,7 @@ def batch(uci):
 
 
 def first(poses, num=2):
-    return Poses(**{name: getattr(poses, name)[:num] for name in Poses.__dataclass_fields__})
+    return Poses(**{name: getattr(poses, name)[:num].clone() for name in Poses.__dataclass_fields__})
 
 
 def measured(model, batch):
@@ -138,9 +138,7 @@ def test_what_the_offsets_alone_do(batch):
     model = wandering("dcn-lstm")
     with switched_off(model):
         still, _ = measured(model, batch)
-    gain = still["sampling_points"].following["ratio_min_gain"]
-    assert gain.nansum() == 0  # the first clip's verdict hangs on nothing here
-    assert not gain.isnan().all()
+    assert still["sampling_points"].following["ratio_min_gain"].abs().max() == 0
     moved, _ = measured(model, batch)
     assert moved["sampling_points"].following["ratio_min_gain"].abs().min() > 0
     assert "ratio_min_gain" not in moved["gradient"].following
