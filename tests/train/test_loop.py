@@ -10,6 +10,7 @@ from saccade import checkpoint
 from saccade.data import Digits, MovingDigits
 from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError, UsageError
 from saccade.train import TrainConfig, loop, train
+from saccade.train.trainer import _check_same_run as check_same_run
 from saccade.train.trainer import start
 
 MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
@@ -630,3 +631,13 @@ def test_the_stages_of_short_clips_follow_each_other_and_then_come_the_long_ones
     for trainer.step in range(12):
         loop._next_batch(trainer)
     assert used == [(1, 4)] * 2 + [(2, 4)] * 2 + [(3, 4)] * 2 + [(3, 8)] * 6
+
+
+def test_a_run_that_began_before_an_option_came_goes_on_as_with_its_default(tmp_path):
+    trainer = start(config_of())
+    old = {name: value for name, value in trainer.config.as_json().items() if name not in ("num_digits", "clutter")}
+    training = {"config": old, "precision": trainer.precision, "num_steps": 6}
+    header = checkpoint.Header("lenet-lstm", {}, {"digits": "uci"}, training)
+    check_same_run(trainer, header, tmp_path)
+    with pytest.raises(UsageError, match="trained with clutter=0, now clutter=3"):
+        check_same_run(start(config_of(clutter=3)), header, tmp_path)
