@@ -20,7 +20,10 @@ KINDS = (
     ("dcn-lstm", "sampling_points"),
     ("lenet-lstm", "ink"),
 )
-FOLLOWING = ("angle_slope", "angle_correlation", "scale_slope", "scale_correlation")
+FOLLOWING = {
+    "stn-lstm": ("sampled_area", ("angle_slope", "angle_correlation", "scale_slope", "scale_correlation")),
+    "dcn-lstm": ("sampling_points", ("ratio_min_gain",)),
+}
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,7 +41,7 @@ def figure(rows: Sequence[dict[str, Any]], column: str) -> str:
 
 
 def main(path: Path) -> None:
-    """Print both tables."""
+    """Print the tables."""
     rows = read_rows(path)
 
     def cell(model: str, measure: str, condition: str, network: str) -> list[dict[str, Any]]:
@@ -54,11 +57,17 @@ def main(path: Path) -> None:
             who = "no model" if measure == "ink" else model
             weakest.append([measure.replace("_", " "), who, condition, *found, figure(trained, "ratio_min_elsewhere")])
     print(table(["attention by", "model", "condition", *NETWORKS, "trained, elsewhere"], weakest), end="\n\n")
-    follows = [
-        [condition, *(figure(cell("stn-lstm", "sampled_area", condition, "trained"), name) for name in FOLLOWING)]
-        for condition in CONDITIONS
-    ]
-    print(table(["condition", *(name.replace("_", ", ") for name in FOLLOWING)], follows))
+    for model, (measure, names) in FOLLOWING.items():
+        lines = [
+            [
+                condition,
+                *(figure(cell(model, measure, condition, network), name) for network in networks for name in names),
+            ]
+            for condition in CONDITIONS
+            for networks in [("trained",) if model == "stn-lstm" else ("trained", "untrained")]
+        ]
+        heads = [name.replace("_", " ") for name in names] if model == "stn-lstm" else ["trained", "untrained"]
+        print(table(["condition", *heads], lines), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,108 @@
+"""The process that decodes a foreign video: `python -m saccade.serve.decode FILE SECONDS`.
+
+It has little memory and little time, opens nothing but the file, and writes that it is ready, a line of JSON, and the
+pixels. What is wrong with the file stands in the line's `error`; if the process is killed there is no line, which says
+as much.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import av
+
+from saccade.data import video
+from saccade.errors import DataError
+from saccade.predict import fitting_size
+from saccade.serve.upload import MAX_EXTRA_MEMORY_BYTES, MAX_FRAMES, READY
+
+# What a page may give. Playlists are none of it: they name other files and addresses, which FFmpeg would read.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,ogg,asf,flv,h264,hevc,ivf,apng"
+_ALLOWED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+_ZIP = b"PK\x03\x04"
+
+
+def decode(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Decode a file into small grey frames; return its header and the pixels.
+
+    Raises:
+        DataError: it is no video, or a damaged one without a single frame.
+    """
+    with path.open("rb") as file:
+        is_npz = file.read(4) == _ZIP
+    if is_npz:
+        path = path.rename(path.with_suffix(".npz"))
+    else:
+        _check_container(path)
+    first = video.read_clip(path, max_frames=1).frames
+    height, width = first.shape[-2:]
+    clip = video.read_clip(path, size=fitting_size((height, width)), max_frames=MAX_FRAMES + 1)
+    frames, warning = clip.frames[:MAX_FRAMES], clip.warning
+    if len(clip.frames) > MAX_FRAMES:
+        warning = f"only the first {MAX_FRAMES} frames are shown"
+    num, _, height, width = frames.shape
+    header = {"time": num, "height": height, "width": width, "fps": clip.fps, "warning": warning}
+    return header, frames.contiguous().numpy().tobytes()
+
+
+def _check_container(path: Path) -> None:
+    try:
+        av.open(f"file:{path}", options=_ALLOWED, metadata_errors="replace").close()
+    except av.FFmpegError as error:
+        raise DataError(f"{path} is no video that can be read ({error.strerror}); give a video or GIF file") from error
+
+
+def limit_resources(seconds: int) -> None:
+    """Let this process fail when it takes too much; where the system knows no limits, the parent's clock remains."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    end = math.ceil(time.process_time()) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (end, end + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        taken = int(statm.read_text(encoding="ascii").split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        most = taken + MAX_EXTRA_MEMORY_BYTES
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def answer(path: Path) -> tuple[dict[str, Any], bytes]:
+    """Decode a file, or say in the header's `error` why not; where the server keeps the file is nobody's business."""
+    try:
+        header, pixels = decode(path)
+    except DataError as error:
+        header, pixels = {"error": str(error)}, b""
+    except MemoryError:
+        header, pixels = {"error": "the video needs more memory than an upload may take; give a smaller one"}, b""
+    for key in header.keys() & {"error", "warning"}:
+        if header[key] is not None:
+            header[key] = header[key].replace(str(path.with_suffix(".npz")), "the file").replace(str(path), "the file")
+    return header, pixels
+
+
+def main(arguments: list[str]) -> int:
+    """Decode, and write what came of it."""
+    path, seconds = Path(arguments[0]), int(arguments[1])
+    limit_resources(seconds)
+    _write(READY)
+    header, pixels = answer(path)
+    _write(json.dumps(header).encode() + b"\n" + pixels)
+    return 0
+
+
+def _write(content: bytes) -> None:
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""The conversation with one page over its WebSocket: messages come in, frames go out, and neither ever piles up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import WebSocket, WebSocketDisconnect
+
+from saccade.serve import messages
+from saccade.serve.engine import Engine
+from saccade.serve.messages import MessageError
+from saccade.serve.session import Session
+from saccade.serve.upload import Decoded
+
+POLICY_VIOLATION = 1008
+MAX_FAULTS = 5
+"""Messages that may be wrong before the server hangs up."""
+
+MESSAGES_PER_S, MESSAGES_AT_ONCE = 150.0, 300.0
+
+
+class Live:
+    """One page: its socket, its session, and the two tasks between them.
+
+    Args:
+        socket: accepted.
+        engine: the models.
+    """
+
+    def __init__(self, socket: WebSocket, engine: Engine) -> None:
+        self._socket, self._engine = socket, engine
+        self._session = Session(engine)
+        # Held while a frame is computed: what the page says takes effect between frames.
+        self._between_frames = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._allowance = Allowance(MESSAGES_PER_S, MESSAGES_AT_ONCE)
+
+    async def run(self) -> None:
+        """Talk until the page goes, or breaks the rules."""
+        tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._stream())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            came = await asyncio.gather(*tasks, return_exceptions=True)
+            self._session.close()
+        for error in came:
+            if isinstance(error, Exception) and not isinstance(error, WebSocketDisconnect):
+                raise error
+        if isinstance(broken_rule := came[0], str):
+            with contextlib.suppress(WebSocketDisconnect):
+                await self._say({"type": "closed", "message": broken_rule})
+                await self._socket.close(POLICY_VIOLATION, broken_rule)
+
+    async def show_video(self, decoded: Decoded) -> None:
+        """Show a video that the page has given."""
+        async with self._between_frames:
+            self._session.put_video(decoded)
+        self._changed.set()
+
+    async def _listen(self) -> str | None:
+        """Do what the page says until it goes, or return which rule it broke."""
+        faults = 0
+        while True:
+            received = await self._socket.receive()
+            if received["type"] == "websocket.disconnect":
+                return None
+            if not self._allowance.take():
+                return f"more than {MESSAGES_PER_S:.0f} messages a second; reload the page"
+            try:
+                await self._take(received)
+            except MessageError as error:
+                faults += 1
+                await self._say({"type": "error", "message": str(error)})
+            if faults >= MAX_FAULTS:
+                return f"{faults} messages were wrong; reload the page"
+            self._changed.set()
+
+    async def _take(self, received: Mapping[str, Any]) -> None:
+        if (data := received.get("bytes")) is not None:
+            self._session.put_camera(data)
+            return
+        message = messages.parse(received["text"])
+        if isinstance(message, messages.Seen):
+            self._session.apply(message)
+            return
+        async with self._between_frames:
+            answers = self._session.apply(message)
+        for answer in answers:
+            await self._say(answer)
+
+    async def _stream(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            waited_for_page_s = await self._until_it_can_go()
+            if (wait_s := self._session.wait_s()) > 0:
+                await asyncio.sleep(wait_s)
+                continue
+            async with self._between_frames:
+                if not self._session.can_go:  # paused while we waited for the lock
+                    continue
+                missed = self._session.take_tick(waited_for_page_s)
+                frame = await loop.run_in_executor(self._engine.worker, self._session.next_frame, missed)
+            await self._socket.send_text(frame)
+
+    async def _until_it_can_go(self) -> float:
+        """Wait until a frame is wanted; return for how many seconds only the page was in the way."""
+        waited_s = 0.0
+        while not self._session.can_go:
+            begin, by_page = time.monotonic(), self._session.waits_for_page
+            self._changed.clear()
+            await self._changed.wait()
+            waited_s += by_page * (time.monotonic() - begin)
+        return waited_s
+
+    async def _say(self, answer: dict[str, Any]) -> None:
+        await self._socket.send_text(json.dumps(answer))
+
+
+class Allowance:
+    """So many things a second, and a number of them at once (a token bucket).
+
+    >>> allowance = Allowance(1.0, 2.0)
+    >>> allowance.take(), allowance.take(), allowance.take()
+    (True, True, False)
+    """
+
+    def __init__(self, per_s: float, at_once: float) -> None:
+        self._per_s, self._at_once = per_s, at_once
+        self._left, self._when = at_once, time.monotonic()
+
+    def take(self) -> bool:
+        """Take one; return whether there was one left."""
+        now = time.monotonic()
+        self._left = min(self._at_once, self._left + (now - self._when) * self._per_s)
+        self._when = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True

@@ -1,0 +1,168 @@
+"""The verb `saccade serve`: attention live, on a page in the browser."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saccade.errors import DataError, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from saccade.serve.engine import Engine
+
+# Connections beyond the pages: files, uploads, pages that are told that the server is busy.
+_MORE_CONNECTIONS = 128
+_GRACE_S = 3
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Show attention live, on a page in the browser.
+
+    Args:
+        model: checkpoints, or folders of runs, to be shown side by side; the small ones of the package by default.
+        host: address to listen at; other machines reach only another than the default.
+        port: port to listen at; 0 takes a free one.
+        max_clients: pages that get frames at once.
+        min_confidence: probability from which on the page shows a verdict; of a set of digits, that of exactly this
+            set.
+        digits: where digits come from: strokes (as a mouse draws), mnist, uci, auto or a folder.
+        data_dir: where MNIST is looked for before the user cache.
+        open: open the page in a browser.
+    """
+
+    model: tuple[Path, ...] = ()
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_clients: int = 4
+    min_confidence: float = 0.5
+    digits: str = "strokes"
+    data_dir: Path | None = None
+    open: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"a port lies in 0 to 65535; got {self.port}")
+        if self.max_clients < 1:
+            raise UsageError(f"max_clients must be at least 1; got {self.max_clients}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"min_confidence is a probability from 0 to 1; got {self.min_confidence}")
+
+
+def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
+    """Serve the page until Ctrl-C.
+
+    Args:
+        config: what is shown, and where.
+        say: takes the lines for the person who started it.
+
+    Raises:
+        MissingExtraError: the extra `serve` is not installed.
+        UsageError: the address cannot be had.
+        DataError: a checkpoint or the digits cannot be read.
+    """
+    try:
+        import uvicorn
+        import websockets  # noqa: F401
+
+        from saccade.serve.app import create_app
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve") from error
+    from saccade.serve.guard import own_names
+
+    for path in config.model:
+        if not path.exists():
+            raise DataError(f"no checkpoint at {path}; give a .safetensors file or the folder of a run")
+    with listening_socket(config.host, config.port) as listening:
+        address = _address(config.host, listening.getsockname()[1])
+
+        def load() -> Engine:
+            engine = _load(config, say)
+            say(f"models loaded: {', '.join(engine.models)}")
+            return engine
+
+        def failed() -> None:
+            server.should_exit = True
+
+        app = create_app(load, max_clients=config.max_clients, names=own_names(config.host), failed=failed)
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_level="warning",
+                proxy_headers=False,
+                server_header=False,
+                ws_max_size=_max_message_bytes(),
+                ws_per_message_deflate=False,
+                limit_concurrency=config.max_clients + _MORE_CONNECTIONS,
+                timeout_graceful_shutdown=_GRACE_S,
+            )
+        )
+        say(f"see what it sees: {address}  (Ctrl-C ends it)")
+        if config.open:
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        # Uvicorn ends cleanly and then raises the signal once more.
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    engine = app.state.engine
+    if engine.done() and not engine.cancelled() and engine.exception():
+        raise engine.exception()
+    say("ended")
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Listen at an address, so that the line that names it is true.
+
+    Raises:
+        UsageError: the port is taken, or the address is not this machine's.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_MORE_CONNECTIONS)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"port {port} of {host} is taken; end what listens there, or take another: --port {port + 1}"
+            ) from error
+        raise UsageError(
+            f"cannot listen at {host} port {port} ({error.strerror}); take another --host or --port"
+        ) from error
+    return listening
+
+
+def _address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
+
+
+def _max_message_bytes() -> int:
+    from saccade.serve.messages import MAX_MESSAGE_BYTES
+
+    return MAX_MESSAGE_BYTES
+
+
+def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
+    """Load the models; here, in a thread of its own, torch is imported."""
+    import torch
+
+    from saccade import weights
+    from saccade.data import digits
+    from saccade.serve.engine import Engine, load_models
+
+    # Frames are small: a second thread would mostly wait, and take its core from the browser.
+    torch.set_num_threads(1)
+    return Engine(
+        load_models(config.model or tuple(weights.paths().values())),
+        digits.load(config.digits, "test", data_dir=config.data_dir, say=say),
+        min_confidence=config.min_confidence,
+        digits_only=not config.model,
+    )

@@ -1,0 +1,240 @@
+"""What the server keeps of one page: its frames, its models' memory, its settings. Nothing here waits for anything."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade.serve import messages
+from saccade.serve.camera import light_on_dark
+from saccade.serve.engine import Engine, Memory
+from saccade.serve.messages import MessageError
+from saccade.serve.pace import Pace
+from saccade.serve.sources import CameraSource, DigitSource, Picture, Source, VideoSource
+from saccade.serve.upload import Decoded
+from saccade.serve.verdict import is_right
+
+MAX_UNSEEN = 2
+"""Frames that may be on their way to a page: one that it draws and one that travels."""
+
+# A page that shows nothing for so long is hidden or asleep, not slow.
+_ASLEEP_S = 1.0
+
+
+class Session:
+    """The state of one page.
+
+    Args:
+        engine: the models.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._memory = Memory()
+        self._shown = messages.Show(type="show", models=list(engine.models), saliency=[], clean=True)
+        self._kind = "digits"
+        self._digits: DigitSource | None = None
+        self._camera = CameraSource()
+        self._video: VideoSource | None = None
+        self._fps, self._pace = 25.0, Pace(25.0)
+        self._paused, self._steps, self._stepped = False, 0, False
+        self._sent = self._seen = 0
+        self._dropped = self._skipped = 0
+
+    # --- What the page says
+
+    def apply(self, message: messages.Message) -> list[dict[str, Any]]:
+        """Do what the page asks; return the answers.
+
+        Raises:
+            MessageError: it cannot be done now; nothing has changed.
+        """
+        match message:
+            case messages.Seen(number=number):
+                self._seen = max(self._seen, min(number, self._sent))
+            case messages.Start():
+                self._digits = DigitSource(self._engine.digits, message)
+                self._forget_digits()
+                self._pace.restart()
+            case messages.Change():
+                if self._stream_of_digits().change(message):
+                    self._forget_digits()
+            case messages.Drawn() | messages.Picked():
+                image = self._stream_of_digits().replace(message)
+                self._forget_digits()
+                return [{"type": "digit", "slot": message.slot, "image": _base64(image)}]
+            case messages.Pace(fps=fps):
+                self._fps = fps
+                self._pace.fps = self._rate()
+            case messages.Pause(paused=paused):
+                self._pause(paused)
+            case messages.Step():
+                self._steps = int(self._paused)
+            case messages.Forget():
+                self._memory.forget()
+            case messages.Source(kind=kind):
+                self._choose(kind)
+            case messages.Seek(frame=frame):
+                self._seek(frame)
+            case messages.Show():
+                self._show(message)
+        return []
+
+    def put_camera(self, data: bytes) -> None:
+        """Take a frame of the page's camera.
+
+        Raises:
+            MessageError: it is none.
+        """
+        grey = messages.parse_camera(data)
+        if self._kind == "camera":
+            self._dropped += self._camera.put(torch.tensor(grey).unsqueeze(0))
+
+    def put_video(self, decoded: Decoded) -> None:
+        """Take a video, in the place of an earlier one, and show it."""
+        frames = torch.frombuffer(bytearray(decoded.pixels), dtype=torch.uint8).view(decoded.shape)
+        self._video = VideoSource(frames.unsqueeze(1), decoded.fps)
+        self._begin_anew("video")
+
+    # --- What the stream asks
+
+    @property
+    def can_go(self) -> bool:
+        """Whether a frame could be shown at once, were it time for it."""
+        wanted = not self._paused or self._steps > 0
+        return wanted and not self.waits_for_page and self._has_frames()
+
+    @property
+    def waits_for_page(self) -> bool:
+        """Whether the page has not yet shown what it was sent."""
+        return self._sent - self._seen >= MAX_UNSEEN
+
+    def wait_s(self) -> float:
+        """Seconds until the next frame is due."""
+        return 0.0 if self._steps or self._kind == "camera" else self._pace.wait_s()
+
+    def take_tick(self, waited_for_page_s: float) -> int:
+        """Take the frame that is due; return how many before it were missed, and count whose fault it was."""
+        self._stepped = self._steps > 0
+        if self._stepped or self._kind == "camera":
+            self._steps = 0
+            self._pace.restart()
+            return 0
+        if waited_for_page_s > _ASLEEP_S:
+            self._pace.restart()
+        missed = self._pace.tick()
+        by_page = min(missed, round(waited_for_page_s * self._pace.fps))
+        self._skipped += by_page
+        self._dropped += missed - by_page
+        return missed
+
+    def next_frame(self, missed: int) -> str:
+        """Compute the next frame behind the missed ones, and what the models make of it; return the message.
+
+        This is the one function that takes long, and runs in the engine's thread.
+        """
+        source = self._source()
+        picture = None if source is None else source.next_picture(missed)
+        if picture is None:
+            self._paused = True
+            return json.dumps({"type": "ended"})
+        grey = light_on_dark(picture.grey) if self._shown.clean and self._kind != "digits" else picture.grey
+        self._sent += 1
+        return json.dumps(
+            {
+                "type": "frame",
+                "number": self._sent,
+                "source": self._kind,
+                "size": list(grey.shape[-2:]),
+                "grey": _base64(grey),
+                "digits": picture.digits,
+                "boxes": picture.box_px,
+                "position": picture.position,
+                "stepped": self._stepped,
+                "models": self._see(grey, picture),
+                "dropped": self._dropped,
+                "skipped": self._skipped,
+            },
+            separators=(",", ":"),
+        )
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._memory.forget()
+        self._digits = self._video = None
+        self._camera = CameraSource()
+        self._paused = True
+
+    def _see(self, grey: UInt8[Tensor, "1 height width"], picture: Picture) -> dict[str, Any]:
+        found = {}
+        for name in self._shown.models:
+            model = self._engine.models[name]
+            seen = self._engine.see(model, grey, self._memory, saliency=name in self._shown.saliency)
+            found[name] = {
+                "look": seen.look,
+                "probabilities": seen.probabilities,
+                "verdict": asdict(seen.verdict),
+                "right": is_right(seen.verdict.digits, picture.digits, model.scheme),
+                "ms": round(seen.duration_ms, 1),
+            }
+        return found
+
+    def _source(self) -> Source | None:
+        return {"digits": self._digits, "camera": self._camera, "video": self._video}[self._kind]
+
+    def _has_frames(self) -> bool:
+        return self._camera.waiting if self._kind == "camera" else self._source() is not None
+
+    def _rate(self) -> float:
+        return self._video.fps if self._kind == "video" and self._video is not None else self._fps
+
+    def _stream_of_digits(self) -> DigitSource:
+        if self._digits is None:
+            raise MessageError("there is no stream of digits yet; send start first")
+        return self._digits
+
+    def _begin_anew(self, kind: str) -> None:
+        self._kind = kind
+        self._camera = CameraSource()
+        self._memory.forget()
+        self._pace.fps = self._rate()
+
+    def _forget_digits(self) -> None:
+        if self._kind == "digits":
+            self._memory.forget()
+
+    def _pause(self, paused: bool) -> None:
+        self._paused, self._steps = paused, 0
+        if not paused and self._kind == "video" and self._video is not None and self._video.at_end:
+            self._seek(0)
+        self._pace.restart()
+
+    def _choose(self, kind: str) -> None:
+        if kind == "video" and self._video is None:
+            raise MessageError("there is no video yet; give one first")
+        self._begin_anew(kind)
+
+    def _seek(self, frame: int) -> None:
+        if self._video is None or self._kind != "video":
+            raise MessageError("only a video has a place to go to; choose one first")
+        self._video.position = min(frame, len(self._video.frames) - 1)
+        self._memory.forget()
+        self._pace.restart()
+
+    def _show(self, show: messages.Show) -> None:
+        for name in (*show.models, *show.saliency):
+            if name not in self._engine.models:
+                raise MessageError(f"there is no model {name[:40]!r}; there are: {', '.join(self._engine.models)}")
+        for name in self._engine.models.keys() - set(show.models):
+            self._memory.states.pop(name, None)
+        self._shown = show
+
+
+def _base64(grey: UInt8[Tensor, "..."]) -> str:
+    return base64.b64encode(grey.contiguous().numpy().tobytes()).decode("ascii")

@@ -1,0 +1,245 @@
+// The page: what is set goes to the server, what comes from it is shown.
+
+import { Card, element, setText } from "./cards.js";
+import { Connection } from "./connection.js";
+import { Controls, asMessage } from "./controls.js";
+import { bytesOf } from "./overlay.js";
+import { Player } from "./player.js";
+import { fromFragment, streamSettings, toFragment } from "./settings.js";
+import { Sources } from "./sources.js";
+
+const RATE_OVER_MS = 2000;
+const RATE_EVERY_MS = 500;
+const find = (id) => document.getElementById(id);
+const darkness = matchMedia("(prefers-color-scheme: dark)");
+
+const state = fromFragment(location.hash);
+let cards = [];
+let arrivals = [];
+let rateToldAt = 0;
+let linkTimer;
+
+const connection = new Connection(take, connectionChanged);
+const player = new Player(
+  { pause: find("pause"), back: find("back"), step: find("step"), scrub: find("scrub") },
+  (type, fields) => connection.send(type, fields),
+  show,
+);
+const controls = new Controls(state, { send: change, begin, announce });
+const sources = new Sources({
+  send: change,
+  sendBytes: (bytes) => player.paused || connection.sendBytes(bytes),
+  fps: () => state.settings.fps,
+  play: () => player.paused && player.setPaused(false),
+  notice,
+});
+
+// --- What comes from the server
+
+function take(message) {
+  const takers = { loading, hello, frame, digit, ended, busy, error: complain, closed: complain };
+  takers[message.type]?.(message);
+}
+
+function loading() {
+  if (!cards.length) announce("Loading models");
+}
+
+function hello({ models, min_confidence: least, digits_only: isDigitsOnly, token, limits }) {
+  cards = models.map((model, i) => new Card(model, i + 1, least, showWanted));
+  find("models").replaceChildren(...cards.map((card) => card.element));
+  find("models").dataset.count = cards.length;
+  find("models").removeAttribute("aria-busy");
+  const what = isDigitsOnly ? "These weights know handwritten digits and nothing else: whatever they see, they look for digits. " : "";
+  const percent = "The percentage under a verdict is the probability of exactly these digits";
+  setText(find("about"), `${what}${percent}; below ${Math.round(100 * least)} % there is no verdict.`);
+  player.clear();
+  arrivals = [];
+  sources.connected(token, limits.upload_bytes);
+  begin();
+  announce("The models are running");
+}
+
+function frame(message) {
+  message.bytes = bytesOf(message.grey);
+  requestAnimationFrame(() => {
+    player.take(message);
+    // Only now may the next but one come: what the screen cannot show is never sent.
+    connection.send("seen", { number: message.number });
+    tellRate(message);
+  });
+}
+
+function digit({ image }) {
+  const ctx = find("drawn").getContext("2d");
+  const pixels = ctx.createImageData(28, 28);
+  bytesOf(image).forEach((grey, i) => pixels.data.set([grey, grey, grey, 255], 4 * i));
+  ctx.putImageData(pixels, 0, 0);
+}
+
+function ended() {
+  player.setPaused(true);
+  announce("The video has ended");
+}
+
+function complain({ message }) {
+  notice(message);
+}
+
+function busy({ limit }) {
+  notice(`The server is busy: ${limit === 1 ? "its one place is" : `all ${limit} places are`} taken. This page tries again by itself.`);
+}
+
+function connectionChanged(to) {
+  if (to === "open") return;
+  sources.disconnected();
+  setText(find("rate"), to === "busy" ? "waiting for a place …" : "no connection, trying again …");
+  if (to === "lost") announce("The connection is lost; the page tries again");
+}
+
+// --- What is shown
+
+function show(shown, isNew) {
+  const isOn = (layer) => find(`layer-${layer}`).checked;
+  const layers = {
+    quad: isOn("attention"), points: isOn("attention"), saliency: true, arrows: isOn("arrows"), boxes: isOn("boxes"),
+  };
+  cards.forEach((card, i) => {
+    card.show(shown, layers, darkness.matches);
+    // A chart takes as long as a frame: while frames come, one a frame.
+    if (!isNew || player.paused || shown.number % cards.length === i) {
+      card.drawTime(player.frames, player.at, darkness.matches);
+    }
+  });
+  showTruth(shown);
+  if (player.paused) describe(shown);
+}
+
+function showTruth({ digits, source, position }) {
+  const shown = digits.map((digit) => digit ?? "?").join(" ");
+  const text = source === "video" ? `frame ${position + 1}` : shown;
+  const { dataset } = find("truth");
+  if (dataset.text === text) return;
+  dataset.text = text;
+  const told = [element("span", { textContent: "shown: " }), element("strong", { textContent: shown })];
+  find("truth").replaceChildren(...(shown ? told : [text]));
+}
+
+function describe(shown) {
+  cards.forEach((card) => card.describe(shown));
+  const said = cards.filter((card) => card.isOn).map((card) => `${card.title}: ${card.words ?? "nothing yet"}`);
+  announce(`Frame ${shown.number}. ${said.join(". ")}`);
+}
+
+/** Say how many frames a second arrive, and how many were left out, and why. */
+function tellRate({ dropped, skipped }) {
+  const now = performance.now();
+  arrivals.push({ now, dropped, skipped });
+  while (now - arrivals[0].now > RATE_OVER_MS) arrivals.shift();
+  if (now - rateToldAt < RATE_EVERY_MS) return;
+  rateToldAt = now;
+  const [first] = arrivals;
+  const rate = (number) => Math.round((1000 * number) / Math.max(100, now - first.now));
+  const faults = [];
+  if (dropped > first.dropped) faults.push(`server too slow: ${rate(dropped - first.dropped)}/s dropped`);
+  if (skipped > first.skipped) faults.push(`browser too slow: ${rate(skipped - first.skipped)}/s skipped`);
+  const leftOut = dropped + skipped ? `, ${dropped + skipped} left out so far` : "";
+  find("rate").replaceChildren(
+    `${rate(arrivals.length - 1)} frames/s${leftOut}`,
+    ...faults.flatMap((fault) => [element("br"), element("strong", { textContent: fault })]),
+  );
+}
+
+function notice(text) {
+  find("notice").hidden = !text;
+  setText(find("notice"), text);
+}
+
+function announce(text) {
+  setText(find("announce"), text);
+}
+
+// --- What goes to the server
+
+/** Tell everything: at the start, for another stream, and to a server that was started again. */
+function begin() {
+  notice("");
+  const digits = [...state.digits].map(([slot, digit]) => {
+    const [type, fields] = asMessage(slot, digit);
+    return { type, ...fields };
+  });
+  connection.send("pace", { fps: state.settings.fps });
+  connection.send("pause", { paused: player.paused });
+  connection.send("show", wanted());
+  connection.send("source", { kind: sources.kind });
+  change("start", { seed: state.seed, settings: streamSettings(state.settings), digits });
+}
+
+/** Return which models shall run, and what of it is drawn. */
+function wanted() {
+  const names = (some) => some.map((card) => card.model.name);
+  const wantsPixels = (card) => find(card.model.has_attention ? "layer-saliency" : "layer-attention").checked;
+  return {
+    models: names(cards.filter((card) => card.isOn)),
+    saliency: names(cards.filter(wantsPixels)),
+    clean: find("clean").checked,
+  };
+}
+
+function showWanted() {
+  change("show", wanted());
+}
+
+/** Send a change, and let it be seen while the picture stands still, and in the link. */
+function change(type, fields) {
+  connection.send(type, fields);
+  if (player.paused) connection.send("step");
+  clearTimeout(linkTimer);
+  linkTimer = setTimeout(() => history.replaceState(null, "", toFragment(state)), 300);
+}
+
+// --- The rest
+
+async function copyLink() {
+  history.replaceState(null, "", toFragment(state));
+  try {
+    await navigator.clipboard.writeText(location.href);
+    announce("Link copied");
+    setText(find("link"), "Copied");
+    setTimeout(() => setText(find("link"), "Copy link"), 1500);
+  } catch {
+    notice(`Copy this link: ${location.href}`);
+  }
+}
+
+function redraw() {
+  if (player.now) show(player.now, false);
+}
+
+find("link").onclick = copyLink;
+find("forget").onclick = () => {
+  change("forget");
+  announce("The models have forgotten what they saw");
+};
+for (const id of ["layer-attention", "layer-saliency", "layer-arrows", "layer-boxes", "clean"]) {
+  find(id).onchange = () => {
+    showWanted();
+    redraw();
+  };
+}
+addEventListener("hashchange", () => {
+  Object.assign(state, fromFragment(location.hash));
+  controls.pad.clear();
+  controls.reflect();
+  begin();
+});
+addEventListener("keydown", (event) => {
+  if (event.target !== document.body || event.ctrlKey || event.metaKey || event.altKey) return;
+  const keys = { " ": () => player.setPaused(!player.paused), ArrowLeft: () => player.move(-1), ArrowRight: () => player.move(1) };
+  if (!keys[event.key]) return;
+  event.preventDefault();
+  keys[event.key]();
+});
+darkness.onchange = redraw;
+// Who wants less motion begins with a picture that stands still.
+if (matchMedia("(prefers-reduced-motion: reduce)").matches) player.setPaused(true);

@@ -1,0 +1,139 @@
+// A card a model: the frame with where the model looks, its verdict, its probabilities now and over time.
+
+import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
+
+const KINDS = {
+  "lenet-lstm": ["LeNet-LSTM", "No attention. What glows are the pixels that its verdict hangs on."],
+  "stn-lstm": ["STN-LSTM", "Spatial transformer: one window on the whole frame."],
+  "dcn-lstm": ["DCN-LSTM", "Deformable convolution: each unit chooses its own points."],
+};
+const LABELS = { pair: "Names two digits.", ordered: "Names two digits in order." };
+const MARGIN_PX = 4;
+const MOST_BARS = 10;
+
+export class Card {
+  /** model: as the server's hello has it. column: from 1. switched: called when it is switched on or off. */
+  constructor(model, column, minConfidence, switched) {
+    this.model = model;
+    this.minConfidence = minConfidence;
+    const [title, what] = KINDS[model.kind] ?? [model.kind, ""];
+    this.title = title + model.name.slice(model.kind.length);
+    const names = model.classes.length <= MOST_BARS ? model.classes : [];
+    this.element = element("article", { className: "card" }, [
+      element("header", {}, [
+        element("h2", { textContent: this.title }),
+        (this.ms = element("span", { className: "ms" })),
+        element("label", { className: "switch" }, [
+          (this.switch = element("input", { type: "checkbox", checked: true, onchange: switched })),
+          "on",
+          element("span", { className: "unseen", textContent: `, ${this.title}` }),
+        ]),
+        element("p", { className: "what", textContent: `${what} ${LABELS[model.labels] ?? ""}` }),
+      ]),
+      element("figure", { className: "view" }, [(this.view = picture(`What ${this.title} sees, and where it looks`))]),
+      element("div", { className: "say" }, [
+        element("div", {}, [
+          (this.verdict = element("p", { className: "verdict unsure", textContent: "…" })),
+          (this.judged = element("p", { className: "judged" })),
+        ]),
+        (this.cropFigure = element("figure", { className: "crop", hidden: true }, [
+          (this.crop = picture(`What the encoder of ${this.title} receives`)),
+          "what it keeps",
+        ])),
+      ]),
+      (this.bars = element("div", { className: "bars", hidden: !names.length }, names.map(bar))),
+      (this.time = picture(`Probabilities of ${this.title} over time`, "time")),
+    ]);
+    this.element.dataset.kind = model.kind;
+    this.element.style.setProperty("--column", column);
+    this.bars.setAttribute("role", "img");
+    this.describe(null);
+  }
+
+  get isOn() {
+    return this.switch.checked;
+  }
+
+  /** Show what the model made of a frame; `frame` is the server's message. */
+  show(frame, layers, dark) {
+    const seen = frame.models[this.model.name];
+    this.element.classList.toggle("off", !seen);
+    this.drawView(frame, seen?.look ?? {}, layers, dark);
+    if (!seen) return;
+    this.ms.textContent = `${seen.ms.toFixed(0)} ms`;
+    this.say(seen, frame.digits);
+    [...this.bars.children].forEach((bar, k) => {
+      bar.firstChild.style.setProperty("--part", `${100 * seen.probabilities[k]}%`);
+      bar.classList.toggle("on", seen.verdict.digits.includes(k));
+    });
+  }
+
+  drawView(frame, look, layers, dark) {
+    this.view.style.setProperty("--aspect", `${frame.size[1] + 2 * MARGIN_PX} / ${frame.size[0] + 2 * MARGIN_PX}`);
+    const { ctx, zoom } = prepare(this.view, frame.size, MARGIN_PX);
+    drawFrame(ctx, frame.bytes, frame.size, zoom);
+    drawLook(ctx, look, zoom, layers, palette(dark));
+    if (layers.boxes) drawBoxes(ctx, frame.boxes, frame.digits.map((digit) => digit ?? "?"), zoom, palette(dark));
+    this.cropFigure.hidden = !look.crop;
+    if (!look.crop) return;
+    const { ctx: small, zoom: smaller } = prepare(this.crop, look.crop.size);
+    drawFrame(small, bytesOf(look.crop.grey), look.crop.size, smaller);
+  }
+
+  say({ verdict, right }, digits) {
+    const words = verdict.digits.join(" ") || "no digit";
+    const percent = Math.round(100 * verdict.confidence);
+    setText(this.verdict, verdict.sure ? words : "not sure");
+    this.verdict.classList.toggle("unsure", !verdict.sure || !verdict.digits.length);
+    const judged = verdict.sure && right !== null;
+    this.judged.className = `judged ${judged ? (right ? "right" : "wrong") : ""}`;
+    const sign = judged ? (right ? "✓ right, " : "✗ wrong, ") : "";
+    setText(this.judged, verdict.sure ? `${sign}${percent} %` : `below ${Math.round(100 * this.minConfidence)} %`);
+    this.words = verdict.sure ? `${words}, ${judged ? (right ? "right, " : "wrong, ") : ""}${percent} percent` : "not sure";
+  }
+
+  /** Draw the probabilities of the frames that are kept, `now` being shown. */
+  drawTime(frames, now, dark) {
+    const rows = frames.map((frame) => frame.models[this.model.name]?.probabilities ?? null);
+    const known = rows.findIndex((row) => row);
+    if (known < 0) return;
+    const blank = this.model.classes.map(() => 0);
+    drawProbabilities(this.time, rows.map((row) => row ?? blank), this.model.classes, {
+      now, dark, strongest: 3, first: frames[0].number,
+    });
+  }
+
+  /** Say in words what the pictures show, for those who do not see them. */
+  describe(frame) {
+    const seen = frame?.models[this.model.name];
+    const likely = (seen?.probabilities ?? [])
+      .map((p, k) => [p, this.model.classes[k]])
+      .sort(([a], [b]) => b - a)
+      .slice(0, 3)
+      .map(([p, name]) => `${name} ${Math.round(100 * p)} percent`);
+    const text = likely.length ? `Most probable: ${likely.join(", ")}` : "Probabilities";
+    for (const part of [this.bars, this.time]) part.setAttribute("aria-label", `${this.title}. ${text}`);
+  }
+}
+
+function bar(name) {
+  return element("div", { className: "bar" }, [element("i"), element("span", { textContent: name })]);
+}
+
+function picture(label, className = "") {
+  const canvas = element("canvas", { className });
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", label);
+  return canvas;
+}
+
+export function element(tag, properties = {}, children = []) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Change a text only where it differs: every change costs a layout. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}

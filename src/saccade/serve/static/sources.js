@@ -1,0 +1,93 @@
+// Where frames come from: the generator, the webcam, a video file.
+
+import { Camera } from "./camera.js";
+import { setText } from "./cards.js";
+
+const find = (id) => document.getElementById(id);
+const all = (selector) => [...document.querySelectorAll(selector)];
+
+export class Sources {
+  /**
+   * send: takes the type and fields of a message. sendBytes: takes a frame of the camera. fps: tells how many a second.
+   * play: ends a pause. notice: shows a line.
+   */
+  constructor({ send, sendBytes, fps, play, notice }) {
+    Object.assign(this, { send, play, notice });
+    this.kind = "digits";
+    this.camera = new Camera(find("preview"), sendBytes, fps);
+    for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
+    find("file").onchange = () => this.upload(find("file").files[0]);
+    const dragging = (isOver) => (event) => this.drag(event, isOver);
+    Object.assign(document, { ondragover: dragging(true), ondragleave: dragging(false), ondrop: dragging(false) });
+  }
+
+  /** The server is there (again): token and limit of uploads to it. */
+  connected(token, uploadBytes) {
+    Object.assign(this, { token, uploadBytes });
+    // A video is with the server only as long as the connection lasts.
+    if (this.kind === "video") this.choose("digits");
+  }
+
+  disconnected() {
+    this.token = null;
+  }
+
+  async choose(kind) {
+    this.kind = kind;
+    for (const radio of all('[name="source"]')) radio.checked = radio.value === kind;
+    for (const panel of all("[data-source]")) panel.hidden = panel.dataset.source !== kind;
+    for (const part of all("[data-only]")) part.hidden = !part.dataset.only.split(" ").includes(kind);
+    this.notice("");
+    if (kind !== "camera") this.camera.stop();
+    if (kind === "digits") this.send("source", { kind });
+    if (kind === "camera") await this.useCamera();
+  }
+
+  async useCamera() {
+    this.send("source", { kind: "camera" });
+    this.play();
+    try {
+      await this.camera.start();
+    } catch (error) {
+      await this.choose("digits");
+      this.notice(error.message);
+    }
+  }
+
+  drag(event, isOver) {
+    if (!event.dataTransfer?.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("dragging", isOver);
+    if (event.type === "drop") this.upload(event.dataTransfer.files[0]);
+  }
+
+  async upload(file) {
+    if (!file || this.isUploading) return;
+    if (this.kind !== "video") await this.choose("video");
+    this.isUploading = true;
+    this.say(`Sending and decoding ${file.name} …`);
+    this.say(`${file.name}: ${await this.outcome(file)}`);
+    this.isUploading = false;
+    find("file").value = "";
+  }
+
+  /** Give a file to the server; return what came of it. */
+  async outcome(file) {
+    if (!this.token) return "there is no connection yet; try again in a moment.";
+    const most = this.uploadBytes;
+    if (file.size > most) return `the file is larger than ${most >> 20} MB; give a smaller video.`;
+    try {
+      const answer = await fetch(`/api/video/${this.token}`, { method: "POST", body: file });
+      const { message, frames, size, fps, warning } = await answer.json();
+      if (!answer.ok) return `${message}.`;
+      this.play();
+      return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${Math.round(fps)}/s. ${warning ?? ""}`;
+    } catch {
+      return "the upload broke off; the server may have refused it, or be gone.";
+    }
+  }
+
+  say(text) {
+    setText(find("video-state"), text);
+  }
+}

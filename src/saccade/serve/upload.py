@@ -1,0 +1,147 @@
+"""Videos from the page: taken with a limit, decoded in a process of its own, and forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from saccade.errors import DataError
+
+MAX_UPLOAD_BYTES = 64 << 20
+MAX_UPLOAD_S = 120.0
+MAX_FRAMES = 1800
+"""Longest video in frames, one minute at 30 a second; what is behind is left away."""
+
+MAX_FRAME_BYTES = 256 * 256
+MAX_DECODE_S = 30.0
+READY = b"ready\n"
+"""What the decoder writes once it has loaded what it needs: only then does its time run."""
+
+_MAX_START_S = 90.0
+_BUFFER_BYTES = 1 << 20
+# Enough for a video of 4096x4096 pixels; a file that claims more is not worth it.
+MAX_EXTRA_MEMORY_BYTES = 768 << 20
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A video as small grey frames.
+
+    Args:
+        pixels: the frames one after the other.
+        shape: (time, height, width).
+        fps: its own rate; 25 where the file does not say.
+        warning: one line if the file is damaged or was cut.
+    """
+
+    pixels: bytes
+    shape: tuple[int, int, int]
+    fps: float
+    warning: str | None
+
+
+async def save(body: AsyncIterator[bytes], file: int, *, max_bytes: int = MAX_UPLOAD_BYTES) -> int:
+    """Write what comes to an open file; return its length.
+
+    Raises:
+        DataError: it is empty, or longer than `max_bytes`; the rest is not read.
+    """
+    length = 0
+    async for chunk in body:
+        length += len(chunk)
+        if length > max_bytes:
+            raise DataError(f"the file is larger than {max_bytes >> 20} MB; give a shorter or smaller video")
+        view = memoryview(chunk)
+        while view:
+            view = view[os.write(file, view) :]
+    if not length:
+        raise DataError("the file is empty; give a video, GIF or .npz file")
+    return length
+
+
+async def take(
+    body: AsyncIterator[bytes], decoders: asyncio.Semaphore, *, max_bytes: int = MAX_UPLOAD_BYTES
+) -> Decoded:
+    """Receive a video and decode it; no trace of the file stays.
+
+    The file lies under a name of the server's own in a folder that only its user can enter.
+
+    Args:
+        body: the file.
+        decoders: how many videos may be decoded at once.
+        max_bytes: longest file.
+
+    Raises:
+        DataError: too large, too slow, no video, or one that cannot be decoded within the limits.
+    """
+    with tempfile.TemporaryDirectory(prefix="saccade-upload-") as folder:
+        path = Path(folder) / "upload"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            async with asyncio.timeout(MAX_UPLOAD_S):
+                await save(body, file, max_bytes=max_bytes)
+        except TimeoutError as error:
+            raise DataError(f"the upload took longer than {MAX_UPLOAD_S:.0f} s; give a smaller file") from error
+        finally:
+            os.close(file)
+        async with decoders:
+            return await decode(path)
+
+
+async def decode(path: Path, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
+    """Decode a video in a fresh process with limits on time and memory.
+
+    Raises:
+        DataError: no video, or one that cannot be decoded within the limits.
+    """
+    command = [sys.executable, "-m", "saccade.serve.decode", str(path), str(round(max_seconds))]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        cwd=path.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        limit=_BUFFER_BYTES,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_MAX_START_S):
+            await process.stdout.readline()
+        async with asyncio.timeout(max_seconds):
+            return await _received(process.stdout)
+    except TimeoutError as error:
+        raise DataError(f"decoding took longer than {max_seconds:.0f} s; give a shorter or smaller video") from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        # A process counts as ended only once its output is read to the end.
+        while await process.stdout.read(_BUFFER_BYTES):
+            pass
+        await process.wait()
+
+
+async def _received(stdout: asyncio.StreamReader) -> Decoded:
+    """Read what the decoder writes, and believe none of it: a line of JSON, then the pixels."""
+    try:
+        header = json.loads(await stdout.readuntil(b"\n"))
+        if "error" in header:
+            raise DataError(str(header["error"])[:500])
+        time, height, width = (int(header[name]) for name in ("time", "height", "width"))
+        fps, warning = float(header["fps"] or 25.0), header["warning"]
+        if not (1 <= time <= MAX_FRAMES and 1 <= height * width <= MAX_FRAME_BYTES and height > 0):
+            raise ValueError(f"{time} frames of {height}x{width} px")
+        pixels = await stdout.readexactly(time * height * width)
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            "the video cannot be decoded within the limits on time and memory; give a shorter or smaller one, or "
+            "convert it, to H.264 for example"
+        ) from error
+    return Decoded(pixels, (time, height, width), min(60.0, max(1.0, fps)), warning and str(warning)[:500])

@@ -1,0 +1,83 @@
+"""The application in this process, where what it keeps can be counted."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+
+import pytest
+
+from saccade.data import digits
+from saccade.serve.app import create_app
+from saccade.serve.engine import Engine, load_models
+from saccade.serve.session import Session
+
+from .talk import SETTINGS
+
+testclient = pytest.importorskip("fastapi.testclient", reason="the application is called with httpx")
+
+
+def application(load, *, max_clients=2):
+    failures = []
+    app = create_app(load, max_clients=max_clients, names={"testserver"}, failed=lambda: failures.append(1))
+    return app, failures
+
+
+@pytest.fixture
+def client(untrained):
+    def load():
+        return Engine(load_models(untrained[:1]), digits.load("strokes", "test"), min_confidence=0.5, digits_only=False)
+
+    app, _ = application(load)
+    with testclient.TestClient(app) as opened:
+        yield opened
+
+
+def take_until(socket, kind):
+    while (message := socket.receive_json())["type"] != kind:
+        pass
+    return message
+
+
+def sessions():
+    gc.collect()
+    return [one for one in gc.get_objects() if type(one) is Session]
+
+
+def test_closing_the_page_frees_its_state(client):
+    for _ in range(2):
+        with client.websocket_connect("/api/stream") as socket:
+            take_until(socket, "hello")
+            socket.send_text(json.dumps({"type": "start", "seed": 1, "settings": SETTINGS}))
+            take_until(socket, "frame")
+            assert len(sessions()) == 1
+            socket.close()
+            # The frame that was being computed may still be.
+            end = time.monotonic() + 20
+            while sessions() and time.monotonic() < end:
+                time.sleep(0.05)
+            assert sessions() == []
+            assert client.get("/api/status").json()["pages"] == 0
+
+
+def test_models_that_cannot_be_loaded_are_told_to_the_page_and_to_the_server():
+    def load():
+        raise ValueError("no such weights")
+
+    app, failures = application(load)
+    with testclient.TestClient(app) as opened, opened.websocket_connect("/api/stream") as socket:
+        assert take_until(socket, "closed")["message"] == "the models cannot be loaded: no such weights"
+    assert failures == [1]
+
+
+def test_a_stream_that_fails_ends_and_its_place_is_free(client, monkeypatch):
+    def fail(self, missed):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Session, "next_frame", fail)
+    with client.websocket_connect("/api/stream") as socket:
+        take_until(socket, "hello")
+        socket.send_text(json.dumps({"type": "start", "seed": 1, "settings": SETTINGS}))
+        assert socket.receive()["code"] == 1011
+    assert client.get("/api/status").json()["pages"] == 0

@@ -1,0 +1,381 @@
+"""The state of one page, without a network."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from saccade.data import DigitStream, StreamSettings, digits
+from saccade.serve import messages
+from saccade.serve.engine import Engine, load_models
+from saccade.serve.messages import MessageError
+from saccade.serve.session import MAX_UNSEEN, Session
+from saccade.serve.upload import Decoded
+
+SETTINGS = {
+    "num_digits": 2, "max_angle_deg": 60.0, "scale_low": 0.6, "scale_high": 1.0, "speed_px": 1.5, "tempo": 1.0,
+    "per_digit": True, "clutter": 0, "noise": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def engine(untrained):
+    made = Engine(load_models(untrained), digits.load("strokes", "test"), min_confidence=0.5, digits_only=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def session(engine):
+    made = Session(engine)
+    say(made, "start", seed=5, settings=SETTINGS)
+    say(made, "show", models=["lenet-lstm"], saliency=[], clean=True)
+    return made
+
+
+def say(session, kind, /, **fields):
+    return session.apply(messages.parse(json.dumps({"type": kind, **fields})))
+
+
+def take(session, missed=0, *, see=True):
+    """Compute the next frame; say that it was seen."""
+    frame = json.loads(session.next_frame(missed))
+    if see and frame["type"] == "frame":
+        say(session, "seen", number=frame["number"])
+    return frame
+
+
+def pixels(frame):
+    return np.frombuffer(base64.b64decode(frame["grey"]), np.uint8).reshape(frame["size"])
+
+
+# --- Digits
+
+
+def test_frames_are_those_of_the_generator(session):
+    settings = StreamSettings(max_angle_deg=60.0, scale_range=(0.6, 1.0), speed_px=1.5)
+    stream = DigitStream(digits.load("strokes", "test"), settings, seed=5)
+    for _ in range(10):
+        expected, truth = stream.next_frame()
+        frame = take(session)
+        assert (pixels(frame) == expected[0].numpy()).all()
+        assert frame["digits"] == truth.digit.tolist()
+        assert frame["boxes"] == truth.box_px.tolist()
+
+
+def test_missed_frames_are_gone_through_but_not_shown(session, engine):
+    other = Session(engine)
+    say(other, "start", seed=5, settings=SETTINGS)
+    shown = [pixels(take(session)) for _ in range(6)]
+    assert (pixels(take(other)) == shown[0]).all()
+    assert (pixels(take(other, missed=4)) == shown[5]).all()
+
+
+def test_every_model_says_what_the_model_alone_says(engine):
+    session = Session(engine)
+    say(session, "start", seed=5, settings=SETTINGS)
+    frames = [take(session) for _ in range(4)]
+    clip = torch.stack([torch.tensor(pixels(frame)) for frame in frames])[None, :, None]
+    for name, model in engine.models.items():
+        with torch.inference_mode():
+            expected = model.network(clip)[0].sigmoid()
+        found = torch.tensor([frame["models"][name]["probabilities"] for frame in frames])
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+
+
+def test_settings_change_the_stream_and_keep_the_memory(session):
+    take(session)
+    remembered = session._memory.states["lenet-lstm"]
+    say(session, "settings", settings=SETTINGS | {"noise": 40.0})
+    assert session._memory.states["lenet-lstm"] is remembered
+    assert (pixels(take(session)) > 0).mean() > 0.4
+
+
+def test_other_digits_begin_with_an_empty_memory(session):
+    stroke = [[[10, 10], [10, 200]]]
+    for kind, fields in [
+        ("settings", {"settings": SETTINGS | {"num_digits": 3}}),
+        ("pick", {"slot": 0, "digit": 4}),
+        ("draw", {"slot": 1, "strokes": stroke, "label": 1}),
+        ("start", {"seed": 6, "settings": SETTINGS}),
+        ("forget", {}),
+    ]:
+        take(session)
+        assert session._memory.states
+        say(session, kind, **fields)
+        assert not session._memory.states, kind
+
+
+def test_a_drawn_digit_moves_along(session):
+    (answer,) = say(session, "draw", slot=0, strokes=[[[128, 20], [128, 230]]], label=1)
+    image = np.frombuffer(base64.b64decode(answer["image"]), np.uint8).reshape(28, 28)
+    rows, columns = np.nonzero(image > 100)
+    assert np.ptp(rows) in range(16, 22)
+    assert np.ptp(columns) < 5
+    assert abs(rows.mean() - 13.5) < 1
+    assert abs(columns.mean() - 13.5) < 1
+    assert take(session)["digits"][0] == 1
+    say(session, "draw", slot=0, strokes=[[[1, 1], [200, 200]]], label=None)
+    frame = take(session)
+    assert frame["digits"][0] is None
+    assert frame["models"]["lenet-lstm"]["right"] is None
+
+
+def test_a_link_opens_the_same_stream(session, engine):
+    say(session, "pick", slot=1, digit=7, instance=3)
+    other = Session(engine)
+    chosen = [{"type": "pick", "slot": 1, "digit": 7, "instance": 3}]
+    say(other, "start", seed=5, settings=SETTINGS, digits=chosen)
+    for _ in range(5):
+        assert (pixels(take(session)) == pixels(take(other))).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_digits": 6}, {"max_angle_deg": 181}, {"scale_low": 1.1}, {"speed_px": 9}, {"noise": 65}, {"clutter": 9}],
+)
+def test_settings_out_of_bounds_are_refused_and_change_nothing(session, changes):
+    before = session._digits
+    for kind in ("settings", "start"):
+        with pytest.raises(MessageError, match=r"lies in|rises within"):
+            say(session, kind, settings=SETTINGS | changes, **({"seed": 1} if kind == "start" else {}))
+    assert session._digits is before
+    take(session)
+
+
+def test_what_cannot_be_is_said_in_a_line(session, engine):
+    for kind, fields, told in [
+        ("pick", {"slot": 2, "digit": 1}, "no place 3"),
+        ("source", {"kind": "video"}, "no video"),
+        ("seek", {"frame": 1}, "only a video"),
+        ("show", {"models": ["nobody"], "saliency": [], "clean": True}, "no model 'nobody'"),
+    ]:
+        with pytest.raises(MessageError, match=told):
+            say(session, kind, **fields)
+    with pytest.raises(MessageError, match="send start first"):
+        say(Session(engine), "settings", settings=SETTINGS)
+
+
+# --- What runs, and what is shown of it
+
+
+def test_only_what_is_wanted_is_computed(session, engine):
+    say(session, "show", models=["stn-lstm"], saliency=["stn-lstm"], clean=True)
+    (name,), (seen,) = zip(*take(session)["models"].items(), strict=True)
+    assert name == "stn-lstm"
+    assert len(seen["look"]["quad"]) == 4
+    assert seen["look"]["crop"]["size"] == [64, 64]
+    assert seen["look"]["saliency"]["size"] == [64, 64]
+    say(session, "show", models=list(engine.models), saliency=[], clean=True)
+    looks = {name: seen["look"] for name, seen in take(session)["models"].items()}
+    assert looks["dcn-lstm"]["points"]
+    assert all(look["saliency"] is None for look in looks.values())
+
+
+def test_there_is_no_verdict_below_the_confidence(session):
+    # Untrained models hold every digit for as likely as not.
+    verdict = take(session)["models"]["lenet-lstm"]["verdict"]
+    assert verdict["confidence"] < 0.5
+    assert not verdict["sure"]
+
+
+# --- When
+
+
+def test_a_page_gets_no_more_than_it_shows(session):
+    for k in range(MAX_UNSEEN):
+        assert session.can_go, k
+        take(session, see=False)
+    assert not session.can_go
+    assert session.waits_for_page
+    say(session, "seen", number=1)
+    assert session.can_go
+    say(session, "seen", number=10**6)  # of frames that never were
+    for _ in range(MAX_UNSEEN):
+        take(session, see=False)
+    assert not session.can_go
+
+
+def test_pause_step_play(session):
+    say(session, "step")  # means nothing while it plays
+    say(session, "pause", paused=True)
+    assert not session.can_go
+    say(session, "step")
+    assert session.can_go
+    assert session.wait_s() == 0
+    session.take_tick(0)
+    assert take(session)["stepped"]
+    assert not session.can_go
+    say(session, "pause", paused=False)
+    assert session.can_go
+    session.take_tick(0)
+    assert not take(session)["stepped"]
+
+
+def test_whose_fault_a_missed_frame_is(session, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(session._pace, "_now", lambda: clock[0])
+    say(session, "pace", fps=10)
+    session.take_tick(0)
+    clock[0] = 0.55
+    assert session.take_tick(0) == 4
+    clock[0] = 1.05
+    assert session.take_tick(0.31) == 4
+    frame = take(session)
+    assert (frame["dropped"], frame["skipped"]) == (5, 3)
+    clock[0] = 60  # a page that was hidden is not slow
+    assert session.take_tick(58) == 0
+    assert take(session)["skipped"] == 3
+
+
+# --- Camera and video
+
+
+def test_a_camera_shows_its_newest_frame_and_counts_the_others(session):
+    say(session, "source", kind="camera")
+    assert not session.can_go
+    paper = np.full((64, 64), 200, np.uint8)
+    paper[20:44, 30:34] = 30
+    for _ in range(3):
+        session.put_camera(bytes([64, 64]) + paper.tobytes())
+    assert session.can_go
+    frame = take(session)
+    assert frame["dropped"] == 2
+    assert frame["digits"] == []
+    assert frame["models"]["lenet-lstm"]["right"] is None
+    assert pixels(frame)[32, 32] == 255  # light on dark
+    assert pixels(frame)[5, 5] == 0
+    assert not session.can_go
+    say(session, "show", models=["lenet-lstm"], saliency=[], clean=False)
+    session.put_camera(bytes([64, 64]) + paper.tobytes())
+    assert (pixels(take(session)) == paper).all()
+
+
+def test_digits_begin_anew_behind_a_camera(session):
+    say(session, "source", kind="camera")
+    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    say(session, "start", seed=8, settings=SETTINGS)
+    assert take(session)["source"] == "camera"
+    say(session, "source", kind="digits")
+    assert take(session)["source"] == "digits"
+
+
+def test_a_camera_that_is_not_watched_is_ignored(session):
+    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    assert take(session)["source"] == "digits"
+    say(session, "source", kind="camera")
+    assert not session.can_go
+
+
+def test_a_video_plays_to_its_end_and_from_its_beginning_again(session):
+    clip = np.arange(5, dtype=np.uint8).repeat(32 * 40).reshape(5, 32, 40)
+    say(session, "show", models=["lenet-lstm"], saliency=[], clean=False)
+    session.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    assert session._pace.fps == 12.5
+    shown = [take(session) for _ in range(3)]
+    assert [frame["position"] for frame in shown] == [0, 1, 2]
+    assert [pixels(frame)[0, 0] for frame in shown] == [0, 1, 2]
+    assert take(session, missed=7)["position"] == 4  # the last one is never missed
+    assert take(session) == {"type": "ended"}
+    assert not session.can_go
+    say(session, "pause", paused=False)
+    assert not session._memory.states
+    assert take(session)["position"] == 0
+    say(session, "seek", frame=3)
+    assert take(session)["position"] == 3
+    say(session, "source", kind="digits")
+    assert session._pace.fps == 25
+    assert take(session)["source"] == "digits"
+
+
+# --- Memory
+
+
+def resident_bytes():
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc here, which tells how much memory is taken")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_is_flat(session):
+    say(session, "show", models=["lenet-lstm"], saliency=[], clean=True)
+    for _ in range(200):
+        take(session)
+    before = resident_bytes()
+    for _ in range(800):
+        take(session)
+    # Were one frame in four kept, its grey bytes alone would be more.
+    assert resident_bytes() - before < 800 * 1024
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_frames(engine, session):
+    say(session, "show", models=list(engine.models), saliency=list(engine.models), clean=True)
+    for _ in range(500):
+        take(session)
+    before = resident_bytes()
+    for k in range(10_000):
+        if k % 1000 == 0:
+            say(session, "pick", slot=0, digit=k // 1000, instance=k)
+        take(session)
+    assert resident_bytes() - before < 2 << 20
+
+
+def test_closing_lets_go_of_everything(session):
+    take(session)
+    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 32, 32), 25.0, None))
+    take(session)
+    session.close()
+    assert not session._memory.states
+    assert session._digits is None
+    assert session._video is None
+    assert not session.can_go
+
+
+# --- The models
+
+
+def test_models_of_one_kind_have_names_of_their_own(untrained, tmp_path):
+    second = tmp_path / "other.safetensors"
+    second.write_bytes(untrained[0].read_bytes())
+    names = [model.name for model in load_models([untrained[0], second, untrained[2], untrained[0]])]
+    assert names == ["lenet-lstm (lenet-lstm)", "lenet-lstm (other)", "dcn-lstm", "lenet-lstm (lenet-lstm) #2"]
+
+
+def test_what_cannot_follow_a_stream_is_refused(tmp_path):
+    from saccade import checkpoint, models
+    from saccade.errors import DataError
+
+    for name, arguments, data, told in [
+        ("lenet-lstm-published", {}, {"labels": "ordered"}, "whole clips"),
+        ("lenet-lstm", {"num_classes": 10}, {}, "what its classes are"),
+        ("lenet-lstm", {"num_classes": 12}, {"labels": "digits"}, "12 classes"),
+    ]:
+        path = tmp_path / "model.safetensors"
+        checkpoint.save(path, models.create(name, **arguments), checkpoint.Header(name, arguments, data))
+        with pytest.raises(DataError, match=told):
+            load_models([path])
+
+
+def test_colour_models_get_grey_three_times(tmp_path):
+    from saccade import checkpoint, models
+
+    path = tmp_path / "colour.safetensors"
+    arguments = {"num_classes": 55, "channels": 3}
+    checkpoint.save(
+        path, models.create("dcn-lstm", **arguments), checkpoint.Header("dcn-lstm", arguments, {"labels": "pair"})
+    )
+    engine = Engine(load_models([path]), digits.load("strokes", "test"), min_confidence=0.0, digits_only=False)
+    session = Session(engine)
+    say(session, "start", seed=5, settings=SETTINGS)
+    seen = take(session)["models"]["dcn-lstm"]
+    assert len(seen["probabilities"]) == 55
+    assert seen["right"] in (True, False)
+    engine.close()

@@ -1,0 +1,285 @@
+"""Videos from strangers: taken, decoded in a process with limits, never believed."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from saccade.data import video
+from saccade.errors import DataError
+from saccade.serve import decode as decoder
+from saccade.serve import upload
+
+
+@pytest.fixture(scope="module")
+def clip():
+    frames = torch.zeros(12, 1, 48, 80, dtype=torch.uint8)
+    for t in range(12):
+        frames[t, :, 10:30, 10 + t : 20 + t] = 255
+    return frames
+
+
+@pytest.fixture(scope="module")
+def mp4(clip, tmp_path_factory):
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    video.write_mp4(path, clip, fps=10)
+    return path.read_bytes()
+
+
+async def chunks(data, size=1 << 16):
+    for i in range(0, len(data), size):
+        yield data[i : i + size]
+
+
+def take(data, **options):
+    async def taking():
+        return await upload.take(chunks(data), asyncio.Semaphore(1), **options)
+
+    return asyncio.run(taking())
+
+
+def answer(data, folder):
+    """Decode in this process, without the limits: starting a hundred others takes minutes."""
+    path = folder / "upload"
+    path.write_bytes(data)
+    header, pixels = decoder.answer(path)
+    if "error" not in header:
+        assert len(pixels) == header["time"] * header["height"] * header["width"]
+    return header
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch):
+    """Let uploads lie in a folder that the test can look into."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_video_becomes_small_grey_frames(mp4, clip, uploads):
+    decoded = take(mp4)
+    assert decoded.shape == (12, 48, 80)  # within 28 to 128 px it stays as it is
+    assert decoded.fps == 10
+    assert decoded.warning is None
+    frames = np.frombuffer(decoded.pixels, np.uint8).reshape(decoded.shape)
+    assert np.abs(frames.astype(int) - clip[:, 0].numpy()).mean() < 2
+    assert list(uploads.iterdir()) == []
+
+
+def test_a_large_video_is_made_smaller(tmp_path):
+    video.write_gif(tmp_path / "large.gif", torch.zeros(3, 1, 240, 320, dtype=torch.uint8), fps=10)
+    header = answer((tmp_path / "large.gif").read_bytes(), tmp_path)
+    assert (header["time"], header["height"], header["width"]) == (3, 64, 85)
+
+
+def test_arrays_are_taken_too_but_no_pickles(tmp_path):
+    for frames, told in [(np.zeros((2, 32, 32), np.uint8), None), (np.array([{}], object), "no whole .npz")]:
+        buffer = io.BytesIO()
+        np.savez(buffer, frames=frames)
+        header = answer(buffer.getvalue(), tmp_path)
+        assert (told in header["error"]) if told else (header["time"] == 2)
+
+
+def test_a_long_video_is_cut_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder, "MAX_FRAMES", 30)
+    video.write_mp4(tmp_path / "long.mp4", torch.zeros(31, 1, 32, 32, dtype=torch.uint8), fps=30)
+    header = answer((tmp_path / "long.mp4").read_bytes(), tmp_path)
+    assert header["time"] == 30
+    assert header["warning"] == "only the first 30 frames are shown"
+
+
+def test_a_cut_video_shows_what_is_left(tmp_path):
+    frames = torch.randint(0, 256, (40, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    video.write_gif(tmp_path / "whole.gif", frames, fps=10)
+    data = (tmp_path / "whole.gif").read_bytes()
+    header = answer(data[: len(data) // 2], tmp_path)
+    assert 1 <= header["time"] < 40
+    assert header["warning"].startswith("the file is damaged")
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"GIF89a", "no video"),
+        (b"\0" * 5000, "no video"),
+        (b"hello, this is no video at all\n" * 50, "no video"),
+        (b"PK\x03\x04 and nothing more", "no whole .npz"),
+        (b"RIFF\xff\xff\xff\xffAVI LIST", "no video"),
+        # A GIF of 60000x60000 pixels in a few bytes.
+        (
+            b"GIF89a"
+            + b"\x60\xea" * 2
+            + b"\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0"
+            + b"\x60\xea" * 2
+            + b"\0\x02\x02D\x01\0;",
+            "no",
+        ),
+    ],
+)
+def test_what_is_no_video_is_told_in_a_line_without_a_path(data, told, tmp_path):
+    error = answer(data, tmp_path)["error"]
+    assert told in error
+    assert "the file" in error
+    assert str(tmp_path) not in error
+
+
+def test_an_empty_file_is_told_of(uploads):
+    with pytest.raises(DataError, match="empty"):
+        take(b"")
+    assert list(uploads.iterdir()) == []
+
+
+PLAYLISTS = [
+    "ffconcat version 1.0\nfile 'secret.mp4'\n",
+    "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nfile://{path}\n#EXT-X-ENDLIST\n",
+    '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration="PT1S">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="a" bandwidth="1"><BaseURL>file://{path}</BaseURL>'
+    "</Representation></AdaptationSet></Period></MPD>",
+]
+
+
+@pytest.mark.parametrize("playlist", PLAYLISTS, ids=["concat", "hls", "dash"])
+def test_a_playlist_opens_no_other_file(playlist, mp4, tmp_path):
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(mp4)
+    assert "no video that can be read" in answer(playlist.format(path=secret).encode(), tmp_path)["error"]
+
+
+def test_without_the_list_of_containers_a_playlist_would_open_another_file(mp4, tmp_path):
+    """Show that the test above can fail."""
+    (tmp_path / "secret.mp4").write_bytes(mp4)
+    (tmp_path / "upload").write_text(PLAYLISTS[0])
+    assert len(video.read_clip(tmp_path / "upload").frames) == 12
+
+
+def test_too_large_is_told_before_the_end(uploads):
+    read = []
+
+    async def endless():
+        while True:
+            read.append(1)
+            yield bytes(1 << 16)
+
+    async def taking():
+        await upload.take(endless(), asyncio.Semaphore(1), max_bytes=1 << 20)
+
+    with pytest.raises(DataError, match="larger than 1 MB"):
+        asyncio.run(taking())
+    assert len(read) == 17
+    assert list(uploads.iterdir()) == []
+
+
+def test_too_slow_is_told(uploads, monkeypatch):
+    monkeypatch.setattr(upload, "MAX_UPLOAD_S", 0.1)
+
+    async def slow():
+        yield b"a"
+        await asyncio.sleep(30)
+
+    async def taking():
+        await upload.take(slow(), asyncio.Semaphore(1))
+
+    with pytest.raises(DataError, match="took longer"):
+        asyncio.run(taking())
+
+
+def test_the_file_is_its_owners_alone_and_the_decoder_gets_no_name_from_outside(mp4, uploads, monkeypatch):
+    seen = []
+
+    async def look(path):
+        seen.append((path, stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)))
+        raise DataError("enough")
+
+    monkeypatch.setattr(upload, "decode", look)
+    with pytest.raises(DataError, match="enough"):
+        take(mp4)
+    ((path, file_mode, folder_mode),) = seen
+    assert (path.name, file_mode, folder_mode) == ("upload", 0o600, 0o700)
+
+
+# --- The process
+
+
+def run_decoder(tmp_path, monkeypatch, script, **options):
+    """Put another program in the decoder's place."""
+    (tmp_path / "stand_in.py").write_text(f"print('ready', flush=True)\n{script}")
+    launch = asyncio.create_subprocess_exec
+
+    async def other(program, *_, **keywords):
+        return await launch(program, str(tmp_path / "stand_in.py"), **keywords)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", other)
+    return asyncio.run(upload.decode(tmp_path / "upload", **options))
+
+
+def test_a_decoder_that_hangs_is_ended(tmp_path, monkeypatch):
+    told = str(tmp_path / "pid")
+    script = f"import os, time, pathlib; pathlib.Path({told!r}).write_text(str(os.getpid())); time.sleep(60)"
+    with pytest.raises(DataError, match="longer than 1 s"):
+        run_decoder(tmp_path, monkeypatch, script, max_seconds=1.0)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        "import os; os.abort()",
+        "print('x' * 100_000)",
+        "print('[]')",
+        "print('{}')",
+        'print(\'{"time": 1, "height": 9, "width": 9, "fps": 1, "warning": null}\')',
+        'print(\'{"time": 99999999, "height": 9, "width": 9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
+        'print(\'{"time": 1, "height": -9, "width": -9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
+        'print(\'{"time": 1, "height": 9, "width": 9, "fps": [1], "warning": null}\'); print(\'x\' * 99)',
+        'print(\'{"time": NaN, "height": 9, "width": 9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
+    ],
+)
+def test_a_decoder_that_dies_or_lies_is_not_believed(tmp_path, monkeypatch, script):
+    with pytest.raises(DataError, match="cannot be decoded within the limits"):
+        run_decoder(tmp_path, monkeypatch, script)
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="limits on memory are set where /proc tells how much is taken"
+)
+def test_a_file_that_wants_much_memory_is_told_in_a_line(uploads):
+    # An array that claims two gigabytes.
+    described = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        described, {"descr": "|u1", "fortran_order": False, "shape": (2000, 1000, 1000)}
+    )
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("frames.npy", described.getvalue())
+    with pytest.raises(DataError, match="memory"):
+        take(packed.getvalue())
+    assert list(uploads.iterdir()) == []
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_file_with_any_damage_is_decoded_or_told_of(mp4, tmp_path, data):
+    kind = data.draw(st.sampled_from(["flip", "cut", "noise", "behind a good start"]))
+    position = data.draw(st.integers(0, len(mp4) - 1))
+    noise = data.draw(st.binary(min_size=1, max_size=200))
+    damaged = {
+        "flip": mp4[:position] + noise + mp4[position + len(noise) :],
+        "cut": mp4[:position] or b"\0",
+        "noise": noise,
+        "behind a good start": mp4[:64] + noise,
+    }[kind]
+    error = answer(damaged, tmp_path).get("error", "")
+    assert "\n" not in error
+    assert str(tmp_path) not in error
