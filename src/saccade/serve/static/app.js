@@ -46,9 +46,9 @@ function loading() {
 }
 
 function hello({ models, min_confidence: least, digits_only: isDigitsOnly, token, limits }) {
-  cards = models.map((model, i) => new Card(model, i + 1, least, showWanted));
+  cards = models.map((model, i) => new Card(model, i, least, showWanted));
   find("models").replaceChildren(...cards.map((card) => card.element));
-  find("models").dataset.count = cards.length;
+  find("models").style.setProperty("--columns", Math.min(3, cards.length));
   find("models").removeAttribute("aria-busy");
   const what = isDigitsOnly ? "These weights know handwritten digits and nothing else: whatever they see, they look for digits. " : "";
   const percent = "The percentage under a verdict is the probability of exactly these digits";
@@ -105,12 +105,13 @@ function show(shown, isNew) {
     quad: isOn("attention"), points: isOn("attention"), saliency: true, arrows: isOn("arrows"), boxes: isOn("boxes"),
   };
   cards.forEach((card, i) => {
-    card.show(shown, layers, darkness.matches);
+    card.draw(shown, layers, darkness.matches);
     // A chart takes as long as a frame: while frames come, one a frame.
     if (!isNew || player.paused || shown.number % cards.length === i) {
       card.drawTime(player.frames, player.at, darkness.matches);
     }
   });
+  cards.forEach((card) => card.tell(shown));
   showTruth(shown);
   if (player.paused) describe(shown);
 }
@@ -143,7 +144,7 @@ function tellRate({ dropped, skipped }) {
   const faults = [];
   if (dropped > first.dropped) faults.push(`server too slow: ${rate(dropped - first.dropped)}/s dropped`);
   if (skipped > first.skipped) faults.push(`browser too slow: ${rate(skipped - first.skipped)}/s skipped`);
-  const leftOut = dropped + skipped ? `, ${dropped + skipped} left out so far` : "";
+  const leftOut = dropped + skipped ? `, ${dropped + skipped} left out` : "";
   find("rate").replaceChildren(
     `${rate(arrivals.length - 1)} frames/s${leftOut}`,
     ...faults.flatMap((fault) => [element("br"), element("strong", { textContent: fault })]),

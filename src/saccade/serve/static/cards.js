@@ -12,8 +12,8 @@ const MARGIN_PX = 4;
 const MOST_BARS = 10;
 
 export class Card {
-  /** model: as the server's hello has it. column: from 1. switched: called when it is switched on or off. */
-  constructor(model, column, minConfidence, switched) {
+  /** model: as the server's hello has it. index: which card it is. switched: called when it is switched on or off. */
+  constructor(model, index, minConfidence, switched) {
     this.model = model;
     this.minConfidence = minConfidence;
     const [title, what] = KINDS[model.kind] ?? [model.kind, ""];
@@ -45,7 +45,9 @@ export class Card {
       (this.time = picture(`Probabilities of ${this.title} over time`, "time")),
     ]);
     this.element.dataset.kind = model.kind;
-    this.element.style.setProperty("--column", column);
+    // On a phone, where cards stand in bands of three.
+    this.element.style.setProperty("--column", (index % 3) + 1);
+    this.element.style.setProperty("--band", Math.floor(index / 3));
     this.bars.setAttribute("role", "img");
     this.describe(null);
   }
@@ -54,22 +56,10 @@ export class Card {
     return this.switch.checked;
   }
 
-  /** Show what the model made of a frame; `frame` is the server's message. */
-  show(frame, layers, dark) {
-    const seen = frame.models[this.model.name];
-    this.element.classList.toggle("off", !seen);
-    this.drawView(frame, seen?.look ?? {}, layers, dark);
-    if (!seen) return;
-    this.ms.textContent = `${seen.ms.toFixed(0)} ms`;
-    this.say(seen, frame.digits);
-    [...this.bars.children].forEach((bar, k) => {
-      bar.firstChild.style.setProperty("--part", `${100 * seen.probabilities[k]}%`);
-      bar.classList.toggle("on", seen.verdict.digits.includes(k));
-    });
-  }
-
-  drawView(frame, look, layers, dark) {
-    this.view.style.setProperty("--aspect", `${frame.size[1] + 2 * MARGIN_PX} / ${frame.size[0] + 2 * MARGIN_PX}`);
+  /** Draw a frame, the server's message, and where the model looks. */
+  draw(frame, layers, dark) {
+    const look = frame.models[this.model.name]?.look ?? {};
+    this.shape(frame.size);
     const { ctx, zoom } = prepare(this.view, frame.size, MARGIN_PX);
     drawFrame(ctx, frame.bytes, frame.size, zoom);
     drawLook(ctx, look, zoom, layers, palette(dark));
@@ -78,6 +68,27 @@ export class Card {
     if (!look.crop) return;
     const { ctx: small, zoom: smaller } = prepare(this.crop, look.crop.size);
     drawFrame(small, bytesOf(look.crop.grey), look.crop.size, smaller);
+  }
+
+  /** Give the picture the proportions of the frame, where they have changed. */
+  shape([height, width]) {
+    const aspect = `${width + 2 * MARGIN_PX} / ${height + 2 * MARGIN_PX}`;
+    if (this.aspect === aspect) return;
+    this.aspect = aspect;
+    this.view.style.setProperty("--aspect", aspect);
+  }
+
+  /** Say what the model says. Apart from drawing, which asks for widths: in turns, each would cost a layout. */
+  tell(frame) {
+    const seen = frame.models[this.model.name];
+    this.element.classList.toggle("off", !seen);
+    if (!seen) return;
+    setText(this.ms, `${seen.ms.toFixed(0)} ms`);
+    this.say(seen, frame.digits);
+    [...this.bars.children].forEach((bar, k) => {
+      bar.firstChild.style.setProperty("--part", `${(100 * seen.probabilities[k]).toFixed(1)}%`);
+      bar.classList.toggle("on", seen.verdict.digits.includes(k));
+    });
   }
 
   say({ verdict, right }, digits) {
