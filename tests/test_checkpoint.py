@@ -259,3 +259,11 @@ def test_what_is_refused_leaves_the_model_as_it_was(path):
     with pytest.raises(DataError):
         load_weights(model, path)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
+    for name in ("a/checkpoint.safetensors", "weights/best.safetensors"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    paths = (tmp_path / "a" / "checkpoint.safetensors", tmp_path / "weights" / "best.safetensors")
+    assert checkpoint.distinct_names(["stn-lstm", "stn-lstm"], paths) == ["stn-lstm (a)", "stn-lstm (best)"]

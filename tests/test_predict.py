@@ -11,7 +11,8 @@ from torch import nn
 from saccade import checkpoint, models
 from saccade.checkpoint import Header
 from saccade.data import digits
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.data.video import read_clip, write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.generate import GenerateConfig, generate

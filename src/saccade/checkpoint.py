@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,26 @@ def locate(path: Path) -> Path:
     if not found.is_file():
         raise DataError(f"no checkpoint at {found}; give a .safetensors file or the folder of a run")
     return found
+
+
+def distinct_names(kinds: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Name models by their kind; of several of a kind, also by their files or folders, and by numbers where need be.
+
+    >>> distinct_names(["lenet-lstm", "dcn-lstm", "dcn-lstm"], [Path("a"), Path("runs/b"), Path("runs/c")])
+    ['lenet-lstm', 'dcn-lstm (b)', 'dcn-lstm (c)']
+    """
+    names: list[str] = []
+    for kind, path in zip(kinds, paths, strict=True):
+        name = kind if kinds.count(kind) == 1 else f"{kind} ({_place(path)})"
+        taken = sum(other == name or other.startswith(f"{name} #") for other in names)
+        names.append(f"{name} #{taken + 1}" if taken else name)
+    return names
+
+
+def _place(path: Path) -> str:
+    """Return the name of a file, or of the run folder."""
+    folder = path.parent if path.name == NAME else path
+    return path.stem if path.is_file() and path.name != NAME else folder.resolve().name
 
 
 def read_header(path: Path) -> Header:

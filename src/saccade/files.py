@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """Write a JSON file whole, indented for people."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def json_fields(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as they read back from JSON: paths as text, tuples as lists."""
+    forms: dict[type, Any] = {type(Path()): str, tuple: list}
+    return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(config).items()}
 
 
 def _umask() -> int:

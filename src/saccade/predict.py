@@ -110,7 +110,8 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
     scheme = label_scheme(header, config.model)
     for path in paths:
         try:
-            clip = read_for(model, header, path, config.max_frames)
+            size, num_channels = input_format(model, header, size_of(path))
+            clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
             logits = _logits_that_fit(model, clip.frames.to(device), path)
         except DataError as error:
             if unreadable is None:
@@ -191,15 +192,10 @@ def label_scheme(header: Header, path: Path) -> LabelScheme:
     return label_schemes.create(header.data["labels"])
 
 
-def read_for(model: nn.Module, header: Header, path: Path, max_frames: int | None = None) -> video.Clip:
-    """Read a clip at the size and with the channels at which a model sees it.
-
-    Raises:
-        DataError: as `video.read_clip`.
-    """
-    size = fitting_size(size_of(path), any_size=isinstance(model, VideoClassifier))
-    num_channels = int(header.arguments.get("channels", 1))
-    return video.read_clip(path, size=size, num_channels=num_channels, max_frames=max_frames)
+def input_format(model: nn.Module, header: Header, file_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Return the size, (height, width), and the number of channels at which a model sees a clip of that size."""
+    size = fitting_size(file_size, any_size=isinstance(model, VideoClassifier))
+    return size, int(header.arguments.get("channels", 1))
 
 
 def size_of(path: Path) -> tuple[int, int]:

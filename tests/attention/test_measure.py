@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from saccade.attention.measure import MEASURES, measure
-from saccade.data.moving_digits import Motion, MovingDigits, Poses
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits, Poses
 from saccade.nn import SpatialTransformer
 from saccade.nn.attention import switched_off
 

@@ -22,6 +22,15 @@ def test_frames_follow_from_seed_and_settings(uci):
     assert first.digits_shown != other.digits_shown or not torch.equal(frames[0], frames_of(other, 1)[0])
 
 
+def test_frames_after_skipped_ones_are_those_after_drawn_ones(uci):
+    settings = StreamSettings(num_digits=3, speed_px=4, clutter=2, noise=10)
+    drawn, skipped = (DigitStream(uci["test"], settings, seed=4) for _ in range(2))
+    frames_of(drawn, 25)
+    for _ in range(25):
+        skipped.skip_frame()
+    assert torch.equal(frames_of(drawn, 10), frames_of(skipped, 10))
+
+
 def test_a_digit_at_rest_is_its_image(uci):
     stream = DigitStream(uci["test"], STILL)
     frame, truth = stream.next_frame()

@@ -1,7 +1,8 @@
 import pytest
 
 from saccade.data import digits
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,8 @@ from rich.console import Console
 
 from saccade import models
 from saccade.attention.measure import measure
-from saccade.data.moving_digits import Motion, MovingDigits, Poses
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits, Poses
 from saccade.errors import UsageError
 from saccade.evaluate import attention_markdown, attention_rows, attention_table, evaluate, mean_interval, t_interval
 from saccade.evaluate.attention_rows import NUM_UNTRAINED

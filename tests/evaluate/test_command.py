@@ -8,7 +8,8 @@ from rich.console import Console
 from saccade import checkpoint, models
 from saccade.checkpoint import Header
 from saccade.data import digits as digit_sources
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.errors import DataError, UsageError
 from saccade.evaluate import EvaluateConfig, evaluate, read_rows, render, run, worst_confusions
 from saccade.evaluate.command import clips_for

@@ -7,7 +7,8 @@ from torch import nn
 from saccade import checkpoint, models
 from saccade.checkpoint import Header
 from saccade.data import digits
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.nn import attention_layers
 
 CLASSES = {"pair": 55, "ordered": 100, "digits": 10}

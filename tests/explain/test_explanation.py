@@ -5,7 +5,6 @@ from saccade import checkpoint, weights
 from saccade.data.video import read_clip, write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.explain import ExplainConfig, explain_clip
-from saccade.explain.explanation import _distinct
 from saccade.explain.figures import figures_of
 from saccade.generate import GenerateConfig, generate
 from saccade.predict import PredictConfig, predict
@@ -206,16 +205,8 @@ def test_models_of_a_kind_are_told_apart(tmp_path, clip):
     paths = [save_model(tmp_path / name) for name in ("early", "late")] + [save_model(tmp_path / "x", "stn-lstm")]
     columns = explained(clip, [*paths, paths[0]]).columns
     names = [column.name for column in columns]
-    assert names == ["lenet-lstm (early) 1", "lenet-lstm (late)", "stn-lstm", "lenet-lstm (early) 2"]
+    assert names == ["lenet-lstm (early)", "lenet-lstm (late)", "stn-lstm", "lenet-lstm (early) #2"]
     assert len({column.colour for column in columns}) == 4
-
-
-def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
-    for name in ("a/checkpoint.safetensors", "weights/best.safetensors"):
-        (tmp_path / name).parent.mkdir()
-        (tmp_path / name).touch()
-    paths = (tmp_path / "a" / "checkpoint.safetensors", tmp_path / "weights" / "best.safetensors")
-    assert _distinct(["stn-lstm", "stn-lstm"], paths) == ["stn-lstm (a)", "stn-lstm (best)"]
 
 
 # What is asked.

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from saccade.data import digits, labels
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.explain.truth import Truth, truth_of
 from saccade.generate import GenerateConfig, generate
 

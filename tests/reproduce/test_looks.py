@@ -4,7 +4,8 @@ import torch
 from saccade import checkpoint, models
 from saccade.checkpoint import Header
 from saccade.data import digits
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.models.published import CNNS
 from saccade.reproduce import ReproduceConfig, looks, reproduce
 

@@ -48,11 +48,10 @@ class Grid:
         return positions * per_axis(self.step_px, positions) + per_axis(self.start_px, positions)
 
 
-def as_pair(value: object) -> Pair:
+def as_pair(value: str | int | tuple[int, ...]) -> Pair:
     """Return a layer's setting as (y, x), given for both at once or for each."""
-    if isinstance(value, tuple):
-        return float(value[0]), float(value[1])
-    return float(value), float(value)  # type: ignore[arg-type]
+    y, x = value if isinstance(value, tuple) else (value, value)
+    return float(y), float(x)
 
 
 def per_axis(pair: Pair, like: Tensor) -> Tensor | float:

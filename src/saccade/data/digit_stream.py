@@ -175,13 +175,11 @@ class DigitStream:
     def next_frame(self) -> tuple[UInt8[Tensor, "1 height width"], StreamTruth]:
         """Return the next frame, and where its digits are."""
         settings = self.settings
-        movers = self._digits[: settings.num_digits] + self._pieces[: settings.clutter]
-        poses = [self._pose(mover, movers[0]) for mover in movers]
+        movers, poses, rooms = self._placed()
         angle, scale = (torch.tensor(values, dtype=torch.float64) for values in zip(*poses, strict=True))
         patches = drawing.draw_patches(
             torch.stack([mover.image for mover in movers]), angle, scale, digit_px=DIGIT_PX, patch_px=self._patch
         )
-        rooms = [max(self._canvas - DIGIT_PX * value, 0.0) for _, value in poses]
         centre = [
             [(self._canvas - 1) / 2 + (at - 0.5) * room for at in mover.place]
             for mover, room in zip(movers, rooms, strict=True)
@@ -192,11 +190,25 @@ class DigitStream:
         if settings.noise:
             self._add_noise(frame)
         truth = self._truth(patches[: settings.num_digits], corner[: settings.num_digits], angle, scale)
-        for mover, room in zip(movers, rooms, strict=True):
-            mover.go(settings.speed_px, room)
-        self._frame += 1
-        self._cycles += settings.tempo / _SWING_FRAMES
+        self._go(movers, rooms)
         return frame, truth
+
+    def skip_frame(self) -> None:
+        """Move on by a frame without drawing it."""
+        movers, _, rooms = self._placed()
+        self._go(movers, rooms)
+
+    def _placed(self) -> tuple[list[_Mover], list[tuple[float, float]], list[float]]:
+        """Return what is in the next frame, its angles and scales, and the pixels from wall to wall that it has."""
+        movers = self._digits[: self.settings.num_digits] + self._pieces[: self.settings.clutter]
+        poses = [self._pose(mover, movers[0]) for mover in movers]
+        return movers, poses, [max(self._canvas - DIGIT_PX * scale, 0.0) for _, scale in poses]
+
+    def _go(self, movers: list[_Mover], rooms: list[float]) -> None:
+        for mover, room in zip(movers, rooms, strict=True):
+            mover.go(self.settings.speed_px, room)
+        self._frame += 1
+        self._cycles += self.settings.tempo / _SWING_FRAMES
 
     def _pose(self, mover: _Mover, first: _Mover) -> tuple[float, float]:
         """Return angle and scale; all together they are those of the first digit."""
@@ -209,16 +221,12 @@ class DigitStream:
         self, patches: UInt8[Tensor, "d p p"], corner: Int64[Tensor, "d 2"], angle: Tensor, scale: Tensor
     ) -> StreamTruth:
         num = len(patches)
-        rows, columns = (drawing.ink_extent((patches > 0).any(dim)) for dim in (-1, -2))
-        top, bottom = (rows + corner[:, :1]).clamp(0, self._canvas).unbind(-1)
-        left, right = (columns + corner[:, 1:]).clamp(0, self._canvas).unbind(-1)
-        shows = ((bottom > top) & (right > left)).unsqueeze(-1)
         return StreamTruth(
             digit=torch.tensor([mover.digit for mover in self._digits[:num]]),
             centre_px=corner.float() + (self._patch - 1) / 2,
             angle_deg=angle[:num].float(),
             scale=scale[:num].float(),
-            box_px=torch.where(shows, torch.stack((top, left, bottom, right), -1), 0),
+            box_px=drawing.box_in_frame(drawing.ink_box(patches), corner, self._canvas),
         )
 
     def _add_noise(self, frame: UInt8[Tensor, "1 height width"]) -> None:

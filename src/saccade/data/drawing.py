@@ -126,7 +126,22 @@ def add_noise(
     frames.copy_((frames + noise).clamp_(0, 255))
 
 
-def ink_extent(inked: Bool[Tensor, "... size"]) -> Int64[Tensor, "... 2"]:
+def ink_box(patches: UInt8[Tensor, "... patch patch"]) -> Int64[Tensor, "... 4"]:
+    """Return (top, left, bottom, right) of the ink in each patch, bottom and right exclusive; all zero without ink."""
+    (top, bottom), (left, right) = (_ink_extent((patches > 0).any(dim)).unbind(-1) for dim in (-1, -2))
+    return torch.stack((top, left, bottom, right), -1)
+
+
+def box_in_frame(
+    box_px: Int64[Tensor, "... 4"], corner_px: Int64[Tensor, "... 2"], canvas_px: int
+) -> Int64[Tensor, "... 4"]:
+    """Move boxes of patches to where the patches' corners lie, cut them to the frame; all zero where nothing shows."""
+    box = (box_px + torch.cat((corner_px, corner_px), -1)).clamp(0, canvas_px)
+    shows = (box[..., 2:] > box[..., :2]).all(-1, keepdim=True)
+    return torch.where(shows, box, 0)
+
+
+def _ink_extent(inked: Bool[Tensor, "... size"]) -> Int64[Tensor, "... 2"]:
     """Return first and last plus one of the true entries along the last dimension; (0, 0) where there is none."""
     size = inked.shape[-1]
     position = torch.arange(size, device=inked.device)

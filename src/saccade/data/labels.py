@@ -43,12 +43,21 @@ class LabelScheme:
         """Name every class."""
         return tuple(f"{a}{b}" for a, b in self.pairs) or tuple(str(d) for d in range(10))
 
-    def check_num_digits(self, num_digits: int) -> None:
-        """Raise UsageError if the scheme cannot name clips of so many digits."""
-        if self.multi_label and not 1 <= num_digits <= 5:
-            raise UsageError(f"a clip holds 1 to 5 digits; got {num_digits}")
-        if not self.multi_label and num_digits != 2:
-            raise UsageError(f"the labels {self.name!r} name two digits; got {num_digits}; use labels='digits'")
+    def num_digits_range(self, num_digits: int | tuple[int, int]) -> tuple[int, int]:
+        """Return the smallest and the largest number of digits in a clip, given both or the one number.
+
+        Raises:
+            UsageError: the scheme cannot name clips of so many digits, or the range falls.
+        """
+        fewest, most = num_digits if isinstance(num_digits, tuple) else (num_digits, num_digits)
+        for number in (fewest, most):
+            if self.multi_label and not 1 <= number <= 5:
+                raise UsageError(f"a clip holds 1 to 5 digits; got {number}")
+            if not self.multi_label and number != 2:
+                raise UsageError(f"the labels {self.name!r} name two digits; got {number}; use labels='digits'")
+        if fewest > most:
+            raise UsageError(f"num_digits must rise; got {fewest} to {most}")
+        return fewest, most
 
     def choose(self, indices: Int64[Tensor, "batch"], drawn: Int64[Tensor, "batch n"]) -> Int64[Tensor, "batch n"]:
         """Return the digits of each clip: those of class `index % num_classes`, or the drawn ones for `digits`."""

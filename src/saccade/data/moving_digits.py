@@ -8,7 +8,8 @@ and the patches are pasted at whole pixels into each frame, where the brighter p
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -19,10 +20,8 @@ from saccade.data import drawing
 from saccade.data import labels as label_schemes
 from saccade.data.counter_random import INDEX_BITS, draw_u32
 from saccade.data.digits import SPLITS, Digits
-from saccade.data.motion import CONDITIONS, DIGIT_SLOTS, KIND_SLOTS, MAX_CANVAS_PX, Motion
+from saccade.data.motion import DIGIT_SLOTS, KIND_SLOTS, Motion
 from saccade.errors import UsageError, unknown_name
-
-__all__ = ["CONDITIONS", "MAX_CANVAS_PX", "VISIBLE_GAP_PX", "ClipBatch", "Motion", "MovingDigits", "Poses"]
 
 VISIBLE_GAP_PX = 8
 
@@ -64,6 +63,10 @@ class Poses:
     def present(self) -> Bool[Tensor, "batch digits"]:
         """Which of the digits a clip has; those that it lacks have digit and instance -1."""
         return self.digit >= 0
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Poses:
+        """Return the poses with every tensor changed, for instance moved to a device or cut to some of the clips."""
+        return Poses(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self.motion = motion or Motion()
         self.labels = label_schemes.create(labels)
         self.source, self.split = digits.source, split or digits.split
-        self.num_digits_range = num_digits if isinstance(num_digits, tuple) else (num_digits, num_digits)
+        self.num_digits_range = self.labels.num_digits_range(num_digits)
         self.num_clips, self.seed = num_clips, seed
         self.order = order
         self._check()
@@ -153,10 +156,6 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             raise unknown_name("order", self.order, ("visible", "hidden"))
         if self.num_clips < 1 or self.num_clips > 1 << INDEX_BITS:
             raise UsageError(f"num_clips must lie in 1 to {1 << INDEX_BITS}; got {self.num_clips}")
-        for number in self.num_digits_range:
-            self.labels.check_num_digits(number)
-        if self.num_digits_range[0] > self.num_digits_range[1]:
-            raise UsageError("num_digits must rise; got {} to {}".format(*self.num_digits_range))
         smallest = self.motion.scale_range[0] if self.motion.scales else 1.0
         free_px = (self.motion.canvas_px - self.motion.digit_px) * smallest
         if self._ordered_visibly and free_px < VISIBLE_GAP_PX + 2:
@@ -228,7 +227,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         for start in range(0, len(indices), clips_per_round):
             part = slice(start, start + clips_per_round)
             plan = self._plan(indices[part])
-            patches = self._render(plan)
+            patches = self._render(plan, self._images[plan.instance])
             if poses:
                 truths.append(self._truth(plan, patches))
             self._draw_frames(indices[part], plan, patches, frames[part].squeeze(2))
@@ -266,13 +265,18 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         bend = self._bend(indices) if self.motion.condition == "elastic" else None
         return self._moved(indices, digit, instance, bend)
 
-    def _clutter(self, indices: Int64[Tensor, "batch"]) -> _Plan:
-        """Plan pieces as digits are planned; any image of the split may lend one."""
-        num = self.motion.clutter
-        drawn = self._draw(indices, 1, (_INSTANCE, _COUNT), self._stream, num=num, seed=_CLUTTER_SEED)[:, 0]
+    def _clutter(self, indices: Int64[Tensor, "batch"]) -> tuple[_Plan, UInt8[Tensor, "b l num p p"]]:
+        """Plan and draw pieces as digits are; any image of the split may lend one."""
+        num, side = self.motion.clutter, self._images.shape[-1]
+        kinds = (_INSTANCE, _COUNT, _CLASS, _LEVEL)
+        drawn = self._draw(indices, 1, kinds, self._stream, num=num, seed=_CLUTTER_SEED)[:, 0]
         number = drawn[:, :1, 1] * (num + 1) >> 32
         there = torch.where(torch.arange(num, device=indices.device) < number, 0, -1)
-        return self._moved(indices, there, drawn[..., 0] * len(self._images) >> 32, None, seed=_CLUTTER_SEED)
+        lent = drawn[..., 0] * len(self._images) >> 32
+        corner = drawn[..., 2:] * (side - drawing.PIECE_PX + 1) >> 32
+        pieces = drawing.cut_pieces(self._images[lent.flatten()], corner.flatten(0, 1)).view(*lent.shape, side, side)
+        plan = self._moved(indices, there, lent, None, seed=_CLUTTER_SEED)
+        return plan, self._render(plan, pieces)
 
     def _moved(self, indices: Tensor, digit: Tensor, instance: Tensor, bend: Tensor | None, *, seed: int = 0) -> _Plan:
         """Add to what is shown how it moves."""
@@ -341,16 +345,13 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             bend = torch.lerp(bend[:, before], bend[:, before + 1], (step / m.frames_per_setting).view(-1, 1, 1))
         return bend.view(*bend.shape[:-1], 2, _ELASTIC_KNOTS, _ELASTIC_KNOTS)
 
-    def _render(self, plan: _Plan, corner_px: Tensor | None = None) -> UInt8[Tensor, "batch looks digits patch patch"]:
-        """Draw every digit once per look; with corners, the piece of it that begins there."""
+    def _render(
+        self, plan: _Plan, images: UInt8[Tensor, "batch digits side side"]
+    ) -> UInt8[Tensor, "batch looks digits patch patch"]:
+        """Draw every image once per look."""
         m, looks = self.motion, plan.angle_deg.shape[1]
-        images = self._images[plan.instance.flatten()]
-        if corner_px is not None:
-            images = drawing.cut_pieces(images, corner_px)
-        side = images.shape[-1]
-        images = images.view(len(plan.instance), 1, -1, side, side).expand(-1, looks, -1, -1, -1)
         patches = drawing.draw_patches(
-            images.reshape(-1, side, side),
+            images.unsqueeze(1).expand(-1, looks, -1, -1, -1).flatten(0, 2),
             plan.angle_deg.flatten(),
             plan.scale.flatten().double() / _ONE,
             digit_px=m.digit_px,
@@ -366,10 +367,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         m = self.motion
         layers = [(plan, patches)]
         if m.clutter:
-            pieces = self._clutter(indices)
-            reach = self._images.shape[-1] - drawing.PIECE_PX + 1
-            drawn = self._draw(indices, 1, (_CLASS, _LEVEL), self._stream, num=m.clutter, seed=_CLUTTER_SEED)
-            layers.append((pieces, self._render(pieces, (drawn * reach >> 32).flatten(0, 2))))
+            layers.append(self._clutter(indices))
         shown, corners, first = [], [], 0
         for part, drawn_patches in layers:
             patch, corner = self._places(part)
@@ -404,17 +402,12 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         m = self.motion
         look = plan.look_of_frame
         corner = plan.shift_px + (m.canvas_px - m.patch_px) // 2
-        ink_y, ink_x = (drawing.ink_extent((patches > 0).any(dim))[:, look] for dim in (-1, -2))
-        top, bottom = (ink_y + corner[..., :1]).clamp(0, m.canvas_px).unbind(-1)
-        left, right = (ink_x + corner[..., 1:]).clamp(0, m.canvas_px).unbind(-1)
-        box = torch.stack((top, left, bottom, right), -1)
-        shows = (bottom > top) & (right > left) & (plan.digit.unsqueeze(1) >= 0)
-        box = torch.where(shows.unsqueeze(-1), box, 0)
+        box = drawing.box_in_frame(drawing.ink_box(patches)[:, look], corner, m.canvas_px)
         return Poses(
             centre_px=corner.float() + (m.patch_px - 1) / 2,
             angle_deg=plan.angle_deg[:, look].float(),
             scale=plan.scale[:, look].float() / _ONE,
-            box_px=box,
+            box_px=torch.where(plan.digit[:, None, :, None] >= 0, box, 0),
             digit=plan.digit,
             instance=torch.where(plan.digit >= 0, self._image_index[plan.instance], -1),
         )
@@ -436,5 +429,4 @@ def _first_to_the_left(
 def _concatenate(parts: list[Poses]) -> Poses | None:
     if not parts:
         return None
-    names = Poses.__dataclass_fields__
-    return Poses(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
+    return Poses(**{field.name: torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Poses)})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from saccade.attention.measure import Attended, measure
-from saccade.data.moving_digits import MovingDigits, Poses
+from saccade.data.moving_digits import MovingDigits
 from saccade.evaluate import metrics
 from saccade.evaluate.forward import Progress, Setup
 from saccade.evaluate.rows import Row
@@ -72,7 +71,7 @@ def _rows(
         # One clip more: each is also held against the digits of the next.
         batch = clips.batch(torch.arange(first, last + 1, device=setup.device), poses=True)
         assert batch.poses is not None
-        here, elsewhere_px = _without_last(batch.poses), batch.poses.box_px[1:]
+        here, elsewhere_px = batch.poses.map(lambda all_clips: all_clips[:-1]), batch.poses.box_px[1:]
         found, final = measure(model, batch.frames[:-1], here, elsewhere_px)
         batches.append(found)
         logits.append(final.cpu())
@@ -87,10 +86,6 @@ def _rows(
     return [
         {**facts, **measured, "measure": name, **_figures([batch[name] for batch in batches])} for name in batches[0]
     ]
-
-
-def _without_last(poses: Poses) -> Poses:
-    return Poses(**{field.name: getattr(poses, field.name)[:-1] for field in fields(Poses)})
 
 
 def _figures(batches: list[Attended]) -> dict[str, float | None]:

@@ -13,7 +13,8 @@ from torch import nn
 from saccade import checkpoint, files, models
 from saccade.checkpoint import Header
 from saccade.data import digits as digit_sources
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError, unknown_name
 from saccade.evaluate.attention_effect import AttentionEffect
 from saccade.evaluate.attention_rows import attention_rows

@@ -108,7 +108,7 @@ def evaluate(
 
     >>> from saccade import models
     >>> from saccade.data import digits
-    >>> from saccade.data.moving_digits import Motion
+    >>> from saccade.data.motion import Motion
     >>> clips = MovingDigits(digits.load("uci", "test"), Motion("normal", num_frames=2), num_clips=4)
     >>> evaluate(models.create("lenet-lstm", num_classes=55), clips).num_clips
     4

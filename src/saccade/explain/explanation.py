@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ from saccade.attention import Attended, Look, look, measure
 from saccade.checkpoint import Header
 from saccade.data import video
 from saccade.data.labels import LabelScheme
-from saccade.data.moving_digits import Poses
 from saccade.errors import DataError
 from saccade.explain.config import ExplainConfig
 from saccade.explain.truth import Truth, truth_of
@@ -113,21 +112,27 @@ def explain_clip(config: ExplainConfig) -> Explanation:
     """
     device = choose_device(config.device)
     loaded = [checkpoint.load(path, device) for path in config.models]
-    names = _distinct([header.model for _, header in loaded], config.models)
+    names = checkpoint.distinct_names([header.model for _, header in loaded], config.models)
     file_size = predict.size_of(config.clip)
     truth = truth_of(config.clip)
+    read: dict[tuple[tuple[int, int], int], video.Clip] = {}
     columns = []
     for (model, header), path, name, colour in zip(loaded, config.models, names, _colours(loaded), strict=True):
-        # One more than wanted tells whether the clip goes on.
-        clip = predict.read_for(model, header, config.clip, config.max_frames + 1)
-        cut = len(clip.frames) > config.max_frames
-        clip = replace(clip, frames=clip.frames[: config.max_frames])
+        size, num_channels = wanted = predict.input_format(model, header, file_size)
+        if wanted not in read:
+            # One more frame than wanted tells whether the clip goes on.
+            read[wanted] = video.read_clip(
+                config.clip, size=size, num_channels=num_channels, max_frames=config.max_frames + 1
+            )
+        clip = replace(read[wanted], frames=read[wanted].frames[: config.max_frames])
         scheme = predict.label_scheme(header, path)
         seen = _look_that_fits(model, clip, config.clip, device)
         prediction = predict.prediction_of(config.clip, clip, seen.logits, scheme)
         boxes, attended = _beside_truth(model, clip, truth, file_size, device)
         columns.append(Column(name, colour, path, header, scheme, clip, seen, prediction, boxes, attended))
-    return Explanation(config.clip, file_size, len(clip.frames), cut, tuple(columns), truth)
+    num_frames = len(columns[0].clip.frames)
+    cut = any(len(clip.frames) > num_frames for clip in read.values())
+    return Explanation(config.clip, file_size, num_frames, cut, tuple(columns), truth)
 
 
 def _look_that_fits(model: nn.Module, clip: video.Clip, path: Path, device: torch.device) -> Look:
@@ -144,22 +149,10 @@ def _beside_truth(
     if truth is None or truth.poses.box_px.shape[1] < num_frames:
         return None, {}
     poses = truth.poses_in(num_frames, file_size, (height, width))
-    on_device = Poses(**{f.name: getattr(poses, f.name).to(device) for f in fields(Poses)})
+    on_device = poses.map(lambda values: values.to(device))
     # Of one clip there is no other to compare with; that part of the figures is not used.
     attended, _ = measure(model, clip.frames.unsqueeze(0).to(device), on_device, on_device.box_px)
     return poses.box_px[0], attended
-
-
-def _distinct(kinds: list[str], paths: tuple[Path, ...]) -> list[str]:
-    """Name models by their kind, those of a kind by the folder or file that they lie in too, and then by a number."""
-    places = [path.stem if path.is_file() and path.name != checkpoint.NAME else _folder(path) for path in paths]
-    names = [f"{kind} ({place})" if kinds.count(kind) > 1 else kind for kind, place in zip(kinds, places, strict=True)]
-    numbers = [names[: index + 1].count(name) for index, name in enumerate(names)]
-    return [f"{name} {n}" if names.count(name) > 1 else name for name, n in zip(names, numbers, strict=True)]
-
-
-def _folder(path: Path) -> str:
-    return (path if path.is_dir() else path.parent).resolve().name
 
 
 def _colours(loaded: list[tuple[nn.Module, Header]]) -> list[str]:

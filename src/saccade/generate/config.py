@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from saccade import files
 from saccade.data import digits as digit_sources
 from saccade.data import labels as label_schemes
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.data.video import MAX_GIF_FPS, write_gif, write_mp4
 from saccade.errors import UsageError, unknown_name
 
@@ -95,9 +96,7 @@ class GenerateConfig:
         if not 0.1 <= self.fps <= fastest:
             raise UsageError(f"fps must lie in 0.1 to {fastest} for {self.format}; got {self.fps}")
         self.motion()
-        scheme = label_schemes.create(self.labels)
-        for number in self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits,):
-            scheme.check_num_digits(number)
+        label_schemes.create(self.labels).num_digits_range(self.num_digits)
 
     def motion(self) -> Motion:
         """Return how the digits move."""
@@ -134,5 +133,4 @@ class GenerateConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        forms: dict[type, Any] = {type(Path()): str, tuple: list}
-        return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(self).items()}
+        return files.json_fields(self)

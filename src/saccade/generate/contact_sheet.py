@@ -8,7 +8,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from saccade.data.moving_digits import ClipBatch, Motion, Poses
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import ClipBatch, Poses
 
 # Five rows of three dots, a row an octal digit.
 _FONT = {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from saccade import files
 from saccade.errors import UsageError, unknown_name
 from saccade.train.published import INSTANCES
 
@@ -134,8 +135,7 @@ class ReproduceConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
-        return described | {"models": list(self.models), "conditions": list(self.conditions)}
+        return files.json_fields(self)
 
     @property
     def folder(self) -> Path:

@@ -14,7 +14,8 @@ from torch import Tensor
 from saccade import checkpoint, files, run_folder, visualize
 from saccade.data import digits as digit_sources
 from saccade.data import video
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError
 from saccade.evaluate import attention_effect, evaluate, write_rows
 from saccade.precision import choose_device

@@ -135,7 +135,7 @@ async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaita
     await socket.send_json({"type": "loading"})
     try:
         engine = await asyncio.shield(loading)
-    except Exception as error:
+    except Exception as error:  # whatever it was, the page says it
         await socket.send_json({"type": "closed", "message": f"the models cannot be loaded: {error}"})
         await socket.close(1011)
         return
@@ -146,7 +146,7 @@ async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaita
     await socket.send_json(_hello(engine, token))
     try:
         await live.run()
-    except Exception:
+    except Exception:  # one page less; the server goes on
         _log.exception("a page's stream failed")
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.close(1011)

@@ -121,7 +121,7 @@ def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
         DataError: a checkpoint that cannot be read, has no labels, or cannot follow a stream.
     """
     read = [checkpoint.load(path) for path in paths]
-    names = _names([header.model for _, header in read], paths)
+    names = checkpoint.distinct_names([header.model for _, header in read], paths)
     return [_followed(*one, name, path) for one, name, path in zip(read, names, paths, strict=True)]
 
 
@@ -138,18 +138,3 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
         raise DataError(f"{path} has {came}; train it anew")
     has_attention = looked.quadrilateral_px is not None or looked.points_px is not None
     return LoadedModel(name, header.model, network, scheme, channels, has_attention)
-
-
-def _names(kinds: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Name models by their kind; of several of one kind, also by their files, and by numbers where that is not enough.
-
-    >>> _names(["lenet-lstm", "dcn-lstm", "dcn-lstm"], [Path("a"), Path("runs/b"), Path("runs/c")])
-    ['lenet-lstm', 'dcn-lstm (b)', 'dcn-lstm (c)']
-    """
-    names: list[str] = []
-    for kind, path in zip(kinds, paths, strict=True):
-        place = path.parent.name if path.name == checkpoint.NAME else path.stem
-        name = kind if kinds.count(kind) == 1 else f"{kind} ({place})"
-        taken = sum(other == name or other.startswith(f"{name} #") for other in names)
-        names.append(f"{name} #{taken + 1}" if taken else name)
-    return names

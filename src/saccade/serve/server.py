@@ -70,7 +70,7 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
     """
     try:
         import uvicorn
-        import websockets  # noqa: F401
+        import websockets  # noqa: F401 (uvicorn would miss it only when a page connects)
 
         from saccade.serve.app import create_app
     except ImportError as error:

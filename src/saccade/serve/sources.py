@@ -83,7 +83,7 @@ class DigitSource:
     def next_picture(self, missed: int) -> Picture:
         """Let the digits move on by the missed frames and one more."""
         for _ in range(min(missed, _MOST_CAUGHT_UP)):
-            self._stream.next_frame()
+            self._stream.skip_frame()
         frame, truth = self._stream.next_frame()
         boxes = tuple((top, left, bottom, right) for top, left, bottom, right in truth.box_px.tolist())
         return Picture(frame, self._stream.digits_shown, boxes)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from saccade import models
+from saccade import files, models
 from saccade.data import digits as digit_sources
 from saccade.data import labels as label_schemes
-from saccade.data.moving_digits import Motion, MovingDigits
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError
 from saccade.models.published import CNNS
 
@@ -101,9 +102,7 @@ class TrainConfig:
                 " end to end, take lenet-lstm, stn-lstm or dcn-lstm"
             )
         self.motion()
-        scheme = label_schemes.create(self.labels)
-        for number in self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits,):
-            scheme.check_num_digits(number)
+        label_schemes.create(self.labels).num_digits_range(self.num_digits)
 
     def motion(self, *, short: bool = False) -> Motion:
         """Return how the digits of a training clip move."""
@@ -132,7 +131,7 @@ class TrainConfig:
     def short_clips(self, digits: digit_sources.Digits) -> tuple[MovingDigits, ...]:
         """Return the short training clips, stage by stage; a batch holds as many frames in more clips."""
         motion = self.motion(short=True)
-        fewest, most = self.num_digits if isinstance(self.num_digits, tuple) else (self.num_digits, self.num_digits)
+        fewest, most = label_schemes.create(self.labels).num_digits_range(self.num_digits)
         stages = []
         for largest in range(fewest, most + 1):
             share = (largest - fewest) / (most - fewest) if most > fewest else 1.0
@@ -143,5 +142,4 @@ class TrainConfig:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""
-        forms: dict[type, Any] = {type(Path()): str, tuple: list}
-        return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(self).items()}
+        return files.json_fields(self)

@@ -18,7 +18,8 @@ from torch import Tensor
 from saccade import checkpoint
 from saccade.data import digits as digit_sources
 from saccade.data.digits import Digits
-from saccade.data.moving_digits import CONDITIONS, Motion, MovingDigits
+from saccade.data.motion import CONDITIONS, Motion
+from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError, unknown_name
 from saccade.models.published import CNNS
 from saccade.precision import choose_device, choose_precision

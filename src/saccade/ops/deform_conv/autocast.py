@@ -8,10 +8,13 @@ import torch
 from torch.amp import is_autocast_available
 
 
-@torch.compiler.assume_constant_result
 def _exists(device: str) -> bool:
-    # torch.compile cannot look into the question before torch 2.13.
     return is_autocast_available(device)
+
+
+if torch.__version__ < "2.13":  # a TorchVersion compares as versions do
+    # Before, torch.compile cannot look into the question. Saying so loads the compiler, a second in every program.
+    _exists = torch.compiler.assume_constant_result(_exists)
 
 
 def dtype_of(device: str) -> torch.dtype | None:
