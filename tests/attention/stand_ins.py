@@ -31,7 +31,7 @@ class Sums(nn.Module):
 
     def forward(self, clips):
         maps = self.encoder(clips.flatten(0, 1))
-        found = (maps * self.weight).sum((1, 2, 3)).unflatten(0, clips.shape[:2]).sum(1, keepdim=True)
+        found = (maps * self.weight).flatten(1).sum(1).unflatten(0, clips.shape[:2]).sum(1, keepdim=True)
         return torch.stack((found, torch.full_like(found, -1e9)), -1)
 
 

@@ -193,16 +193,17 @@ def grey(picture):
 
 def test_a_frame_as_json():
     model, frames = wandering("stn-lstm"), random_frames(2, (48, 64))
-    found, _ = look(model, frames, saliency=True)
+    found, _ = look(model, frames, saliency=True, receptive_field=True)
     told = json.loads(json.dumps(found.frame_json(1), allow_nan=False))
     assert (told["points"], told["units"], told["arrows"]) == (None, None, None)
     assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1], atol=0.006)
     assert torch.equal(grey(told["crop"]), (found.crop[1, 0] * 255).round().to(torch.uint8))
-    levels = grey(told["saliency"])
-    assert levels.shape == (48, 64)
-    assert levels.max() == 255
-    assert (levels / 255 - found.saliency[1] / found.saliency[1].max()).abs().max() <= 0.5 / 255 + 1e-6
-    assert look(model, frames)[0].frame_json(0)["saliency"] is None
+    for name, maps in (("saliency", found.saliency), ("field", found.receptive_field)):
+        levels = grey(told[name])
+        assert levels.shape == (48, 64)
+        assert levels.max() == 255
+        assert (levels / 255 - maps[1] / maps[1].max()).abs().max() <= 0.5 / 255 + 1e-6
+        assert look(model, frames)[0].frame_json(0)[name] is None
 
 
 def test_points_and_arrows_as_json(published):

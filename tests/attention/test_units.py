@@ -154,9 +154,43 @@ def test_receptive_fields_follow_the_offsets():
         assert middle_after - middle_before == pytest.approx(shift, abs=3)
 
 
+@pytest.mark.parametrize("name", ["stn-lstm", "dcn-lstm"])
+def test_a_look_has_the_receptive_field_of_each_frames_strongest_unit(name):
+    model, frames = wandering(name), random_frames(3)
+    with torch.inference_mode():
+        found, _ = look(model, frames, receptive_field=True)
+        both, _ = look(model, frames, saliency=True, receptive_field=True)
+    assert found.saliency is None
+    assert torch.equal(both.receptive_field, found.receptive_field)
+    alone, _ = look(model, frames, saliency=True)
+    assert alone.receptive_field is None
+    assert torch.equal(both.saliency, alone.saliency)
+    for frame, field in zip(frames, found.receptive_field, strict=True):
+        if name == "dcn-lstm":
+            (unit,) = strongest_units(model, frame, 1)
+        else:
+            last = model.encoder.trunk(model.encoder.attention(frame.unsqueeze(0) / 255))[0].norm(dim=0)
+            unit = divmod(int(last.argmax()), last.shape[1])
+        assert torch.allclose(field, effective_receptive_field(model, frame, unit), atol=1e-6)
+
+
+def test_where_channels_move_by_themselves_the_receptive_field_is_one_channels():
+    resample = constant_offsets(OffsetResample2d(2), (2.0, -1.0))
+    frame = torch.zeros(1, 2, 9, 9)
+    frame[0, 0, 4, 4], frame[0, 1, 6, 3] = 0.5, 0.9
+    found, _ = look(Sums(nn.Sequential(resample)), frame, receptive_field=True)
+    assert found.receptive_field[0].nonzero().tolist() == [[6, 3]]
+
+
+def test_a_model_without_feature_maps_has_no_receptive_field():
+    found, _ = look(Sums(nn.Sequential(nn.Flatten())), random_frames(1), receptive_field=True)
+    assert found.receptive_field is None
+
+
 def test_parameters_get_no_gradient():
     model = wandering("dcn-lstm")
     effective_receptive_field(model, random_frames(1)[0], (1, 1))
+    look(model, random_frames(1), receptive_field=True)
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -94,7 +94,9 @@ def test_the_scrubber_moves_the_frame(opened, report):
     )
 
 
-@pytest.mark.parametrize(("layer", "model"), [("quad", 1), ("points", 2), ("arrows", 2), ("saliency", 0), ("boxes", 0)])
+@pytest.mark.parametrize(
+    ("layer", "model"), [("quad", 1), ("points", 2), ("arrows", 2), ("saliency", 0), ("field", 1), ("boxes", 0)]
+)
 def test_each_layer_can_be_switched(opened, report, layer, model):
     tab = opened(report, "#frame=2")
     box = tab.locator(f"input[name={layer}]")
@@ -121,7 +123,8 @@ def test_the_keyboard_is_enough(opened, report):
     for _ in range(12):
         tab.keyboard.press("Tab")
         reached.append(tab.evaluate("document.activeElement.id || document.activeElement.name"))
-    assert reached[:9] == ["back", "play", "step", "scrubber", "quad", "points", "arrows", "saliency", "boxes"]
+    layers = ["quad", "points", "arrows", "saliency", "field", "boxes"]
+    assert reached[:10] == ["back", "play", "step", "scrubber", *layers]
     tab.locator("#step").focus()
     tab.keyboard.press("Space")
     assert position(tab).startswith("frame 1 of")

@@ -36,6 +36,7 @@ def test_models_say_what_predict_says(clip, three_models):
 def test_each_model_has_the_parts_of_its_kind(clip, three_models):
     plain, transformer, deformable = explained(clip, three_models).columns
     assert all(column.look.saliency is not None for column in (plain, transformer, deformable))
+    assert all(column.look.receptive_field is not None for column in (plain, transformer, deformable))
     assert plain.look.quadrilateral_px is None
     assert plain.look.points_px is None
     assert transformer.look.quadrilateral_px is not None

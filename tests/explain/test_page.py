@@ -118,10 +118,11 @@ def test_pixels_and_positions_are_those_that_the_models_gave(of_generated):
         for name in ("quad", "points", "units", "arrows", "crop"):
             assert [look[name] for look in carried["looks"]] == [look[name] for look in drawn]
         assert carried["boxes"] == column.boxes_px.tolist()
-        levels = [[np.frombuffer(base64.b64decode(look["saliency"]["grey"]), np.uint8).astype(int) for look in looks]
-                  for looks in (carried["looks"], drawn)]  # fmt: skip
-        assert np.abs(np.subtract(*levels)).max() <= 7
-        assert [level.max() for level in levels[0]] == [255] * 8
+        for name in ("saliency", "field"):
+            levels = [[np.frombuffer(base64.b64decode(look[name]["grey"]), np.uint8).astype(int) for look in looks]
+                      for looks in (carried["looks"], drawn)]  # fmt: skip
+            assert np.abs(np.subtract(*levels)).max() <= 7
+            assert [level.max() for level in levels[0]] == [255] * 8
 
 
 def test_it_tells_its_size(of_generated):
@@ -141,11 +142,11 @@ def test_only_what_a_model_has_can_be_shown(clip, generated, three_models):
         boxes = [a for tag, a in Reader(rendered(explained(path, models))).elements if a.get("type") == "checkbox"]
         return {box["name"]: "checked" in box for box in boxes}
 
-    assert layers(clip, plain) == {"saliency": True}
-    assert layers(clip, transformer) == {"quad": True, "saliency": False}
-    assert layers(clip, deformable) == {"points": True, "arrows": False, "saliency": False}
-    assert layers(generated, plain) == {"saliency": True, "boxes": False}
-    every = {"quad": True, "points": True, "arrows": False, "saliency": False, "boxes": False}
+    assert layers(clip, plain) == {"saliency": True, "field": False}
+    assert layers(clip, transformer) == {"quad": True, "saliency": False, "field": False}
+    assert layers(clip, deformable) == {"points": True, "arrows": False, "saliency": False, "field": False}
+    assert layers(generated, plain) == {"saliency": True, "field": False, "boxes": False}
+    every = {"quad": True, "points": True, "arrows": False, "saliency": False, "field": False, "boxes": False}
     assert layers(generated, *three_models) == every
 
 

@@ -108,6 +108,15 @@ def test_saliency_warms_just_its_pixels():
     assert pixels[at(3, 5)][0] > pixels[at(10, 10)][0]
 
 
+def test_a_receptive_field_is_blue_where_saliency_is_red():
+    levels = torch.zeros(1, SIZE, SIZE)
+    levels[0, 3, 5], levels[0, 10, 10] = 0.8, 0.2
+    (pixels,) = drawn(look_of(receptive_field=levels.tolist()), layers=("field",))
+    blue = pixels[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 2] > 0
+    assert (blue == (levels[0] > 0)).all()
+    assert pixels[at(3, 5)][2] > pixels[at(10, 10)][2] > pixels[at(10, 10)][0]
+
+
 def test_no_saliency_at_all_draws_nothing():
     assert (drawn(look_of(saliency=torch.zeros(1, SIZE, SIZE).tolist()), layers=("saliency",)) == 0).all()
 

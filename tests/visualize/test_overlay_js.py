@@ -106,11 +106,11 @@ def test_the_quadrilateral_lies_where_its_corners_are_and_marks_the_first(drawn)
 
 def test_layers_are_drawn_only_where_asked_for_and_there(drawn):
     look = {"quad": BORDER, "points": [[8, 8, 1]], "units": [[8, 8]], "arrows": [[2, 2, 8, 12]]}
-    look["saliency"] = picture(np.full((16, 16), 255))
+    look["saliency"] = look["field"] = picture(np.full((16, 16), 255))
     blank = drawn(LOOK, look={}, layers={})
     assert (drawn(LOOK, look=look, layers={}) == blank).all()
-    nothing = dict.fromkeys(("quad", "points", "units", "arrows", "saliency", "crop"))
-    shown = dict.fromkeys(("quad", "points", "arrows", "saliency"), True)
+    nothing = dict.fromkeys(("quad", "points", "units", "arrows", "saliency", "field", "crop"))
+    shown = dict.fromkeys(("quad", "points", "arrows", "saliency", "field"), True)
     assert (drawn(LOOK, look=nothing, layers=shown) == blank).all()
     for layer in shown:
         assert (drawn(LOOK, look=look, layers={layer: True}) != blank).any(), layer
@@ -147,6 +147,17 @@ def test_saliency_warms_just_its_pixels(drawn):
     assert (warm == (levels > 0).repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
     strong, weak = pixels[at(3, 5)].astype(int), pixels[at(10, 10)].astype(int)
     assert strong[0] > weak[0] > strong[2] >= weak[2]
+
+
+def test_a_receptive_field_is_blue_where_saliency_is_red(drawn):
+    levels = np.zeros((16, 16))
+    levels[3, 5], levels[10, 10] = 255, 60
+    pixels = drawn(LOOK, look={"field": picture(levels)}, layers={"field": True})
+    blue = pixels[..., 2] > 0
+    assert (blue == (levels > 0).repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
+    strong, weak = pixels[at(3, 5)].astype(int), pixels[at(10, 10)].astype(int)
+    assert strong[2] > weak[2] > weak[0]
+    assert strong[2] > strong[0]
 
 
 def test_boxes_enclose_their_pixels(drawn):

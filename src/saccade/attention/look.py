@@ -14,7 +14,7 @@ from saccade.attention.attribution import saliency_of, verdict_gradients
 from saccade.attention.forward import Frames, Seen, run
 from saccade.attention.geometry import all_positions, quadrilateral
 from saccade.attention.route import route_of
-from saccade.attention.units import points_of, strongest
+from saccade.attention.units import points_of, strongest, strongest_field
 from saccade.nn.recurrent import State
 
 MAX_ARROWS = 16
@@ -42,6 +42,8 @@ class Look:
             and channels.
         saliency: absolute gradient of the verdict's score with respect to each pixel; sums to 1 in each frame, all zero
             stays so. Only if asked for.
+        receptive_field: absolute gradient of the strongest unit with respect to each pixel, in the same form; the unit
+            is the first of those above, or of the last feature map in a model without offsets. Only if asked for.
     """
 
     logits: Float[Tensor, "time classes"]
@@ -54,13 +56,14 @@ class Look:
     unit_px: Float[Tensor, "time units 2"] | None = None
     arrows_px: Float[Tensor, "time rows columns 2 2"] | None = None
     saliency: Float[Tensor, "time height width"] | None = None
+    receptive_field: Float[Tensor, "time height width"] | None = None
 
     def frame_json(self, t: int) -> dict[str, Any]:
         """Return what a drawing of frame `t` needs, as JSON has it; what the model has no part for is None.
 
         *Conventions:* as for the class; pictures are 8-bit grey levels, row by row, in base64. A crop of several
-        channels is their mean, saliency is scaled so that the largest of the frame is 255. Of more than `MAX_ARROWS`
-        rows or columns of arrows, every second, third ... is left.
+        channels is their mean, gradients are scaled so that the largest of the frame is 255; `field` is the receptive
+        field. Of more than `MAX_ARROWS` rows or columns of arrows, every second, third ... is left.
         """
         return {
             "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
@@ -69,6 +72,7 @@ class Look:
             "units": None if self.unit_px is None else _rounded(self.unit_px[t]),
             "arrows": self._arrows_json(t),
             "saliency": None if self.saliency is None else _picture(_to_one(self.saliency[t])),
+            "field": None if self.receptive_field is None else _picture(_to_one(self.receptive_field[t])),
         }
 
     def _points_json(self, t: int) -> list[list[float]] | None:
@@ -92,6 +96,7 @@ def look(
     *,
     num_units: int = 3,
     saliency: bool = False,
+    receptive_field: bool = False,
 ) -> tuple[Look, State | None]:
     """Run consecutive frames through a model and say where it looked.
 
@@ -107,6 +112,7 @@ def look(
         state: what the call before returned; None at the start.
         num_units: how many units' sampling points are wanted; see `units.strongest` for which.
         saliency: whether the gradient is wanted; it takes a backward pass, and points are then weighted by it.
+        receptive_field: whether the strongest unit's gradient is wanted; it takes a backward pass through the encoder.
 
     Returns:
         Where the model looked, and the state to go on from: None for a model without `step`.
@@ -124,9 +130,11 @@ def look(
     if num_units < 1:
         raise ValueError(f"num_units is {num_units}; at least 1 is needed")
     route = route_of(model)
-    seen, logits, state = run(model, route, frames.unsqueeze(0), state, gradients=saliency)
+    seen, logits, state = run(model, route, frames.unsqueeze(0), state, gradients=saliency or receptive_field)
     parts: dict[str, Tensor] = {}
     by_stage = None
+    if receptive_field and (field := strongest_field(seen)) is not None:
+        parts["receptive_field"] = field[0]
     if saliency:
         of_pixels, by_stage = verdict_gradients(logits, seen)
         parts["saliency"] = saliency_of(of_pixels[0])

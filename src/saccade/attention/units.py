@@ -105,15 +105,39 @@ def effective_receptive_field(model: nn.Module, frame: Frame, unit: Unit) -> Flo
 
     Source: Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", 2016.
     """
-    route = route_of(model)
-    seen = run_encoder(model, route, frame.unsqueeze(0), gradients=True)
-    map = seen.readouts[route.deformable[-1]] if route.deformable else seen.last
-    if map is None or map.dim() != 4:
+    seen = run_encoder(model, route_of(model), frame.unsqueeze(0), gradients=True)
+    map = _map_of_units(seen)
+    if map is None:
         raise ValueError(f"a {type(model).__name__} has no feature map whose units could be chosen")
     channel, row, column = _checked(unit, map)
     of_channels = map[0, :, row, column]
     score = of_channels.sum() if channel is None else of_channels[channel]
     return saliency_of(torch.autograd.grad(score, seen.pixels)[0])[0]
+
+
+def strongest_field(seen: Seen) -> Float[Tensor, "batch time height width"] | None:
+    """Return the effective receptive field of each frame's strongest unit; None for a model without feature maps.
+
+    The graph stays, for further gradients.
+    """
+    map = _map_of_units(seen)
+    if map is None:
+        return None
+    route = seen.said.route
+    by_channel = bool(route.deformable) and isinstance(route.stages[route.deformable[-1]].layer, OffsetResample2d)
+    unit = _strongest(map, 1, by_channel=by_channel)
+    with torch.inference_mode(False), torch.enable_grad():
+        of_channels = _picked(map, unit.positions)
+        chosen = of_channels if unit.channel is None else of_channels.gather(-1, unit.channel.unsqueeze(-1))
+        (of_pixels,) = torch.autograd.grad(chosen.sum(), seen.pixels, retain_graph=True)
+    return saliency_of(of_pixels)
+
+
+def _map_of_units(seen: Seen) -> Float[Tensor, "frames channels height width"] | None:
+    """Return the map of the deepest layer with offsets as the next layer gets it, or the last one; None without any."""
+    stages = seen.said.route.deformable
+    map = seen.readouts[stages[-1]] if stages else seen.last
+    return map if map is not None and map.dim() == 4 else None
 
 
 def strongest(seen: Seen, stage: int, num: int) -> Units:
@@ -123,8 +147,12 @@ def strongest(seen: Seen, stage: int, num: int) -> Units:
     channels; a unit of an `OffsetResample2d` is one channel at a position. Activations, because they need no backward
     pass: the same units show whether or not gradients are asked for.
     """
-    map = seen.readouts[stage].detach().float()
     by_channel = isinstance(seen.said.route.stages[stage].layer, OffsetResample2d)
+    return _strongest(seen.readouts[stage], num, by_channel=by_channel)
+
+
+def _strongest(map: Float[Tensor, "frames channels height width"], num: int, *, by_channel: bool) -> Units:
+    map = map.detach().float()
     strength = map.abs() if by_channel else torch.linalg.vector_norm(map, dim=1, keepdim=True)
     height, width = map.shape[-2:]
     top = strength.flatten(1).topk(min(num, strength[0].numel()), 1)

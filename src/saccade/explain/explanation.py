@@ -137,7 +137,7 @@ def explain_clip(config: ExplainConfig) -> Explanation:
 
 def _look_that_fits(model: nn.Module, clip: video.Clip, path: Path, device: torch.device) -> Look:
     try:
-        return look(model, clip.frames.to(device), saliency=True)[0]
+        return look(model, clip.frames.to(device), saliency=True, receptive_field=True)[0]
     except ValueError as error:
         raise DataError(f"{path} does not fit the model: {error}") from error
 

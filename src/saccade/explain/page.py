@@ -22,6 +22,7 @@ _LAYERS = {
     "points": "sampling points",
     "arrows": "offsets",
     "saliency": "saliency",
+    "field": "receptive field",
     "boxes": "true places",
 }
 _SHOWN_FIRST = ("quad", "points")
@@ -70,6 +71,7 @@ def layers_of(explanation: Explanation) -> list[str]:
         "points": any(look.points_px is not None for look in looks),
         "arrows": any(look.arrows_px is not None for look in looks),
         "saliency": any(look.saliency is not None for look in looks),
+        "field": any(look.receptive_field is not None for look in looks),
         "boxes": any(column.boxes_px is not None for column in explanation.columns),
     }
     return [name for name in _LAYERS if there[name]]
@@ -97,8 +99,8 @@ def _hash(text: str) -> str:
 
 def _layer_box(name: str, explanation: Explanation) -> str:
     # Where there is nothing but saliency, it is what the page is about.
-    shown = name in _SHOWN_FIRST or not set(_SHOWN_FIRST) & set(layers_of(explanation))
-    checked = " checked" if shown and name != "boxes" else ""
+    shown = name in _SHOWN_FIRST or (name == "saliency" and not set(_SHOWN_FIRST) & set(layers_of(explanation)))
+    checked = " checked" if shown else ""
     return f'<label><input type="checkbox" name="{name}"{checked}>{_LAYERS[name]}</label>'
 
 

@@ -68,9 +68,11 @@ def _column(column: Column, strip: int) -> dict[str, Any]:
 
 
 def _in_few_levels(drawn: dict[str, Any]) -> dict[str, Any]:
-    """Round saliency to 32 levels: the eye sees no difference, and the page is half as large."""
-    if drawn["saliency"] is None:
-        return drawn
-    levels = np.frombuffer(base64.b64decode(drawn["saliency"]["grey"]), np.uint8)
-    rounded = (levels // 8 * 8 + 7 * (levels >= 8)).astype(np.uint8)
-    return drawn | {"saliency": drawn["saliency"] | {"grey": base64.b64encode(rounded.tobytes()).decode("ascii")}}
+    """Round gradients to 32 levels: the eye sees no difference, and the page is half as large."""
+    rounded = {}
+    for name in ("saliency", "field"):
+        if (picture := drawn[name]) is not None:
+            levels = np.frombuffer(base64.b64decode(picture["grey"]), np.uint8)
+            few = (levels // 8 * 8 + 7 * (levels >= 8)).astype(np.uint8)
+            rounded[name] = picture | {"grey": base64.b64encode(few.tobytes()).decode("ascii")}
+    return drawn | rounded

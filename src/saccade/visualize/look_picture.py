@@ -11,12 +11,15 @@ from torch import Tensor
 
 from saccade.attention import Look
 
-LAYERS = ("quad", "points", "arrows", "saliency", "boxes")
-"""What can be drawn on a frame: the transformer's quadrilateral, sampling points, offsets, saliency, true boxes."""
+Colour = tuple[int, int, int]
+
+LAYERS = ("quad", "points", "arrows", "saliency", "field", "boxes")
+"""What can be drawn on a frame: the transformer's quadrilateral, sampling points, offsets, gradients, true boxes."""
 
 UNIT_COLOURS = ("#ffd23f", "#4cc9f0", "#f72585")
 ARROW_COLOUR, BOX_COLOUR = "#1fa187", "#33bbee"
-_COLD, _WARM = (214, 40, 40), (255, 214, 64)
+# From what matters little to what matters most.
+_SALIENCY_COLOURS, _FIELD_COLOURS = ((214, 40, 40), (255, 214, 64)), ((58, 80, 224), (120, 240, 255))
 _MAX_OPACITY = 225 / 255
 _RIM = (1.0, 1.0, 1.0, 0.85)
 
@@ -55,7 +58,7 @@ class LookPicture:
         self._updates: list[Any] = []
         self._add_frames()
         if look is not None:
-            wanted = [layer for layer in ("saliency", "arrows", "quad", "points") if layer in layers]
+            wanted = [layer for layer in ("field", "saliency", "arrows", "quad", "points") if layer in layers]
             for layer in wanted:
                 getattr(self, f"_add_{layer}")(look, colour)
         if boxes_px is not None and "boxes" in layers:
@@ -71,9 +74,14 @@ class LookPicture:
         self._updates.append(lambda t: image.set_data(self._frames[t].numpy()))
 
     def _add_saliency(self, look: Look, _colour: str) -> None:
-        if look.saliency is None:
-            return
-        maps = saliency_rgba(look.saliency)
+        if look.saliency is not None:
+            self._add_heat(heat_rgba(look.saliency, _SALIENCY_COLOURS))
+
+    def _add_field(self, look: Look, _colour: str) -> None:
+        if look.receptive_field is not None:
+            self._add_heat(heat_rgba(look.receptive_field, _FIELD_COLOURS))
+
+    def _add_heat(self, maps: UInt8[Tensor, "time height width 4"]) -> None:
         image = self._image(maps[0].numpy())
         self._updates.append(lambda t: image.set_data(maps[t].numpy()))
 
@@ -151,10 +159,12 @@ class LookPicture:
         return [patheffects.withStroke(linewidth=1.7 * self._pt, foreground=_RIM)]
 
 
-def saliency_rgba(saliency: Float[Tensor, "time height width"]) -> UInt8[Tensor, "time height width 4"]:
-    """Colour saliency from transparent red to strong yellow, each frame by its own maximum."""
-    part = (saliency / saliency.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
-    cold, warm = torch.tensor(_COLD), torch.tensor(_WARM)
+def heat_rgba(
+    maps: Float[Tensor, "time height width"], colours: tuple[Colour, Colour]
+) -> UInt8[Tensor, "time height width 4"]:
+    """Colour maps from the transparent first colour to the strong second one, each frame by its own maximum."""
+    part = (maps / maps.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
+    cold, warm = (torch.tensor(colour) for colour in colours)
     coloured = torch.cat((cold + (warm - cold) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
     return coloured.round().to(torch.uint8)
 

@@ -23,7 +23,8 @@ export function palette(dark) {
     // On frames every mark has a light rim, so that it shows on black as on white.
     accent: "#ee7733", rim: "rgba(255, 255, 255, 0.85)", arrow: "#1fa187", box: "#33bbee",
     units: ["#ffd23f", "#4cc9f0", "#f72585"],
-    cold: [214, 40, 40], warm: [255, 214, 64],
+    // From what matters little to what matters most.
+    saliency: [[214, 40, 40], [255, 214, 64]], field: [[58, 80, 224], [120, 240, 255]],
   };
 }
 
@@ -50,14 +51,15 @@ export function drawFrame(ctx, grey, [height, width], zoom) {
 
 /**
  * Draw where a model looked.
- * look: as Look.frame_json gives it. layers: {quad, points, arrows, saliency}, true for what shall show.
+ * look: as Look.frame_json gives it. layers: {quad, points, arrows, saliency, field}, true for what shall show.
  * colours: of `palette`, `accent` perhaps replaced by the model's own.
  */
 export function drawLook(ctx, look, zoom, layers, colours = palette(false)) {
   const shown = { ...palette(false), ...colours };
   ctx.save();
   ctx.lineJoin = ctx.lineCap = "round";
-  if (layers.saliency && look.saliency) drawSaliency(ctx, look.saliency, zoom, shown);
+  if (layers.field && look.field) drawHeat(ctx, look.field, zoom, shown.field);
+  if (layers.saliency && look.saliency) drawHeat(ctx, look.saliency, zoom, shown.saliency);
   if (layers.arrows && look.arrows) drawArrows(ctx, look.arrows, zoom, shown);
   if (layers.quad && look.quad) drawQuadrilateral(ctx, look.quad, zoom, shown);
   if (layers.points && look.points) drawPoints(ctx, look.points, look.units ?? [], zoom, shown);
@@ -92,7 +94,7 @@ export function bytesOf(base64) {
   return bytes;
 }
 
-function drawSaliency(ctx, { size, grey }, zoom, { cold, warm }) {
+function drawHeat(ctx, { size, grey }, zoom, [cold, warm]) {
   const bytes = typeof grey === "string" ? bytesOf(grey) : grey;
   drawPixels(ctx, size, zoom, (data) => {
     bytes.forEach((byte, i) => {
