@@ -7,7 +7,7 @@ from saccade.attention.measure import measure
 from saccade.data.motion import Motion
 from saccade.data.moving_digits import MovingDigits, Poses
 from saccade.errors import UsageError
-from saccade.evaluate import attention_markdown, attention_rows, attention_table, evaluate, mean_interval, t_interval
+from saccade.evaluate import attention_rows, attention_table, evaluate, mean_interval, t_interval
 from saccade.evaluate.attention_rows import NUM_UNTRAINED
 from saccade.evaluate.forward import Setup
 from saccade.evaluate.rows import ATTENDED, append_rows, read_rows
@@ -166,7 +166,7 @@ def test_clips_of_several_numbers_of_digits_have_a_column_for_each(test_digits):
     setup = Setup.choose(clips, None, 8, "cpu", "float32")
     model = models.create("lenet-lstm", num_classes=10)
     rows = attention_rows(model, clips, setup, FACTS | {"num_digits": "1 to 3"}, untrained=lambda seed: model)
-    header = attention_markdown(rows).splitlines()[0]
+    header = [str(column.header) for column in attention_table(rows).columns]
     assert [f"digit {digit}" in header for digit in (1, 2, 3, 4)] == [True, True, True, False]
 
 
@@ -207,16 +207,19 @@ def test_a_figure_that_is_missing():
 
 
 def test_the_table_has_a_line_for_each_network_and_measure(found):
-    text = attention_markdown([*found["stn-lstm"], *found["lenet-lstm"]])
-    lines = [line for line in text.splitlines() if "-lstm |" in line]
+    table = attention_table([*found["stn-lstm"], *found["lenet-lstm"]])
+    header = [str(column.header) for column in table.columns]
+    lines = [dict(zip(header, cells, strict=True)) for cells in zip(*(c.cells for c in table.columns), strict=True)]
     assert len(lines) == 6 + 3
-    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
-    area = next(line for line in lines if "| trained | sampled area |" in line)
+
+    def area(network):
+        return next(line for line in lines if (line["network"], line["attention by"]) == (network, "sampled area"))
+
     row = found["stn-lstm"][1]
-    assert f"| {row['ratio_digit_1']:.2f} ± " in area
-    assert f", r {row['angle_correlation']:.2f} ± " in area
-    assert "0.00 ± 0.00, constant" in next(line for line in lines if "| untrained | sampled area |" in line)
-    assert "95 % interval" in text
+    assert area("trained")["digit 1"].startswith(f"{row['ratio_digit_1']:.2f} ± ")
+    assert f", r {row['angle_correlation']:.2f} ± " in area("trained")["angle"]
+    assert area("untrained")["angle"] == "0.00 ± 0.00, constant"
+    assert "95 % interval" in str(table.caption)
     console = Console(width=250, color_system=None)
     with console.capture() as captured:
         console.print(attention_table(found["dcn-lstm"]))

@@ -389,6 +389,12 @@ def test_videos_good_broken_and_too_large(tab, clip, tmp_path):
     tab.wait_for("document.getElementById('truth').textContent.startsWith('frame')")
     tab.wait_for("document.getElementById('pause').textContent === 'Play'")  # at its end
     assert page.inner_text("#truth") == "frame 30"
+    page.locator("#position").fill("12")
+    tab.wait_for("document.getElementById('truth').textContent === 'frame 12'")
+    assert page.inner_text("#pause") == "Play"
+    page.click("#pause")
+    tab.wait_for("document.getElementById('position-told').textContent === '30'")
+    tab.wait_for("document.getElementById('pause').textContent === 'Play'")
     page.click("#pause")
     tab.wait_for("/^frame \\d$/.test(document.getElementById('truth').textContent)")
     page.locator("label", has_text="Digits").first.click()

@@ -2,7 +2,7 @@
 
 from saccade.evaluate.attention_effect import AttentionEffect, LayerAttention
 from saccade.evaluate.attention_rows import attention_rows
-from saccade.evaluate.attention_table import attention_markdown, attention_table, mean_interval
+from saccade.evaluate.attention_table import attention_table, mean_interval
 from saccade.evaluate.command import EvaluateConfig, Result, run
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.intervals import Interval, interval, t_interval, wilson_interval
@@ -19,7 +19,6 @@ __all__ = [
     "Result",
     "append_rows",
     "attention_effect",
-    "attention_markdown",
     "attention_rows",
     "attention_table",
     "evaluate",

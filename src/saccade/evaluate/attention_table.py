@@ -86,13 +86,6 @@ def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def attention_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Lay rows about attention out as a Markdown table with a caption."""
-    header, lines = _cells(rows)
-    table = [header, ["---"] * len(header), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in table) + f"\n\n{CAPTION}\n"
-
-
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:

@@ -64,6 +64,7 @@ function frame(message) {
   message.bytes = bytesOf(message.grey);
   requestAnimationFrame(() => {
     player.take(message);
+    if (message.source === "video") sources.showPosition(message.position);
     // Only now may the next but one come: what the screen cannot show is never sent.
     connection.send("seen", { number: message.number });
     tellRate(message);

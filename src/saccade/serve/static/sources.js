@@ -17,6 +17,8 @@ export class Sources {
     this.camera = new Camera(find("preview"), sendBytes, fps);
     for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
     find("file").onchange = () => this.upload(find("file").files[0]);
+    find("position").oninput = () => this.seek(Number(find("position").value));
+    find("position").onchange = () => { this.isSeeking = false; };
     const dragging = (isOver) => (event) => this.drag(event, isOver);
     Object.assign(document, { ondragover: dragging(true), ondragleave: dragging(false), ondrop: dragging(false) });
   }
@@ -25,11 +27,26 @@ export class Sources {
   connected(token, uploadBytes) {
     Object.assign(this, { token, uploadBytes });
     // A video is with the server only as long as the connection lasts.
+    find("place").hidden = true;
     if (this.kind === "video") this.choose("digits");
   }
 
   disconnected() {
     this.token = null;
+  }
+
+  /** Go on from another frame of the video, counted from 1. */
+  seek(frame) {
+    this.isSeeking = true;
+    setText(find("position-told"), `${frame}`);
+    this.send("seek", { frame: frame - 1 });
+  }
+
+  /** A frame of the video shows, counted from 0; under the hand of someone who moves it, the slider stays. */
+  showPosition(position) {
+    if (this.isSeeking) return;
+    find("position").value = position + 1;
+    setText(find("position-told"), `${position + 1}`);
   }
 
   async choose(kind) {
@@ -81,6 +98,8 @@ export class Sources {
       const { message, frames, size, fps, warning } = await answer.json();
       if (!answer.ok) return `${message}.`;
       this.play();
+      find("position").max = frames;
+      find("place").hidden = frames < 2;
       return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${Math.round(fps)}/s. ${warning ?? ""}`;
     } catch {
       return "the upload broke off; the server may have refused it, or be gone.";
