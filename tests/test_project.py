@@ -135,7 +135,7 @@ BLOCK = re.compile(
 
 
 # Whose blocks say whether they are run, and are.
-RUN_DOCUMENTS = ["README.md", "docs/deform_conv.md"]
+RUN_DOCUMENTS = ["README.md", "docs/deform_conv.md", "docs/guide.md"]
 
 
 def blocks_of(document: str) -> list[Block]:

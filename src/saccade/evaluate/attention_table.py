@@ -1,4 +1,4 @@
-"""Where models attend, as a table with intervals: in the terminal and in Markdown."""
+"""Where models attend, as a table with intervals."""
 
 from __future__ import annotations
 
@@ -87,25 +87,32 @@ def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    # What tells cells apart besides model and condition has a column only where there is more than one of it.
+    apart = [n for n in CELL if n not in ("model", "condition") and len({row.get(n) for row in rows} - {None}) > 1]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in _GROUP), []).append(row)
     measured = [digit for digit in range(1, 6) if any(row.get(f"ratio_digit_{digit}") is not None for row in rows)]
     num_digits = max(measured, default=2)
-    header = ["model", "condition", "network", "attention by"]
+    header = ["model", "condition", *(name.replace("_", " ") for name in apart), "network", "attention by"]
     header += [f"digit {digit}" for digit in range(1, num_digits + 1)]
     header += ["weakest digit", "elsewhere", "all above 1", "elsewhere"]
     follows = any(row.get("angle_slope") is not None or row.get("scale_slope") is not None for row in rows)
     if follows:
         header += ["angle", "size"]
-    return header, [_line(several, num_digits, follows) for several in groups.values()]
+    return header, [_line(several, apart, num_digits, follows) for several in groups.values()]
 
 
-def _line(rows: Sequence[Mapping[str, Any]], num_digits: int, follows: bool) -> list[str]:
+def _line(rows: Sequence[Mapping[str, Any]], apart: Sequence[str], num_digits: int, follows: bool) -> list[str]:
     first = rows[0]
     network = "attention off" if first["attention"] == "off" else first["trained"]
     columns = [f"ratio_digit_{digit}" for digit in range(1, num_digits + 1)] + ["ratio_min", "ratio_min_elsewhere"]
-    line = [first["model"], first["condition"], network, _MEASURES[first["measure"]]]
+    line = [
+        first["model"],
+        first["condition"],
+        *("" if first.get(name) is None else str(first[name]) for name in apart),
+    ]
+    line += [network, _MEASURES[first["measure"]]]
     line += [_number(mean_interval(rows, name)) for name in columns]
     line += [_number(mean_interval(rows, name), percent=True) for name in ("all_above", "all_above_elsewhere")]
     if follows:
