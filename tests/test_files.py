@@ -4,6 +4,7 @@ import signal
 import stat
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,16 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
         files.write_text(tmp_path / "a", "new")
     assert (tmp_path / "a" / "b").read_text() == "kept"
     assert contents(tmp_path) == {"a"}
+
+
+def test_fields_as_json_has_them():
+    @dataclass
+    class Config:
+        out: Path
+        models: tuple[Path, ...]
+        num_digits: int | tuple[int, int]
+        seed: int | None = None
+
+    found = files.json_fields(Config(Path("runs/a"), (Path("b"),), (1, 5)))
+    assert found == {"out": "runs/a", "models": ["b"], "num_digits": [1, 5], "seed": None}
+    assert found == json.loads(json.dumps(found))

@@ -66,8 +66,8 @@ def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
 
 def json_fields(config: Any) -> dict[str, Any]:
     """Return the fields of a dataclass as they read back from JSON: paths as text, tuples as lists."""
-    forms: dict[type, Any] = {type(Path()): str, tuple: list}
-    return {name: forms.get(type(value), lambda same: same)(value) for name, value in asdict(config).items()}
+    found: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
+    return found
 
 
 def _umask() -> int:

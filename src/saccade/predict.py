@@ -193,7 +193,7 @@ def label_scheme(header: Header, path: Path) -> LabelScheme:
 
 
 def input_format(model: nn.Module, header: Header, file_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """Return the size, (height, width), and the number of channels at which a model sees a clip of that size."""
+    """Return the size, (height, width), and the number of channels at which a model sees frames of a file's size."""
     size = fitting_size(file_size, any_size=isinstance(model, VideoClassifier))
     return size, int(header.arguments.get("channels", 1))
 

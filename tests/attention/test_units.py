@@ -178,7 +178,8 @@ def test_where_channels_move_by_themselves_the_receptive_field_is_one_channels()
     resample = constant_offsets(OffsetResample2d(2), (2.0, -1.0))
     frame = torch.zeros(1, 2, 9, 9)
     frame[0, 0, 4, 4], frame[0, 1, 6, 3] = 0.5, 0.9
-    found, _ = look(Sums(nn.Sequential(resample)), frame, receptive_field=True)
+    with torch.inference_mode():
+        found, _ = look(Sums(nn.Sequential(resample)), frame, receptive_field=True)
     assert found.receptive_field[0].nonzero().tolist() == [[6, 3]]
 
 

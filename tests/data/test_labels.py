@@ -41,21 +41,21 @@ def test_presence_of_digits_counts_a_repeated_digit_once():
 
 @pytest.mark.parametrize("name", ["pair", "ordered"])
 def test_pairs_are_of_two_digits(name):
-    assert labels.create(name).num_digits_range(2) == (2, 2)
+    assert labels.create(name).check_num_digits(2) == (2, 2)
     for num_digits in (1, 3):
         with pytest.raises(UsageError, match=f"'{name}' name two digits; got {num_digits}; use labels='digits'"):
-            labels.create(name).num_digits_range(num_digits)
+            labels.create(name).check_num_digits(num_digits)
 
 
 def test_one_to_five_digits():
     for num_digits in range(1, 6):
-        assert labels.create("digits").num_digits_range(num_digits) == (num_digits, num_digits)
-    assert labels.create("digits").num_digits_range((1, 5)) == (1, 5)
+        assert labels.create("digits").check_num_digits(num_digits) == (num_digits, num_digits)
+    assert labels.create("digits").check_num_digits((1, 5)) == (1, 5)
     for num_digits in (-1, 0, 6):
         with pytest.raises(UsageError, match=f"1 to 5 digits; got {num_digits}"):
-            labels.create("digits").num_digits_range(num_digits)
+            labels.create("digits").check_num_digits(num_digits)
     with pytest.raises(UsageError, match="num_digits must rise; got 3 to 2"):
-        labels.create("digits").num_digits_range((3, 2))
+        labels.create("digits").check_num_digits((3, 2))
 
 
 def test_an_unknown_scheme_names_the_nearest():

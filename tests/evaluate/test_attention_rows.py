@@ -220,6 +220,12 @@ def test_the_table_has_a_line_for_each_network_and_measure(found):
     assert f", r {row['angle_correlation']:.2f} ± " in area("trained")["angle"]
     assert area("untrained")["angle"] == "0.00 ± 0.00, constant"
     assert "95 % interval" in str(table.caption)
+    console = Console(width=250, color_system=None)
+    with console.capture() as captured:
+        console.print(attention_table(found["dcn-lstm"]))
+    shown = captured.get()
+    assert "sampling points" in shown
+    assert "angle" not in shown.splitlines()[0]
 
 
 def test_the_table_tells_digit_sources_apart_where_there_are_several(found):
@@ -227,11 +233,8 @@ def test_the_table_tells_digit_sources_apart_where_there_are_several(found):
     both = attention_table([*rows, *({**row, "digits": "strokes"} for row in rows)])
     columns = {str(column.header): list(column.cells) for column in both.columns}
     assert columns["digits"] == ["uci"] * 3 + ["strokes"] * 3
+    cluttered = attention_table([*rows, *({**row, "clutter": 4} for row in rows)])
+    columns = {str(column.header): list(column.cells) for column in cluttered.columns}
+    assert columns["clutter"] == [""] * 3 + ["4"] * 3
     alone = [str(column.header) for column in attention_table(rows).columns]
     assert alone[:4] == ["model", "condition", "network", "attention by"]
-    console = Console(width=250, color_system=None)
-    with console.capture() as captured:
-        console.print(attention_table(found["dcn-lstm"]))
-    shown = captured.get()
-    assert "sampling points" in shown
-    assert "angle" not in shown.splitlines()[0]

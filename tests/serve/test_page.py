@@ -399,6 +399,14 @@ def test_videos_good_broken_and_too_large(tab, clip, tmp_path):
     tab.wait_for("/^frame \\d$/.test(document.getElementById('truth').textContent)")
     page.locator("label", has_text="Digits").first.click()
     tab.wait_for("document.querySelector('#truth strong')")
+    page.click("#pause")
+    page.locator("label", has_text="Video").first.click()
+    tab.wait_for("document.getElementById('truth').textContent.startsWith('frame')")
+    page.locator("#position").fill("7")
+    tab.wait_for("document.getElementById('truth').textContent === 'frame 7'")
+    page.click("#back")
+    tab.wait_for("document.getElementById('position-told').textContent !== '7'")
+    assert page.is_hidden("#notice")
 
 
 def test_a_video_may_be_dropped_on_the_page(tab):

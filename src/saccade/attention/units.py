@@ -125,8 +125,8 @@ def strongest_field(seen: Seen) -> Float[Tensor, "batch time height width"] | No
         return None
     route = seen.said.route
     by_channel = bool(route.deformable) and isinstance(route.stages[route.deformable[-1]].layer, OffsetResample2d)
-    unit = _strongest(map, 1, by_channel=by_channel)
     with torch.inference_mode(False), torch.enable_grad():
+        unit = _strongest(map, 1, by_channel=by_channel)
         of_channels = _picked(map, unit.positions)
         chosen = of_channels if unit.channel is None else of_channels.gather(-1, unit.channel.unsqueeze(-1))
         (of_pixels,) = torch.autograd.grad(chosen.sum(), seen.pixels, retain_graph=True)

@@ -43,7 +43,7 @@ class LabelScheme:
         """Name every class."""
         return tuple(f"{a}{b}" for a, b in self.pairs) or tuple(str(d) for d in range(10))
 
-    def num_digits_range(self, num_digits: int | tuple[int, int]) -> tuple[int, int]:
+    def check_num_digits(self, num_digits: int | tuple[int, int]) -> tuple[int, int]:
         """Return the smallest and the largest number of digits in a clip, given both or the one number.
 
         Raises:

@@ -136,7 +136,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self.motion = motion or Motion()
         self.labels = label_schemes.create(labels)
         self.source, self.split = digits.source, split or digits.split
-        self.num_digits_range = self.labels.num_digits_range(num_digits)
+        self.num_digits_range = self.labels.check_num_digits(num_digits)
         self.num_clips, self.seed = num_clips, seed
         self.order = order
         self._check()

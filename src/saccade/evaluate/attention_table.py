@@ -87,8 +87,10 @@ def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    # What tells cells apart besides model and condition has a column only where there is more than one of it.
-    apart = [n for n in CELL if n not in ("model", "condition") and len({row.get(n) for row in rows} - {None}) > 1]
+    # What tells cells apart besides model and condition has a column only where there is more than one of it. Untrained
+    # networks, which were trained on nothing, are told apart anyway.
+    trained = [row for row in rows if row["trained"] == "trained"] or rows
+    apart = [n for n in CELL if n not in ("model", "condition") and len({row.get(n) for row in trained}) > 1]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row.get(name) for name in _GROUP), []).append(row)

@@ -126,7 +126,8 @@ def explain_clip(config: ExplainConfig) -> Explanation:
             )
         clip = replace(read[wanted], frames=read[wanted].frames[: config.max_frames])
         scheme = predict.label_scheme(header, path)
-        seen = _look_that_fits(model, clip, config.clip, device)
+        # Pictures do not draw receptive fields.
+        seen = _look_that_fits(model, clip, config.clip, device, receptive_field=config.chosen_format == "html")
         prediction = predict.prediction_of(config.clip, clip, seen.logits, scheme)
         boxes, attended = _beside_truth(model, clip, truth, file_size, device)
         columns.append(Column(name, colour, path, header, scheme, clip, seen, prediction, boxes, attended))
@@ -135,9 +136,11 @@ def explain_clip(config: ExplainConfig) -> Explanation:
     return Explanation(config.clip, file_size, num_frames, cut, tuple(columns), truth)
 
 
-def _look_that_fits(model: nn.Module, clip: video.Clip, path: Path, device: torch.device) -> Look:
+def _look_that_fits(
+    model: nn.Module, clip: video.Clip, path: Path, device: torch.device, *, receptive_field: bool
+) -> Look:
     try:
-        return look(model, clip.frames.to(device), saliency=True, receptive_field=True)[0]
+        return look(model, clip.frames.to(device), saliency=True, receptive_field=receptive_field)[0]
     except ValueError as error:
         raise DataError(f"{path} does not fit the model: {error}") from error
 

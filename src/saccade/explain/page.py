@@ -98,7 +98,7 @@ def _hash(text: str) -> str:
 
 
 def _layer_box(name: str, explanation: Explanation) -> str:
-    # Where there is nothing but saliency, it is what the page is about.
+    # Where no model has attention, saliency is what the page is about.
     shown = name in _SHOWN_FIRST or (name == "saliency" and not set(_SHOWN_FIRST) & set(layers_of(explanation)))
     checked = " checked" if shown else ""
     return f'<label><input type="checkbox" name="{name}"{checked}>{_LAYERS[name]}</label>'

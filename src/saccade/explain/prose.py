@@ -67,11 +67,13 @@ def reading(explanation: Explanation) -> list[str]:
         " each pixel, scaled by each frame's own maximum: where a small change would matter. It does not show that the"
         " model recognised what lies there, and an untrained network has a saliency too."
     )
-    told.append(
-        "<strong>Receptive field</strong> is the same gradient for one unit alone, in each frame the most strongly"
-        " excited one: of the deepest deformable layer (its points have the first colour), of other models the last"
-        " feature map. It holds all ways in which a pixel moves the unit, also those that shift where it samples."
-    )
+    if any(look.receptive_field is not None for look in looks):
+        told.append(
+            "<strong>Receptive field</strong> is the same gradient for one unit alone, in each frame the most strongly"
+            " excited one: of the last feature map, or where a layer is deformable of the deepest such (its points have"
+            " the first colour). It holds all ways in which a pixel moves the unit, also those that shift where it"
+            " samples."
+        )
     if explanation.truth:
         told.append(
             "<strong>On the digits</strong> stands the part of a model's attention inside a digit's true box, divided"

@@ -96,7 +96,7 @@ class GenerateConfig:
         if not 0.1 <= self.fps <= fastest:
             raise UsageError(f"fps must lie in 0.1 to {fastest} for {self.format}; got {self.fps}")
         self.motion()
-        label_schemes.create(self.labels).num_digits_range(self.num_digits)
+        label_schemes.create(self.labels).check_num_digits(self.num_digits)
 
     def motion(self) -> Motion:
         """Return how the digits move."""

@@ -42,7 +42,7 @@ class ServeConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     max_clients: int = 4
-    min_confidence: float = 0.25
+    min_confidence: float = 0.5
     digits: str = "strokes"
     data_dir: Path | None = None
     open: bool = False

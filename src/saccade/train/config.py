@@ -102,7 +102,7 @@ class TrainConfig:
                 " end to end, take lenet-lstm, stn-lstm or dcn-lstm"
             )
         self.motion()
-        label_schemes.create(self.labels).num_digits_range(self.num_digits)
+        label_schemes.create(self.labels).check_num_digits(self.num_digits)
 
     def motion(self, *, short: bool = False) -> Motion:
         """Return how the digits of a training clip move."""
@@ -131,7 +131,7 @@ class TrainConfig:
     def short_clips(self, digits: digit_sources.Digits) -> tuple[MovingDigits, ...]:
         """Return the short training clips, stage by stage; a batch holds as many frames in more clips."""
         motion = self.motion(short=True)
-        fewest, most = label_schemes.create(self.labels).num_digits_range(self.num_digits)
+        fewest, most = label_schemes.create(self.labels).check_num_digits(self.num_digits)
         stages = []
         for largest in range(fewest, most + 1):
             share = (largest - fewest) / (most - fewest) if most > fewest else 1.0

@@ -164,8 +164,8 @@ def heat_rgba(
 ) -> UInt8[Tensor, "time height width 4"]:
     """Colour maps from the transparent first colour to the strong second one, each frame by its own maximum."""
     part = (maps / maps.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
-    cold, warm = (torch.tensor(colour) for colour in colours)
-    coloured = torch.cat((cold + (warm - cold) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
+    weak, strong = (torch.tensor(colour) for colour in colours)
+    coloured = torch.cat((weak + (strong - weak) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
     return coloured.round().to(torch.uint8)
 
 

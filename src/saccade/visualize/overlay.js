@@ -94,12 +94,12 @@ export function bytesOf(base64) {
   return bytes;
 }
 
-function drawHeat(ctx, { size, grey }, zoom, [cold, warm]) {
+function drawHeat(ctx, { size, grey }, zoom, [weak, strong]) {
   const bytes = typeof grey === "string" ? bytesOf(grey) : grey;
   drawPixels(ctx, size, zoom, (data) => {
     bytes.forEach((byte, i) => {
       const part = byte / 255;
-      for (let c = 0; c < 3; c++) data[4 * i + c] = cold[c] + (warm[c] - cold[c]) * part;
+      for (let c = 0; c < 3; c++) data[4 * i + c] = weak[c] + (strong[c] - weak[c]) * part;
       data[4 * i + 3] = 225 * Math.sqrt(part);
     });
   });
@@ -119,7 +119,8 @@ function drawQuadrilateral(ctx, corners, zoom, { accent, rim }) {
 function drawPoints(ctx, points, units, zoom, { units: hues, rim }) {
   const heaviest = Math.max(...points.map(([, , weight]) => weight), 1e-12);
   const perUnit = Math.max(1, points.length / Math.max(1, units.length));
-  const largest = Math.min(5, Math.max(2.5, 0.75 * zoom));
+  const largest = Math.min(5, Math.max(1.5, 0.75 * zoom));
+  const arm = Math.min(5, Math.max(3, 1.3 * zoom));
   points.forEach(([y, x, weight], i) => {
     const radius = largest * Math.sqrt(weight / heaviest);
     if (radius > 0.3) disc(ctx, onCanvas([y, x], zoom), radius, hues[Math.floor(i / perUnit) % hues.length], rim, 0.5);
@@ -127,10 +128,10 @@ function drawPoints(ctx, points, units, zoom, { units: hues, rim }) {
   units.forEach((position, i) => {
     const [x, y] = onCanvas(position, zoom);
     rimmed(ctx, hues[i % hues.length], 1.75, "rgba(0, 0, 0, 0.7)", () => {
-      ctx.moveTo(x - 5, y);
-      ctx.lineTo(x + 5, y);
-      ctx.moveTo(x, y - 5);
-      ctx.lineTo(x, y + 5);
+      ctx.moveTo(x - arm, y);
+      ctx.lineTo(x + arm, y);
+      ctx.moveTo(x, y - arm);
+      ctx.lineTo(x, y + arm);
     });
   });
 }

@@ -64,7 +64,6 @@ function frame(message) {
   message.bytes = bytesOf(message.grey);
   requestAnimationFrame(() => {
     player.take(message);
-    if (message.source === "video") sources.showPosition(message.position);
     // Only now may the next but one come: what the screen cannot show is never sent.
     connection.send("seen", { number: message.number });
     tellRate(message);
@@ -79,8 +78,11 @@ function digit({ image }) {
 }
 
 function ended() {
-  player.setPaused(true);
-  announce("The video has ended");
+  // Behind the last frame, which waits for the screen too.
+  requestAnimationFrame(() => {
+    player.setPaused(true);
+    announce("The video has ended");
+  });
 }
 
 function complain({ message }) {
@@ -113,6 +115,7 @@ function show(shown, isNew) {
     }
   });
   cards.forEach((card) => card.tell(shown));
+  if (shown.source === "video") sources.showPosition(shown.position, isNew);
   showTruth(shown);
   if (player.paused) describe(shown);
 }

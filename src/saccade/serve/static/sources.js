@@ -3,6 +3,8 @@
 import { Camera } from "./camera.js";
 import { setText } from "./cards.js";
 
+const SEEK_EVERY_MS = 40;
+const SLIDER_RESTS_MS = 500;
 const find = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 
@@ -14,11 +16,12 @@ export class Sources {
   constructor({ send, sendBytes, fps, play, notice }) {
     Object.assign(this, { send, play, notice });
     this.kind = "digits";
+    this.hasVideo = false;
+    this.soughtAt = -SLIDER_RESTS_MS;
     this.camera = new Camera(find("preview"), sendBytes, fps);
     for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
     find("file").onchange = () => this.upload(find("file").files[0]);
-    find("position").oninput = () => this.seek(Number(find("position").value));
-    find("position").onchange = () => { this.isSeeking = false; };
+    find("position").oninput = () => this.seek();
     const dragging = (isOver) => (event) => this.drag(event, isOver);
     Object.assign(document, { ondragover: dragging(true), ondragleave: dragging(false), ondrop: dragging(false) });
   }
@@ -27,7 +30,8 @@ export class Sources {
   connected(token, uploadBytes) {
     Object.assign(this, { token, uploadBytes });
     // A video is with the server only as long as the connection lasts.
-    find("place").hidden = true;
+    this.hasVideo = false;
+    find("seek").hidden = true;
     if (this.kind === "video") this.choose("digits");
   }
 
@@ -35,16 +39,20 @@ export class Sources {
     this.token = null;
   }
 
-  /** Go on from another frame of the video, counted from 1. */
-  seek(frame) {
-    this.isSeeking = true;
-    setText(find("position-told"), `${frame}`);
-    this.send("seek", { frame: frame - 1 });
+  /** Go on from the frame that the slider says; while it moves, in steps that the server takes. */
+  seek() {
+    this.soughtAt = performance.now();
+    setText(find("position-told"), find("position").value);
+    this.seekTimer ??= setTimeout(() => {
+      this.seekTimer = undefined;
+      if (this.kind === "video" && this.hasVideo) this.send("seek", { frame: Number(find("position").value) - 1 });
+    }, SEEK_EVERY_MS);
   }
 
-  /** A frame of the video shows, counted from 0; under the hand of someone who moves it, the slider stays. */
-  showPosition(position) {
-    if (this.isSeeking) return;
+  /** Let the slider say which frame of the video shows, counted from 0. */
+  showPosition(position, isNew) {
+    // What comes just after it was moved was under way before.
+    if (isNew && performance.now() - this.soughtAt < SLIDER_RESTS_MS) return;
     find("position").value = position + 1;
     setText(find("position-told"), `${position + 1}`);
   }
@@ -56,7 +64,7 @@ export class Sources {
     for (const part of all("[data-only]")) part.hidden = !part.dataset.only.split(" ").includes(kind);
     this.notice("");
     if (kind !== "camera") this.camera.stop();
-    if (kind === "digits") this.send("source", { kind });
+    if (kind === "digits" || (kind === "video" && this.hasVideo)) this.send("source", { kind });
     if (kind === "camera") await this.useCamera();
   }
 
@@ -98,8 +106,9 @@ export class Sources {
       const { message, frames, size, fps, warning } = await answer.json();
       if (!answer.ok) return `${message}.`;
       this.play();
+      this.hasVideo = true;
       find("position").max = frames;
-      find("place").hidden = frames < 2;
+      find("seek").hidden = frames < 2;
       return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${Math.round(fps)}/s. ${warning ?? ""}`;
     } catch {
       return "the upload broke off; the server may have refused it, or be gone.";
