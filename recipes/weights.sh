@@ -7,17 +7,17 @@ set -euo pipefail
 runs=${RUNS:-runs/weights}
 for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
   saccade train --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
-    --num-digits 1 5 --clutter 4 --noise 25 --steps 1200 --batch-size 16 --out "$runs/$model" "$@"
-  python recipes/pack_weights.py "$runs/$model" "src/saccade/weights/$model.safetensors"
+    --num-digits 1 5 --clutter 4 --noise 25 --steps 3000 --batch-size 16 --out "$runs/$model" "$@"
+  python recipes/pack_weights.py "$runs/$model" "src/saccade/weights/$model.safetensors" "$@"
   for digits in mnist strokes uci; do
-    saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits "$digits" --num-clips 300 \
+    saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits "$digits" --num-clips 1000 \
       --num-digits 2 --out results/weights.csv "$@"
   done
-  saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits mnist --num-clips 300 \
+  saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits mnist --num-clips 1000 \
     --num-digits 1 5 --clutter 4 --noise 25 --out results/weights.csv "$@"
   # Where it looks, beside the truth: two digits of MNIST, in each condition.
   for condition in normal rotation scaling rotation_scaling; do
     saccade evaluate --model "src/saccade/weights/$model.safetensors" --digits mnist --condition "$condition" \
-      --num-clips 50 --num-digits 2 --attention results/attention.csv "$@"
+      --num-clips 100 --num-digits 2 --attention results/attention.csv "$@"
   done
 done
