@@ -401,7 +401,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
     def _truth(self, plan: _Plan, patches: UInt8[Tensor, "b l d p p"]) -> Poses:
         m = self.motion
         look = plan.look_of_frame
-        corner = plan.shift_px + (m.canvas_px - m.patch_px) // 2
+        _, corner = self._places(plan)
         box = drawing.box_in_frame(drawing.ink_box(patches)[:, look], corner, m.canvas_px)
         return Poses(
             centre_px=corner.float() + (m.patch_px - 1) / 2,

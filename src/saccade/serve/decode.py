@@ -19,7 +19,7 @@ import av
 
 from saccade.data import video
 from saccade.errors import DataError
-from saccade.predict import fitting_size
+from saccade.predict import fitting_size, size_of
 from saccade.serve.upload import MAX_EXTRA_MEMORY_BYTES, MAX_FRAMES, READY
 
 # What a page may give. Playlists are none of it: they name other files and addresses, which FFmpeg would read.
@@ -40,9 +40,7 @@ def decode(path: Path) -> tuple[dict[str, Any], bytes]:
         path = path.rename(path.with_suffix(".npz"))
     else:
         _check_container(path)
-    first = video.read_clip(path, max_frames=1).frames
-    height, width = first.shape[-2:]
-    clip = video.read_clip(path, size=fitting_size((height, width)), max_frames=MAX_FRAMES + 1)
+    clip = video.read_clip(path, size=fitting_size(size_of(path)), max_frames=MAX_FRAMES + 1)
     frames, warning = clip.frames[:MAX_FRAMES], clip.warning
     if len(clip.frames) > MAX_FRAMES:
         warning = f"only the first {MAX_FRAMES} frames are shown"
