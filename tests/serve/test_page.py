@@ -17,6 +17,16 @@ from .talk import Server
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WAIT_MS = 60_000
+# Every frame's header then tells that server and browser left out more than before, which a quick machine never does.
+LEFT_OUT = """
+const parse = JSON.parse;
+let frames = 0;
+JSON.parse = (text) => {
+  const message = parse(text);
+  if ("dropped" in message) message.dropped = message.skipped = 3 * ++frames;
+  return message;
+};
+"""
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +56,10 @@ def live(make_server):
 class Tab:
     """A page in a browser, and what went wrong in it."""
 
-    def __init__(self, browser, address, **options):
+    def __init__(self, browser, address, script="", **options):
         options = {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "no-preference"} | options
         self.context = browser.new_context(**options)
+        self.context.add_init_script(script)
         self.page = self.context.new_page()
         self.page.set_default_timeout(WAIT_MS)
         self.faults = []
@@ -484,6 +495,20 @@ def test_nothing_sticks_out_at_the_side(open_tab):
         tab.page.set_viewport_size({"width": width, "height": 800})
         tab.stream(2)
         assert tab.page.evaluate("document.scrollingElement.scrollWidth") <= width
+
+
+def test_both_warnings_of_slowness_have_room(open_tab):
+    tab = open_tab("#s=7", script=LEFT_OUT)
+    both = "/server too slow.*browser too slow/.test(document.querySelector('#rate strong')?.textContent)"
+    for width in (320, 390, 768, 1024, 1440):
+        tab.page.set_viewport_size({"width": width, "height": 800})
+        tab.wait_for(both)
+        tab.page.click("#pause")
+        top = tab.page.evaluate("document.querySelector('main').offsetTop")
+        assert tab.page.evaluate("document.scrollingElement.scrollWidth") <= width
+        tab.page.evaluate("document.getElementById('rate').textContent = '25 frames/s'")
+        assert tab.page.evaluate("document.querySelector('main').offsetTop") == top
+        tab.page.click("#pause")
 
 
 def test_nothing_jumps_while_frames_come(open_tab):

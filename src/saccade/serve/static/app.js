@@ -146,12 +146,12 @@ function tellRate({ dropped, skipped }) {
   const [first] = arrivals;
   const rate = (number) => Math.round((1000 * number) / Math.max(100, now - first.now));
   const faults = [];
-  if (dropped > first.dropped) faults.push(`server too slow: ${rate(dropped - first.dropped)}/s dropped`);
-  if (skipped > first.skipped) faults.push(`browser too slow: ${rate(skipped - first.skipped)}/s skipped`);
+  if (dropped > first.dropped) faults.push(`server too slow: ${rate(dropped - first.dropped)}/s`);
+  if (skipped > first.skipped) faults.push(`browser too slow: ${rate(skipped - first.skipped)}/s`);
   const leftOut = dropped + skipped ? `, ${dropped + skipped} left out` : "";
   find("rate").replaceChildren(
     `${rate(arrivals.length - 1)} frames/s${leftOut}`,
-    ...faults.flatMap((fault) => [element("br"), element("strong", { textContent: fault })]),
+    ...(faults.length ? [element("br"), element("strong", { textContent: faults.join(" · ") })] : []),
   );
 }
 
