@@ -43,10 +43,12 @@ def figure(rows: Sequence[dict[str, Any]], column: str) -> str:
 def main(path: Path) -> None:
     """Print the tables."""
     rows = read_rows(path)
+    seeds = sorted({row["seed"] for row in rows if row["trained"] == "trained"})
 
-    def cell(model: str, measure: str, condition: str, network: str) -> list[dict[str, Any]]:
+    def cell(model: str, measure: str, condition: str, network: str, seed: int = seeds[0]) -> list[dict[str, Any]]:
         wanted = dict(zip(("trained", "attention"), NETWORKS[network], strict=True))
         wanted |= {"model": model, "measure": measure, "condition": condition}
+        wanted |= {"seed": seed} if network != "untrained" else {}
         return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
 
     weakest = []
@@ -68,6 +70,14 @@ def main(path: Path) -> None:
         ]
         heads = [name.replace("_", " ") for name in names] if model == "stn-lstm" else ["trained", "untrained"]
         print(table(["condition", *heads], lines), end="\n\n")
+    lines = [
+        [name.replace("_", " "), measure.replace("_", " "), model, *found]
+        for model, measure in KINDS
+        if measure != "ink"
+        for name in ("ratio_min", "ratio_min_elsewhere", *(FOLLOWING[model][1] if measure != "gradient" else ()))
+        for found in [[figure(cell(model, measure, CONDITIONS[-1], "trained", seed), name) for seed in seeds]]
+    ]
+    print(table([CONDITIONS[-1], "attention by", "model", *(f"seed {seed}" for seed in seeds)], lines))
 
 
 if __name__ == "__main__":
