@@ -52,6 +52,15 @@ def test_a_writer_may_replace_the_temporary_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_a_lock_that_another_keeps_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_TIMEOUT_S", 0.1)
+    first, other = files.locked(tmp_path / "a.csv"), files.locked(tmp_path / "b.csv")
+    with first, other, pytest.raises(OSError, match=r"\.a\.csv\.lock"), files.locked(tmp_path / "a.csv"):
+        raise AssertionError
+    with files.locked(tmp_path / "a.csv"):
+        pass
+
+
 def test_files_are_as_readable_as_any_other(tmp_path):
     (tmp_path / "plain").write_text("")
     files.write_text(tmp_path / "whole", "")

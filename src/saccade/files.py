@@ -12,6 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+LOCK_TIMEOUT_S = 60.0
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -32,6 +36,20 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other processes that ask for the same path out of the block: what is read in it and written anew stays true.
+
+    An empty, hidden file beside `path` holds the lock and stays: to remove it would let a third process in.
+
+    Raises:
+        OSError: another process kept the lock for a minute, or none can be made there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
+        yield
 
 
 def check_writable(path: Path) -> None:

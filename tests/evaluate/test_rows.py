@@ -1,4 +1,7 @@
 import csv
+import json
+import subprocess
+import sys
 
 import pytest
 
@@ -49,6 +52,30 @@ def test_a_repeated_evaluation_replaces_its_row_and_others_stay(tmp_path):
     assert len(read_rows(path)) == 3
 
 
+def test_rows_of_processes_that_add_at_the_same_time_all_stay(tmp_path):
+    path = tmp_path / "results.csv"
+    write_rows(path, [ROW])
+    adding = (
+        "import json, sys; from pathlib import Path; from saccade.evaluate import append_rows;"
+        "path, first, row = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]); print(flush=True); input();"
+        "[append_rows(path, [row | {'seed': first + index}]) for index in range(30)]"
+    )
+    command = [sys.executable, "-c", adding, str(path)]
+    adders = [
+        subprocess.Popen([*command, str(first), json.dumps(ROW)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for first in (100, 200, 300)
+    ]
+    for adder in adders:
+        adder.stdout.readline()  # has loaded everything
+    for adder in adders:
+        adder.stdin.write(b"go\n")
+        adder.stdin.flush()
+    for adder in adders:
+        adder.communicate(timeout=120)
+        assert adder.returncode == 0
+    assert len(read_rows(path)) == 1 + 3 * 30
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -66,7 +93,7 @@ def test_a_bad_row_leaves_the_file_as_it_was(tmp_path, change, message):
         with pytest.raises(DataError, match=message):
             write(path, [ROW | {"seed": 1} | change])
     assert path.read_bytes() == before
-    assert [other.name for other in tmp_path.iterdir()] == ["results.csv"]
+    assert {other.name for other in tmp_path.iterdir()} == {"results.csv", ".results.csv.lock"}
 
 
 def test_a_file_cut_short_is_told_with_its_line(tmp_path):

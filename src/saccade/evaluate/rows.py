@@ -137,13 +137,16 @@ def read_rows(path: Path) -> list[Row]:
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add rows to a result file, or start one; a row that says the same of what was evaluated is replaced.
 
+    Several processes may add to one file at the same time.
+
     Raises:
         DataError: as `read_rows` and `write_rows`; the file is then left as it was.
     """
     new = list(rows)
     repeated = [_facts(row) for row in new]
-    old = read_rows(path) if path.exists() else []
-    write_rows(path, [*(row for row in old if _facts(row) not in repeated), *new])
+    with files.locked(path):
+        old = read_rows(path) if path.exists() else []
+        write_rows(path, [*(row for row in old if _facts(row) not in repeated), *new])
 
 
 def _facts(row: Mapping[str, Any]) -> Row:
