@@ -71,11 +71,15 @@ def main(path: Path) -> None:
         heads = [name.replace("_", " ") for name in names] if model == "stn-lstm" else ["trained", "untrained"]
         print(table(["condition", *heads], lines), end="\n\n")
     lines = [
-        [name.replace("_", " "), measure.replace("_", " "), model, *found]
+        [
+            name.replace("_", " "),
+            measure.replace("_", " "),
+            model,
+            *(figure(cell(model, measure, CONDITIONS[-1], "trained", seed), name) for seed in seeds),
+        ]
         for model, measure in KINDS
         if measure != "ink"
         for name in ("ratio_min", "ratio_min_elsewhere", *(FOLLOWING[model][1] if measure != "gradient" else ()))
-        for found in [[figure(cell(model, measure, CONDITIONS[-1], "trained", seed), name) for seed in seeds]]
     ]
     print(table([CONDITIONS[-1], "attention by", "model", *(f"seed {seed}" for seed in seeds)], lines))
 

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 LOCK_TIMEOUT_S = 60.0
 
 
@@ -47,6 +45,8 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         OSError: another process kept the lock for a minute, or none can be made there.
     """
+    from filelock import FileLock  # every verb loads this module, few lock anything
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
         yield
