@@ -44,7 +44,8 @@ def temperature_of(model: nn.Module, config: dict, data_dir: Path | None) -> flo
     """Return the temperature for which the verdicts of validation clips at their last frame are most probable."""
     tuples = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
     settings = TrainConfig(**tuples, data_dir=data_dir)
-    clips = settings.clips(settings.load_digits("validation")).with_motion(num_frames=NUM_FRAMES)
+    (clips,) = settings.clips(settings.load_digits("validation")).parts
+    clips = clips.with_motion(num_frames=NUM_FRAMES)
     batches = [clips.batch(part) for part in torch.arange(NUM_CLIPS).split(20)]
     with torch.inference_mode():
         logits = torch.cat([model(batch.frames)[:, -1] for batch in batches]).double()

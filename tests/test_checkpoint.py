@@ -138,6 +138,15 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(model, path):
     assert contents(path.parent) == {"checkpoint.json", NAME}
 
 
+def test_a_checkpoint_of_the_first_version_has_its_trunk(tmp_path):
+    wide = models.create("dcn-lstm", **ARGUMENTS, trunk="wide").eval()
+    save(tmp_path / NAME, wide, Header("dcn-lstm", ARGUMENTS, format=1))
+    loaded, header = load(tmp_path)
+    assert header.arguments == {**ARGUMENTS, "trunk": "wide"}
+    clips = torch.rand(1, 2, 1, 28, 28)
+    assert torch.equal(loaded(clips), wide(clips))
+
+
 # --- What is refused
 
 
@@ -200,7 +209,7 @@ def test_a_header_that_is_none(path, garbage):
 @pytest.mark.parametrize("format", [0, FORMAT + 1, "1", None])
 def test_another_format(path, format):
     header_with(path, format=format)
-    with pytest.raises(DataError, match=f"has checkpoint format {format}; this version reads format {FORMAT}"):
+    with pytest.raises(DataError, match=f"has checkpoint format {format}; this version reads formats up to {FORMAT}"):
         load(path)
 
 

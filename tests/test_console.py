@@ -1,4 +1,8 @@
+import io
+import re
+
 import pytest
+from rich.console import Console
 
 from saccade import console
 
@@ -7,10 +11,18 @@ def rows(last):
     return [{"step": step, "num_steps": last, "loss": 1.0, "elapsed_s": 2.0 * step} for step in range(1, last + 1)]
 
 
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal whose text can be read."""
+    text = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=text, force_terminal=True, width=110, highlight=False))
+    return text
+
+
 def test_each_training_has_its_lines_where_there_is_no_terminal(capsys):
     with console.training_bars() as bars:
         for title in ("first", "second"):
-            take = bars(title)
+            take = bars.begin(title)
             for row in rows(20):
                 take(row)
     lines = capsys.readouterr().err.splitlines()
@@ -19,14 +31,37 @@ def test_each_training_has_its_lines_where_there_is_no_terminal(capsys):
     assert lines[-1].startswith("second  step 20/20")
 
 
-def test_a_training_that_breaks_off_leaves_no_bar_behind(monkeypatch):
+def test_lines_say_how_long_all_of_it_still_takes(capsys):
+    with console.training_bars() as bars:
+        take = bars.begin("first")
+        bars.left(430)
+        take(rows(1)[0])
+    assert capsys.readouterr().err.splitlines() == [
+        "first  step 1/1  loss 1.000  2 s;  about 7 min left in all",
+    ]
+
+
+def test_bars_of_trainings_side_by_side_stand_above_the_time_that_is_left(screen):
+    with console.training_bars() as bars:
+        first, second = bars.begin("first"), bars.begin("second")
+        bars.left(7300)
+        first(rows(4)[1])
+        second(rows(5)[3])
+        second({"clips": 30, "num_clips": 40})
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-3:]
+    assert ["first" in last[0], "2/4" in last[0], "loss 1.000" in last[0]] == [True] * 3
+    assert ["second" in last[1], "30/40" in last[1], "clips tested" in last[1]] == [True] * 3
+    assert last[2].strip() == "about 2.0 h left in all"
+
+
+def test_a_training_that_breaks_off_leaves_no_bar_behind(screen, monkeypatch):
     ended = []
-    real = console.Progress.__exit__
-    monkeypatch.setattr(console.Progress, "__exit__", lambda self, *what: ended.append(self) or real(self, *what))
+    real = console.Live.__exit__
+    monkeypatch.setattr(console.Live, "__exit__", lambda self, *what: ended.append(self) or real(self, *what))
 
     def break_off():
         with console.training_bars() as bars:
-            bars("first")(rows(20)[0])
+            bars.begin("first")(rows(20)[0])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import saccade
 from saccade import files, models
 from saccade.errors import DataError, UsageError
 
-FORMAT = 1
+FORMAT = 2
+_READ = (1, FORMAT)
 NAME = "checkpoint.safetensors"
 _WEIGHTS = "model."
 
@@ -136,12 +137,21 @@ def read_header(path: Path) -> Header:
         described = dict(json.loads(metadata["saccade"]))
     except (TypeError, ValueError) as error:
         raise DataError(f"{path} has a damaged header ({error}); take an earlier copy or train again") from error
-    if described.get("format") != FORMAT:
-        raise DataError(f"{path} has checkpoint format {described.get('format')}; this version reads format {FORMAT}")
+    if described.get("format") not in _READ:
+        raise DataError(
+            f"{path} has checkpoint format {described.get('format')}; this version reads formats up to {FORMAT}"
+        )
     try:
-        return Header(**described)
+        return _of_this_version(Header(**described))
     except TypeError as error:
         raise DataError(f"{path} has a header of another version of saccade: {error}") from error
+
+
+def _of_this_version(header: Header) -> Header:
+    """Say what a header of version 0.1 leaves unsaid: its matched models have the trunk that was the only one then."""
+    if header.format == 1 and header.model in models.MATCHED:
+        return replace(header, arguments={"trunk": "wide"} | header.arguments)
+    return header
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:

@@ -69,14 +69,14 @@ def _evaluate() -> Callable[..., None]:
 
         Args:
             config: what is measured on what.
-            json: print the figures as JSON instead of a table.
+            json: print the figures as JSON, one line a condition, instead of a table.
         """
         with console.counting_bar("clips, in each pass") as progress:
-            result = verb.run(config, progress=progress)
-        if json:
-            print(json_format.dumps(result.as_json()))
-        else:
-            console.out.print(verb.render(result))
+            for result in verb.each(config, progress=progress):
+                if json:
+                    print(json_format.dumps(result.as_json()), flush=True)
+                else:
+                    console.out.print(verb.render(result))
 
     return evaluate
 
@@ -117,7 +117,7 @@ def _reproduce() -> Callable[..., None]:
 
     def reproduce(config: verb.ReproduceConfig) -> None:
         with console.training_bars() as bars:
-            folder = verb.reproduce(config, say=console.say, progress=bars)
+            folder = verb.reproduce(config, say=console.say, progress=bars.begin, left=bars.left)
         console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
         console.say(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 FIGURES = {
     "loss": "loss {:.3f}",
@@ -43,58 +45,76 @@ def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-@contextmanager
-def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Show a progress bar for training; the function it gives takes the log row of every step.
+class TrainingBars:
+    """A bar for each training, and below them the time that all of them still take.
 
-    Where standard error is no terminal, a plain line comes every tenth of the way instead.
+    Where standard error is no terminal, a plain line comes every tenth of each training's way instead.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    smooth: dict[str, float] = {}
-    with Progress(*columns, console=err, disable=not err.is_terminal, refresh_per_second=4) as progress:
-        task = progress.add_task(title, total=None, figures="")
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+        )
+        self._left = ""
+
+    def __rich__(self) -> Group:
+        return Group(self._progress, *([Text(self._left)] if self._left else []))
+
+    def begin(self, title: str) -> Callable[[Mapping[str, float]], None]:
+        """Return what takes the rows of a training that begins: of its steps, then of the clips it is tested on."""
+        task = self._progress.add_task(title, total=None, figures="")
+        smooth: dict[str, float] = {}
 
         def show(row: Mapping[str, float]) -> None:
+            if "clips" in row:
+                self._progress.update(task, completed=row["clips"], total=row["num_clips"], figures="clips tested")
+                return
             # Stage 1 of the published protocol counts digits instead of clips, and has no accuracy on the way.
             for name in FIGURES.keys() & row.keys():
                 smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
             figures = "  ".join(form.format(smooth[name]) for name, form in FIGURES.items() if name in smooth)
             step, total = int(row["step"]), int(row["num_steps"])
-            progress.update(task, completed=step, total=total, figures=figures)
+            self._progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
                 spent = f"  {row['elapsed_s']:.0f} s" if "elapsed_s" in row else ""
-                say(f"{title}  step {step}/{total}  {figures}{spent}")
+                say(f"{title}  step {step}/{total}  {figures}{spent}{f';  {self._left}' if self._left else ''}")
 
-        yield show
+        return show
+
+    def left(self, seconds: float) -> None:
+        """Take in the seconds that all of it still takes."""
+        self._left = f"about {duration(seconds)} left in all"
+
+
+def duration(seconds: float) -> str:
+    """Say a time as one plans by it.
+
+    >>> duration(42), duration(100), duration(3600), duration(9000)
+    ('1 min', '2 min', '60 min', '2.5 h')
+    """
+    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 @contextmanager
-def training_bars() -> Iterator[Callable[[str], Callable[[Mapping[str, float]], None]]]:
-    """Give a function that shows one training after another: title -> what takes its log rows.
+def training_bars() -> Iterator[TrainingBars]:
+    """Show trainings, one after the other or side by side, until the block ends, whatever ends it."""
+    bars = TrainingBars()
+    if not err.is_terminal:
+        yield bars
+        return
+    with Live(bars, console=err, refresh_per_second=4):
+        yield bars
 
-    A bar ends with its last row, with the next bar, or with the block, whatever ends that.
-    """
-    with ExitStack() as stack:
 
-        def begin(title: str) -> Callable[[Mapping[str, float]], None]:
-            show: list[Callable[[Mapping[str, float]], None]] = []
-
-            def take(row: Mapping[str, float]) -> None:
-                if not show:  # not before the first row: what is trained already has none
-                    stack.close()
-                    show.append(stack.enter_context(training_bar(title)))
-                show[0](row)
-                if row["step"] >= row["num_steps"]:
-                    stack.close()
-
-            return take
-
-        yield begin
+@contextmanager
+def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Show one training; the function it gives takes the log row of every step."""
+    with training_bars() as bars:
+        yield bars.begin(title)

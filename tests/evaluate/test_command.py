@@ -179,7 +179,7 @@ def test_the_command_line_knows_every_field(trained):
     config = tyro.cli(
         EvaluateConfig, args=[*words.split(), "--instances", "shared", "--out", "a.csv", "--attention", "b.csv"]
     )
-    assert (config.model, config.condition, config.num_clips, config.angle) == (trained, "elastic", 7, 180.0)
+    assert (config.model, config.condition, config.num_clips, config.angle) == (trained, ("elastic",), 7, 180.0)
     assert (config.instances, config.seed, config.out.name) == ("shared", 2, "a.csv")
     assert config.attention.name == "b.csv"
 

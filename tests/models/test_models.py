@@ -10,6 +10,7 @@ from saccade.models import verdict
 from saccade.nn import attention_layers, num_attention_parameters, recorded, switched_off
 
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+TRUNKS = ("light", "wide")
 
 
 def create(name, **arguments):
@@ -68,6 +69,8 @@ def test_unknown_names_and_arguments_name_the_nearest():
         models.create("dcn-lst")
     with pytest.raises(UsageError, match="argument of lenet-lstm is called 'num_class'; did you mean 'num_classes'"):
         models.create("lenet-lstm", num_class=3)
+    with pytest.raises(UsageError, match="no trunk is called 'lite'; did you mean 'light'"):
+        models.create("lenet-lstm", trunk="lite")
     with pytest.raises(UsageError, match="recurrent kind is called 'gr'; did you mean 'gru'"):
         models.create("lenet-lstm", temporal="gr")
     with pytest.raises(UsageError, match="transformer mode is called 'similar'; did you mean 'similarity'"):
@@ -127,24 +130,27 @@ def test_a_similarity_transformer_goes_into_the_model():
 # --- Budgets
 
 
-def test_budgets_are_equal():
-    sizes = {name: num_parameters(create(name)) for name in MATCHED}
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_budgets_are_equal(trunk):
+    sizes = {name: num_parameters(create(name, trunk=trunk)) for name in MATCHED}
     assert max(sizes.values()) <= 750_000
     assert max(sizes.values()) <= 1.05 * min(sizes.values())
 
 
-def test_no_layer_has_more_than_half_of_the_parameters(name):
-    model = create(name)
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_no_layer_has_more_than_half_of_the_parameters(name, trunk):
+    model = create(name, trunk=trunk)
     total = num_parameters(model)
     for layer_name, layer in model.named_modules():
         if not list(layer.children()):
             assert num_parameters(layer) <= total / 2, layer_name
 
 
-def test_the_trunks_are_identical():
+@pytest.mark.parametrize("trunk", TRUNKS)
+def test_the_trunks_are_identical(trunk):
     trunks = []
     for name in MATCHED:
-        model = create(name)
+        model = create(name, trunk=trunk)
         attending = {id(p) for layer in attention_layers(model).values() for p in layer.positions.parameters()}
         trunks.append([tuple(p.shape) for p in model.encoder.trunk.parameters() if id(p) not in attending])
     assert len(trunks[0]) > 8

@@ -54,6 +54,7 @@ def height_of(path):
 
 def test_cells_stand_below_each_other_and_lost_weights_are_left_out(tmp_path):
     size = {"steps": 1, "seeds": 1, "num_clips": 11, "models": ("lenet-lstm",), "conditions": ("normal", "rotation")}
+    size |= {"trained_on": ("condition",), "jobs": 1}
     config = ReproduceConfig("full", tmp_path, "uci", **size)
     reproduce(config, say=lambda _line: None)
     two = height_of(tmp_path / "attention.png")

@@ -5,10 +5,10 @@ import signal
 
 import pytest
 
-from saccade import run_folder
-from saccade.errors import Interrupted, UsageError
-from saccade.reproduce import PRESETS, ReproduceConfig, reproduce, run
-from saccade.reproduce.presets import CONDITIONS, MODELS, SHARES
+from saccade import checkpoint, files, models, run_folder
+from saccade.errors import DataError, Interrupted, UsageError
+from saccade.reproduce import PRESETS, ReproduceConfig, pace, reproduce, run
+from saccade.reproduce.presets import CONDITIONS
 from saccade.reproduce.published_figures import PUBLISHED
 from saccade.reproduce.table import markdown
 
@@ -25,7 +25,11 @@ def config_of(out, **changes):
         "num_clips": 11,
         "models": ("lenet-lstm",),
         "conditions": ("normal",),
+        "trained_on": ("condition",),
+        "jobs": 1,
     }
+    if changes.get("preset") == "published":
+        changes = {"steps": None, "num_clips": None, "trained_on": None, "jobs": None} | changes
     return ReproduceConfig(out=out, **standard | changes)
 
 
@@ -81,8 +85,8 @@ def test_everything_lies_in_one_folder(tmp_path):
 
 def test_a_second_call_does_only_what_is_missing(tmp_path):
     quietly(config_of(tmp_path))
-    checkpoint = tmp_path / "cells" / "lenet-lstm-normal-seed0" / "checkpoint.safetensors"
-    before = checkpoint.stat().st_mtime_ns
+    weights = tmp_path / "cells" / "lenet-lstm-normal-seed0" / "checkpoint.safetensors"
+    before = weights.stat().st_mtime_ns
     trained = []
 
     def progress(title):
@@ -91,14 +95,14 @@ def test_a_second_call_does_only_what_is_missing(tmp_path):
 
     quietly(config_of(tmp_path, conditions=("normal", "scaling"), seeds=2), progress=progress)
     assert trained == ["lenet-lstm-scaling-seed0", "lenet-lstm-normal-seed1", "lenet-lstm-scaling-seed1"]
-    assert checkpoint.stat().st_mtime_ns == before
+    assert weights.stat().st_mtime_ns == before
     assert len(table_of(tmp_path)) == 4
 
 
 def test_an_interrupted_cell_is_resumed(tmp_path):
     def press(title):
         def stop(row):
-            if row["step"] == 2:
+            if row.get("step") == 2:
                 signal.raise_signal(signal.SIGINT)
 
         return stop
@@ -107,8 +111,8 @@ def test_an_interrupted_cell_is_resumed(tmp_path):
     with pytest.raises(Interrupted):
         quietly(config, progress=press)
     steps = []
-    quietly(config, progress=lambda title: lambda row: steps.append(row["step"]))
-    assert steps == [3]
+    quietly(config, progress=lambda title: lambda row: steps.append(row.get("step", "tested")))
+    assert steps == [3, "tested", "tested"]
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
@@ -141,28 +145,100 @@ def test_minutes_are_divided_once(tmp_path):
         run._open(dataclasses.replace(config, conditions=("normal", "scaling")), run.digit_sources.load("uci"))
 
 
-def test_a_warm_up_is_shared_by_the_conditions(tmp_path):
+def test_one_model_for_all_conditions(tmp_path):
     begun = []
-    config = ReproduceConfig(
-        out=tmp_path,
-        digits="uci",
-        minutes=0.02,
-        num_clips=11,
-        models=("lenet-lstm",),
-        conditions=("normal", "scaling"),
+    config = config_of(
+        tmp_path, trained_on=("mixture", "condition"), conditions=("normal", "rotation_scaling"), num_clips=12
     )
     quietly(config, progress=lambda title: begun.append(title) or (lambda row: None))
-    assert begun == ["lenet-lstm-warm-up-seed0", "lenet-lstm-normal-seed0", "lenet-lstm-scaling-seed0"]
-    asked = run_folder.read(tmp_path / "cells" / "lenet-lstm-normal-seed0")["config"]
-    assert asked["start_from"] == str(tmp_path / "cells" / "lenet-lstm-warm-up-seed0" / "checkpoint.safetensors")
-    row = table_of(tmp_path)[0]
-    warm_up = run_folder.read(tmp_path / "cells" / "lenet-lstm-warm-up-seed0")
-    assert (row["before_condition"], row["before_steps"]) == ("rotation_scaling", str(warm_up["steps"]))
-    assert "on Rotation+Scaling, shared by a model's conditions, then" in (tmp_path / "table.md").read_text()
+    assert begun == ["lenet-lstm-mixture-seed0", "lenet-lstm-normal-seed0", "lenet-lstm-rotation_scaling-seed0"]
+    asked = run_folder.read(tmp_path / "cells" / "lenet-lstm-mixture-seed0")["config"]
+    assert asked["condition"] == ["normal", *["rotation_scaling"] * 3]
+    rows = {(row["trained_on"], row["condition"]): row for row in table_of(tmp_path)}
+    mixture = "normal+rotation_scaling+rotation_scaling+rotation_scaling"
+    assert set(rows) == {
+        (mixture, "normal"),
+        (mixture, "rotation_scaling"),
+        ("normal", "normal"),
+        ("rotation_scaling", "rotation_scaling"),
+    }
+    text = (tmp_path / "table.md").read_text()
+    assert "the same; one model for all conditions, on a mixture: 1/4 Normal, 3/4 Rotation+Scaling" in text
+    both, own = text.split("## One model for each condition")
+    assert "## One model for all conditions, trained on their mixture" in both
+    for part in (both, own):
+        assert part.count("| Rotation+Scaling |") == 1
+
+
+def test_minutes_give_every_model_the_same_steps(tmp_path, monkeypatch):
+    monkeypatch.setattr(pace, "WINDOW_S", 0.01)
+    config = config_of(
+        tmp_path,
+        preset="quick",
+        steps=None,
+        minutes=0.6,
+        models=models.MATCHED,
+        num_clips=8,
+        trained_on=None,
+        jobs=None,
+    )
+    said = quietly(config)
+    steps = run_folder.read(tmp_path)["training_steps"]
+    assert f"{steps} training steps for every model fit into 0.6 minutes here" in said
+    assert [row["steps"] for row in table_of(tmp_path)] == [str(steps)] * 3
+    # A later call, on a machine as slow or as quick as it is then, trains by the same number.
+    said = quietly(dataclasses.replace(config, seeds=2, models=("lenet-lstm",)))
+    assert not any("timing" in line for line in said)
+    assert [row["steps"] for row in table_of(tmp_path)] == [str(steps)] * 4
+
+
+def test_trainings_side_by_side_give_what_they_give_one_by_one(tmp_path):
+    changes = {"models": ("lenet-lstm", "stn-lstm"), "steps": 2}
+    titles, left = set(), []
+    quietly(config_of(tmp_path / "one", **changes))
+    quietly(
+        config_of(tmp_path / "both", jobs=2, **changes),
+        progress=lambda title: titles.add(title) or (lambda row: None),
+        left=left.append,
+    )
+    assert titles == {"lenet-lstm-normal-seed0", "stn-lstm-normal-seed0"}
+    assert left
+    assert left[-1] == pytest.approx(0)
+    one, both = table_of(tmp_path / "one"), table_of(tmp_path / "both")
+    for row in (*one, *both):
+        del row["minutes"]
+    assert one == both
+
+
+def test_ctrl_c_stops_trainings_side_by_side_and_loses_none(tmp_path):
+    def press(_title):
+        def stop(row):
+            if row.get("step") == 2:
+                signal.raise_signal(signal.SIGINT)
+
+        return stop
+
+    config = config_of(tmp_path, models=("lenet-lstm", "stn-lstm"), steps=400, jobs=2)
+    with pytest.raises(Interrupted, match="was saved"):
+        quietly(config, progress=press)
+    for model in ("lenet-lstm", "stn-lstm"):
+        folder = tmp_path / "cells" / f"{model}-normal-seed0"
+        assert 1 <= checkpoint.read_header(folder).training["step"] < 400
+    assert table_of(tmp_path) == []
+
+
+def test_a_training_that_fails_ends_the_others_with_their_state_saved(tmp_path):
+    config = config_of(tmp_path, models=("lenet-lstm", "stn-lstm"), steps=400, jobs=2)
+    run._open(config, run.digit_sources.load("uci"))
+    bad = tmp_path / "cells" / "stn-lstm-normal-seed0" / "run.json"
+    files.write_text(bad, "{")
+    with pytest.raises(DataError, match=r"run\.json cannot be read"):
+        quietly(config)
+    assert checkpoint.read_header(tmp_path / "cells" / "lenet-lstm-normal-seed0").training["step"] < 400
 
 
 def test_the_published_protocol(tmp_path):
-    changes = {"preset": "published", "steps": None, "seeds": None, "num_clips": None, "stage1_minutes": 0.001}
+    changes = {"preset": "published", "seeds": None, "stage1_minutes": 0.001}
     quietly(config_of(tmp_path, retrainings=2, **changes))
     (row,) = table_of(tmp_path)
     assert (row["model"], row["protocol"], row["labels"]) == ("lenet-lstm-published", "published", "ordered")
@@ -178,8 +254,6 @@ def test_presets_say_either_steps_or_minutes():
     for name, preset in PRESETS.items():
         if preset.protocol == "end_to_end":
             assert (preset.steps is None) != (preset.minutes is None), name
-    assert sum(SHARES.values()) == pytest.approx(1)
-    assert set(SHARES) == set(MODELS)
 
 
 @pytest.mark.parametrize(
@@ -192,9 +266,13 @@ def test_presets_say_either_steps_or_minutes():
         ({"minutes": 3.0}, "both --steps and --minutes"),
         ({"steps": 0}, "steps must be above 0"),
         ({"seeds": 0}, "seeds must be above 0"),
-        ({"instances": "share", "preset": "published", "steps": None, "num_clips": None}, "did you mean 'shared'"),
+        ({"instances": "share", "preset": "published"}, "did you mean 'shared'"),
+        ({"trained_on": ("mix",)}, "no kind of training is called 'mix'; did you mean 'mixture'"),
+        ({"precision": "float16"}, "no precision is called 'float16'; did you mean 'bfloat16'"),
+        ({"jobs": 0}, "jobs must be above 0"),
         ({"instances": "shared"}, "instances has no use for the preset full"),
-        ({"preset": "published"}, "steps has no use for the preset published"),
+        ({"preset": "published", "steps": 3}, "steps has no use for the preset published"),
+        ({"preset": "published", "trained_on": ("mixture",)}, "trained_on has no use for the preset published"),
     ],
 )
 def test_a_wrong_call_is_refused(changes, message, tmp_path):
@@ -259,6 +337,6 @@ def test_no_row_is_no_table():
 
 def test_rows_are_kept_with_their_cell(tmp_path):
     quietly(config_of(tmp_path))
-    row = json.loads((tmp_path / "cells" / "lenet-lstm-normal-seed0" / "row.json").read_text())
+    row = json.loads((tmp_path / "cells" / "lenet-lstm-normal-seed0" / "row-normal.json").read_text())
     assert row["steps"] == 1
     assert row["seed"] == 0

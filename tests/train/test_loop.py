@@ -1,5 +1,6 @@
 import json
 import math
+import re
 import signal
 from contextlib import contextmanager, suppress
 
@@ -123,7 +124,9 @@ def test_the_learning_rate_rises_for_a_tenth_and_falls_to_nothing(num_steps):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_attention_learns_at_its_own_rate_and_only_matrices_decay(model):
-    trainer = loop.start(config_of(model=model, learning_rate=0.02, attention_rate=0.25, weight_decay=0.3))
+    trainer = loop.start(
+        config_of(model=model, learning_rate=0.02, muon_rate=0.1, attention_rate=0.25, weight_decay=0.3)
+    )
     trainer.num_steps = 6
     loop.advance(trainer)
     names = {id(p): name for name, p in trainer.model.named_parameters()}
@@ -132,7 +135,9 @@ def test_attention_learns_at_its_own_rate_and_only_matrices_decay(model):
         for parameter in group["params"]:
             name = names[id(parameter)]
             seen.add(name)
-            assert group["lr"] == pytest.approx(0.02 * (0.25 if ".positions." in name else 1.0)), name
+            by_muon = name.startswith("encoder.") and ".positions." not in name and parameter.dim() > 1
+            rate = 0.1 if by_muon else 0.02 * (0.25 if ".positions." in name else 1.0)
+            assert group["lr"] == pytest.approx(rate), name
             assert group["weight_decay"] == (0.3 if parameter.dim() > 1 else 0.0), name
     assert seen == set(names.values())
 
@@ -195,6 +200,59 @@ def test_a_resumed_run_is_one_that_never_stopped(model, precision, step, tmp_pat
     torch.rand(3)
     train(config, tmp_path / "resumed", resume=True)
     assert_same_bits(tmp_path / "whole", tmp_path / "resumed")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ema": 0.5}, {"muon_rate": 0.0}, {"condition": ("normal", "rotation")}, {"trunk": "wide", "model": "dcn-lstm"}],
+)
+def test_a_resumed_run_is_one_that_never_stopped_whatever_it_does(changes, tmp_path):
+    config = config_of(**changes)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(config, tmp_path / "resumed", progress=stop_at(2))
+    train(config, tmp_path / "resumed", resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_the_checkpoint_holds_the_moving_average(tmp_path, made):
+    name, weights = "head.evidence.weight", []
+    config = config_of(steps=4, ema=0.15)
+    train(config, tmp_path, progress=lambda _row: weights.append(made[0].state_dict()[name].clone()))
+    average = weights[0]
+    # The first steps weigh more than the decay says.
+    for decay, weight in zip((2 / 11, 0.15, 0.15), weights[1:], strict=True):
+        average = average + (1 - min(decay, 0.15)) * (weight - average)
+    held, training = tensors_of(tmp_path)
+    assert torch.allclose(held[f"model.{name}"], average, atol=1e-6)
+    assert torch.equal(held[f"learning.{name}"], weights[-1])
+    assert training["config"]["ema"] == 0.15
+    assert torch.equal(checkpoint.load(tmp_path)[0].state_dict()[name], held[f"model.{name}"])
+
+
+def test_the_first_steps_of_an_average_weigh_more(tmp_path, made):
+    name, weights = "head.evidence.weight", []
+    train(
+        config_of(steps=2, ema=0.999),
+        tmp_path,
+        progress=lambda _row: weights.append(made[0].state_dict()[name].clone()),
+    )
+    held, _ = tensors_of(tmp_path)
+    assert torch.allclose(held[f"model.{name}"], weights[0] + (1 - 2 / 11) * (weights[1] - weights[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_muon_moves_the_weights_between_layers_of_the_encoder(model):
+    trainer = loop.start(config_of(model=model, muon_rate=0.05))
+    trainer.num_steps = 6
+    loop.advance(trainer)
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    rate = {names[id(p)]: group["lr"] for group in trainer.optimizer.param_groups for p in group["params"]}
+    assert set(rate) == set(names.values())
+    moved = {name for name, lr in rate.items() if lr == pytest.approx(0.05)}
+    assert {"encoder.trunk.0.0.weight", "encoder.trunk.3.0.weight", "encoder.dense.0.weight"} <= moved
+    assert all(name.startswith("encoder.") and ".positions." not in name for name in moved)
+    assert loop.start(config_of(model=model, muon_rate=0.0)).optimizer.param_groups[-1]["lr"] < 0.01
 
 
 def test_a_run_can_be_resumed_again_and_again(tmp_path):
@@ -346,7 +404,11 @@ def test_a_finished_run_resumes_to_itself(tmp_path):
     "changes",
     [
         {"model": "stn-lstm"},
-        {"condition": "normal"},
+        {"condition": ("normal",)},
+        {"condition": ("rotation_scaling", "normal")},
+        {"ema": 0.9},
+        {"muon_rate": 0.0},
+        {"trunk": "wide"},
         {"labels": "digits"},
         {"batch_size": 5},
         {"num_frames": 8},
@@ -365,7 +427,8 @@ def test_a_run_is_not_resumed_as_another(changes, tmp_path):
     with pytest.raises(Interrupted):
         train(config, tmp_path, progress=stop_at(1))
     name, value = next(iter(changes.items()))
-    with pytest.raises(UsageError, match=f"was trained with {name}=.*, now {name}={value}"):
+    now = re.escape(str(list(value) if isinstance(value, tuple) else value))
+    with pytest.raises(UsageError, match=f"was trained with {name}=.*, now {name}={now}"):
         train(config_of(steps=2, **changes), tmp_path, resume=True)
     train(config, tmp_path, resume=True)
 
@@ -474,7 +537,10 @@ def test_training_starts_from_a_checkpoint(tmp_path, made):
 
 def test_training_does_not_start_from_another_model(tmp_path):
     train(config_of(steps=1), tmp_path / "first")
-    with pytest.raises(UsageError, match="holds a lenet-lstm for labels pair; a dcn-lstm for labels pair is wanted"):
+    with pytest.raises(
+        UsageError,
+        match=r"holds a lenet-lstm \(light trunk\) for labels pair; a dcn-lstm \(light trunk\) for labels pair",
+    ):
         train(config_of(model="dcn-lstm", start_from=tmp_path / "first"), tmp_path / "second")
     assert not (tmp_path / "second").exists()
 
@@ -626,7 +692,7 @@ def test_the_stages_of_short_clips_follow_each_other_and_then_come_the_long_ones
     trainer.num_steps = 12
     used = []
     monkeypatch.setattr(
-        MovingDigits, "batch", lambda self, indices: used.append((self.num_digits, self.motion.num_frames))
+        MovingDigits, "batch", lambda self, *_args: used.append((self.num_digits, self.motion.num_frames))
     )
     for trainer.step in range(12):
         loop._next_batch(trainer)

@@ -2,6 +2,7 @@
 
 from saccade.data.digit_stream import DigitStream, StreamSettings, StreamTruth
 from saccade.data.digits import Digits
+from saccade.data.mixture import Mixture
 from saccade.data.motion import CONDITIONS, Motion
 from saccade.data.moving_digits import ClipBatch, MovingDigits, Poses
 
@@ -10,6 +11,7 @@ __all__ = [
     "ClipBatch",
     "DigitStream",
     "Digits",
+    "Mixture",
     "Motion",
     "MovingDigits",
     "Poses",

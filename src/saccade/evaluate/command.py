@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class EvaluateConfig:
 
     Args:
         model: a checkpoint, or the folder of a run.
-        condition: normal, rotation, scaling, rotation_scaling or elastic; as in training if not given.
+        condition: normal, rotation, scaling, rotation_scaling or elastic, or several, each measured by itself; those of
+            training if not given.
         digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +; as in training if not
             given.
         data_dir: where MNIST lies; as in training if not given.
@@ -58,7 +60,7 @@ class EvaluateConfig:
     """
 
     model: Path
-    condition: str | None = None
+    condition: tuple[str, ...] = ()
     digits: str | None = None
     data_dir: Path | None = None
     labels: str | None = None
@@ -79,6 +81,8 @@ class EvaluateConfig:
     attention: Path | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.condition, str):
+            object.__setattr__(self, "condition", (self.condition,))
         for kind, known in (("instances", ("disjoint", "shared")), ("split", ("validation", "test"))):
             if getattr(self, kind) not in known:
                 raise unknown_name(kind, getattr(self, kind), known)
@@ -109,8 +113,20 @@ class Result:
         }
 
 
+def each(config: EvaluateConfig, *, progress: Progress | None = None) -> Iterator[Result]:
+    """Measure a checkpoint under each condition that was asked for, or that it was trained on; see `run`."""
+    asked = config.condition or conditions_of(checkpoint.read_header(config.model))
+    for condition in dict.fromkeys(asked):
+        yield run(replace(config, condition=(condition,)), progress=progress)
+
+
+def conditions_of(header: Header) -> tuple[str, ...]:
+    """Return the conditions that a checkpoint was trained on; one that a mixture holds twice comes twice."""
+    return tuple(_trained(header)["condition"].split("+"))
+
+
 def run(config: EvaluateConfig, *, progress: Progress | None = None) -> Result:
-    """Measure a checkpoint; add its row to `config.out`, and where it looks to `config.attention`, if these are given.
+    """Measure a checkpoint under one condition; add its row to `config.out`, and where it looks to `config.attention`.
 
     The row's `seed` is the seed of training, since intervals are over trainings; `clips_seed` is that of the clips.
 
@@ -161,6 +177,11 @@ def clips_for(config: EvaluateConfig, header: Header) -> MovingDigits:
         DataError: digit files that are missing or damaged.
     """
     trained = _trained(header)
+    conditions = dict.fromkeys(config.condition or conditions_of(header))
+    if len(conditions) > 1:
+        raise UsageError(
+            f"{len(conditions)} conditions are measured one at a time; name one of {', '.join(conditions)}"
+        )
     num_frames = config.num_frames or header.arguments.get("num_frames") or _PUBLISHED_FRAMES
     built_for = header.arguments.get("num_frames", num_frames)
     if num_frames != built_for:
@@ -180,7 +201,7 @@ def clips_for(config: EvaluateConfig, header: Header) -> MovingDigits:
     return MovingDigits(
         digits,
         Motion(
-            config.condition or trained["condition"],
+            next(iter(conditions)),
             num_frames,
             max_angle_deg=config.angle,
             clutter=config.clutter,

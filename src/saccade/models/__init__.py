@@ -13,7 +13,10 @@ from saccade.models.matched import dcn_lstm, lenet_lstm, stn_lstm
 from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
 from saccade.models.video_classifier import VideoClassifier, verdict
 
-__all__ = ["MODELS", "VideoClassifier", "create", "names", "verdict"]
+__all__ = ["MATCHED", "MODELS", "VideoClassifier", "create", "names", "verdict"]
+
+MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+"""One trunk, three kinds of attention, equal budgets."""
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,

@@ -1,8 +1,7 @@
 """The matched three: one trunk, three kinds of attention, equal budgets.
 
-The trunk is four convolutions whose last map is pooled by global maximum and mean. Pooled so, the feature has one
-length whatever the size of the frame, and hardly depends on where in it a digit stands. A pooling layer comes before
-its normalisation, which then has a quarter of the pixels to do.
+The last map of the trunk is pooled by global maximum and mean. Pooled so, the feature has one length whatever the size
+of the frame, and hardly depends on where in it a digit stands.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.errors import UsageError
+from saccade.errors import UsageError, unknown_name
+from saccade.models.trunks import TRUNKS, ConvBlock, Trunk
 from saccade.models.video_classifier import VideoClassifier
-from saccade.nn.deform_conv import DeformConv2d
 from saccade.nn.pair_head import PairHead
 from saccade.nn.recurrent import Recurrent
 from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
 
 MIN_FRAME_PX = 28
-TRUNK_CHANNELS = 128
 
 
 class FrameEncoder(nn.Module):
@@ -28,7 +26,7 @@ class FrameEncoder(nn.Module):
 
     Args:
         attention: frame -> frame, or None.
-        trunk: frame -> feature map of `TRUNK_CHANNELS` channels.
+        trunk: frame -> feature map.
         channels: of a frame.
         num_features: size of the feature.
 
@@ -36,10 +34,10 @@ class FrameEncoder(nn.Module):
         ValueError: frames smaller than 28x28 or with another number of channels, in `forward`.
     """
 
-    def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, channels: int, num_features: int) -> None:
+    def __init__(self, *, attention: nn.Module | None, trunk: Trunk, channels: int, num_features: int) -> None:
         super().__init__()
         self.attention, self.trunk, self.channels = attention, trunk, channels
-        self.dense = nn.Sequential(nn.Linear(2 * TRUNK_CHANNELS, num_features), nn.ReLU(inplace=True))
+        self.dense = nn.Sequential(nn.Linear(2 * trunk.out_channels, num_features), nn.ReLU(inplace=True))
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return one feature a frame."""
@@ -56,30 +54,6 @@ class FrameEncoder(nn.Module):
         largest, mean = (pool(found, found.shape[-2:]).flatten(1) for pool in (F.max_pool2d, F.avg_pool2d))
         feature: Tensor = self.dense(torch.cat((largest, mean), -1))
         return feature
-
-
-class ConvBlock(nn.Sequential):
-    """A convolution, pooled by 2 if asked, normalised over the batch, rectified."""
-
-    def __init__(self, conv: nn.Module, out_channels: int, *, pool: bool) -> None:
-        parts = [
-            conv,
-            nn.MaxPool2d(2) if pool else nn.Identity(),
-            nn.BatchNorm2d(out_channels),
-            nn.ReLU(inplace=True),
-        ]
-        super().__init__(*parts)
-
-
-def _trunk(channels: int, *, deformable: bool) -> nn.Sequential:
-    # The two deepest layers deform: they see 1/16 and 1/64 of the pixels, and a digit there is a few positions wide.
-    deep = DeformConv2d if deformable else nn.Conv2d
-    return nn.Sequential(
-        ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
-        ConvBlock(nn.Conv2d(24, 48, 3, padding=1, bias=False), 48, pool=True),
-        ConvBlock(deep(48, 96, 3, padding=1, bias=False), 96, pool=True),
-        ConvBlock(deep(96, TRUNK_CHANNELS, 3, padding=1, bias=False), TRUNK_CHANNELS, pool=False),
-    )
 
 
 class Localisation(nn.Module):
@@ -101,6 +75,12 @@ class Localisation(nn.Module):
         return found
 
 
+def _trunk(name: str, channels: int, *, deformable: bool) -> Trunk:
+    if name not in TRUNKS:
+        raise unknown_name("trunk", name, TRUNKS)
+    return TRUNKS[name](channels, deformable=deformable)
+
+
 def _head(num_units: int, num_classes: int, digit_pairs: bool) -> nn.Module:
     if not digit_pairs:
         return nn.Linear(num_units, num_classes)
@@ -110,12 +90,17 @@ def _head(num_units: int, num_classes: int, digit_pairs: bool) -> nn.Module:
 
 
 def lenet_lstm(
-    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", digit_pairs: bool = False
+    *,
+    num_classes: int = 55,
+    channels: int = 1,
+    trunk: str = "light",
+    temporal: str = "lstm",
+    digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
     return VideoClassifier(
         encoder=FrameEncoder(
-            attention=None, trunk=_trunk(channels, deformable=False), channels=channels, num_features=160
+            attention=None, trunk=_trunk(trunk, channels, deformable=False), channels=channels, num_features=160
         ),
         temporal=Recurrent(160, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
@@ -123,13 +108,19 @@ def lenet_lstm(
 
 
 def stn_lstm(
-    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", mode: str = "affine", digit_pairs: bool = False
+    *,
+    num_classes: int = 55,
+    channels: int = 1,
+    trunk: str = "light",
+    temporal: str = "lstm",
+    mode: str = "affine",
+    digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the model with a spatial transformer before the trunk: one affine (or similarity) map a frame."""
     return VideoClassifier(
         encoder=FrameEncoder(
             attention=SpatialTransformer(Localisation(channels, mode), mode=mode),
-            trunk=_trunk(channels, deformable=False),
+            trunk=_trunk(trunk, channels, deformable=False),
             channels=channels,
             num_features=128,
         ),
@@ -139,12 +130,17 @@ def stn_lstm(
 
 
 def dcn_lstm(
-    *, num_classes: int = 55, channels: int = 1, temporal: str = "lstm", digit_pairs: bool = False
+    *,
+    num_classes: int = 55,
+    channels: int = 1,
+    trunk: str = "light",
+    temporal: str = "lstm",
+    digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
     return VideoClassifier(
         encoder=FrameEncoder(
-            attention=None, trunk=_trunk(channels, deformable=True), channels=channels, num_features=128
+            attention=None, trunk=_trunk(trunk, channels, deformable=True), channels=channels, num_features=128
         ),
         temporal=Recurrent(128, 128, temporal),
         head=_head(128, num_classes, digit_pairs),

@@ -9,10 +9,16 @@ from typing import Any
 
 from saccade import files
 from saccade.errors import UsageError, unknown_name
+from saccade.models import MATCHED
+from saccade.precision import PRECISIONS
 from saccade.train.published import INSTANCES
 
-MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
+
+
+MIXTURE, CONDITION = "mixture", "condition"
+# In a mixture the hardest conditions come more often: they hold what the easier ones ask for.
+SHARES_OF_MIXTURE = {"rotation_scaling": 3, "elastic": 3}
 
 
 @dataclass(frozen=True)
@@ -22,34 +28,48 @@ class Preset:
     Args:
         protocol: `end_to_end` or `published`.
         num_clips: test clips a cell.
+        trained_on: what a model learns from: the `mixture` of all conditions, or one `condition` (as published).
         num_seeds: repetitions.
-        steps: training steps of each cell, from scratch; None where minutes decide.
-        minutes: training time of all models and conditions of one seed together; None where steps decide.
-        warm_up: part of a model's minutes spent on weights that all its conditions start from.
+        steps: training steps of each model; None where minutes decide.
+        minutes: how long training and testing of one seed take; None where steps decide.
     """
 
     protocol: str
     num_clips: int
+    trained_on: tuple[str, ...] = (CONDITION,)
     num_seeds: int = 1
     steps: int | None = None
     minutes: float | None = None
-    warm_up: float = 0.0
 
 
 PRESETS = {
-    "quick": Preset("end_to_end", num_clips=200, minutes=7.2, warm_up=0.6),
-    "full": Preset("end_to_end", num_clips=2000, num_seeds=3, steps=4000),
+    "quick": Preset("end_to_end", num_clips=400, trained_on=(MIXTURE,), minutes=7.0),
+    "full": Preset("end_to_end", num_clips=2000, trained_on=(MIXTURE, CONDITION), num_seeds=3, steps=4000),
     "published": Preset("published", num_clips=100),
 }
-SHARES = {"lenet-lstm": 0.25, "stn-lstm": 0.32, "dcn-lstm": 0.43}
-"""Part of the minutes that each model gets: a step with attention costs more."""
 
 
 # What only one of the two protocols can be asked for.
 _ONLY = {
-    "end_to_end": ("steps", "minutes", "num_clips"),
+    "end_to_end": ("trained_on", "steps", "minutes", "num_clips", "precision", "jobs"),
     "published": ("instances", "order", "stage1_minutes", "retrainings"),
 }
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model that is trained once, and the conditions that it is then tested in."""
+
+    model: str
+    trained_on: tuple[str, ...]
+    tested_in: tuple[str, ...]
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        kind = MIXTURE if len(self.tested_in) > 1 else self.trained_on[0]
+        return f"{self.model}-{kind}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -65,8 +85,12 @@ class ReproduceConfig:
         models: which kinds.
         conditions: which conditions.
         elastic: add the fifth condition of the poster.
-        steps: training steps of each cell; by default the preset's. Not for `published`.
-        minutes: training time of one seed in all, instead of steps; by default the preset's. Not for `published`.
+        trained_on: what a model learns from: the `mixture` of all conditions, so that one model is tested in all of
+            them, or one `condition` (as published), the one that it is tested in; by default the preset's. Not for
+            `published`.
+        steps: training steps of each model; by default the preset's. Not for `published`.
+        minutes: how long training and testing of one seed take, instead of steps: every model gets as many steps as
+            fit; by default the preset's. Not for `published`.
         seeds: number of seeds; by default the preset's.
         num_clips: test clips a cell; by default the preset's. Not for `published`, which has one a class.
         instances: only for `published`: what test clips share with those of training: nothing (`disjoint`), the digit
@@ -74,7 +98,10 @@ class ReproduceConfig:
         order: only for `published`: `visible` or `hidden` order of the pair (the default, as published).
         stage1_minutes: only for `published`: cut the CNN's training short; None trains the published five epochs.
         retrainings: only for `published`: how many LSTMs the mean is over; 300 by default.
+        jobs: how many models train at once, each in a process of its own; by default as many as there are cores, three
+            at least, or one on a GPU. Not for `published`.
         device: auto, cpu or cuda.
+        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16. Not for `published`.
 
     Raises:
         UsageError: an unknown name, a number that is not above zero, an option that the preset has no use for.
@@ -84,9 +111,10 @@ class ReproduceConfig:
     out: Path | None = None
     digits: str = "auto"
     data_dir: Path | None = None
-    models: tuple[str, ...] = MODELS
+    models: tuple[str, ...] = MATCHED
     conditions: tuple[str, ...] = CONDITIONS
     elastic: bool = False
+    trained_on: tuple[str, ...] | None = None
     steps: int | None = None
     minutes: float | None = None
     seeds: int | None = None
@@ -95,7 +123,9 @@ class ReproduceConfig:
     order: str | None = None
     stage1_minutes: float | None = None
     retrainings: int | None = None
+    jobs: int | None = None
     device: str = "auto"
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
@@ -107,17 +137,19 @@ class ReproduceConfig:
                     raise UsageError(f"{name} has no use for the preset {self.preset}; leave it out")
         if self.steps is not None and self.minutes is not None:
             raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
-        for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes", "retrainings"):
+        for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes", "retrainings", "jobs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be above 0; got {value}")
 
     def _check_names(self) -> None:
         choices: dict[str, tuple[tuple[str | None, ...], tuple[str, ...]]] = {
-            "model": (self.models, MODELS),
+            "model": (self.models, MATCHED),
             "condition": (self.conditions, (*CONDITIONS, "elastic")),
             "choice of instances": ((self.instances,), INSTANCES),
             "order": ((self.order,), ("visible", "hidden")),
+            "kind of training": (self.trained_on or (None,), (MIXTURE, CONDITION)),
+            "precision": ((self.precision,), PRECISIONS),
         }
         for kind, (asked, known) in choices.items():
             for name in asked:
@@ -125,6 +157,25 @@ class ReproduceConfig:
                     raise unknown_name(kind, name, known)
             if not asked:
                 raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
+
+    def trainings(self) -> list[Training]:
+        """Return what is to be trained, seed by seed."""
+        conditions = self.all_conditions
+        mixture = tuple(name for name in conditions for _ in range(SHARES_OF_MIXTURE.get(name, 1)))
+        found = []
+        for seed in range(self.num_seeds):
+            for kind in self.trained_on or PRESETS[self.preset].trained_on:
+                for model in self.models:
+                    if kind == MIXTURE:
+                        found.append(Training(model, mixture, conditions, seed))
+                    else:
+                        found += [Training(model, (name,), (name,), seed) for name in conditions]
+        return list(dict.fromkeys(found))
+
+    @property
+    def num_seeds(self) -> int:
+        """How many repetitions."""
+        return self.seeds or PRESETS[self.preset].num_seeds
 
     @property
     def length(self) -> tuple[int | None, float | None]:

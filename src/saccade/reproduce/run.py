@@ -1,12 +1,11 @@
-"""Run the cells of a reproduction, one after the other, and write what is known after each."""
+"""Run the trainings of a reproduction, and write what is known on the way."""
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,155 +16,176 @@ from saccade.data import video
 from saccade.data.motion import Motion
 from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError
-from saccade.evaluate import attention_effect, evaluate, write_rows
+from saccade.evaluate import write_rows
 from saccade.precision import choose_device
-from saccade.reproduce import looks, table
-from saccade.reproduce.presets import PRESETS, SHARES, Preset, ReproduceConfig
-from saccade.train import TrainConfig, train
+from saccade.reproduce import cells, looks, pace, pool, table
+from saccade.reproduce.cells import Job
+from saccade.reproduce.forecast import Forecast
+from saccade.reproduce.presets import CONDITION, MIXTURE, PRESETS, Preset, ReproduceConfig, Training
+from saccade.train import TrainConfig
 from saccade.train.loop import Progress
 from saccade.train.published import PublishedConfig
-from saccade.train.published import run as run_published
 
-ROW = "row.json"
-# Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
-EVALUATION_BATCH = 8
-WARM_UP_CONDITION = "rotation_scaling"
+DRAW_EVERY_S = 20.0
+# Left of the minutes for the last pictures.
+PICTURES_S = 10.0
+# What a training costs beside that of the plain model, until it is measured; as published, stage 1 is nearly all of it.
+COST = {"lenet-lstm": 1.0, "stn-lstm": 1.4, "dcn-lstm": 1.6}
 Say = Callable[[str], None]
 
 
 class _Reproduction:
-    """One reproduction on its way through the cells."""
+    """One reproduction on its way through its trainings."""
 
-    def __init__(self, config: ReproduceConfig, say: Say, progress: Callable[[str], Progress]) -> None:
-        self.config, self.say, self.progress = config, say, progress
+    def __init__(
+        self,
+        config: ReproduceConfig,
+        say: Say,
+        progress: Callable[[str], Progress],
+        left: Callable[[float], None],
+    ) -> None:
+        self.config, self.say, self.left = config, say, left
+        self.begin_bar = progress
         self.preset: Preset = PRESETS[config.preset]
         self.folder = config.folder
-        self.seeds = range(config.seeds or self.preset.num_seeds)
-        self.steps, self.minutes = config.length
+        self.cells = config.folder / "cells"
+        self.started = time.monotonic()
         self.clips: dict[str, Tensor] = {}
         self.looks: dict[tuple[str, str], Tensor] = {}
+        self.drawn_at = -DRAW_EVERY_S
+        self.cost = dict(COST)
 
     def run(self) -> None:
-        for seed in self.seeds:
-            for model in self.config.models:
-                for condition in self.config.all_conditions:
-                    folder = self.cell(model, condition, seed)
-                    if not (folder / ROW).is_file():
-                        make = self.published_row if self.preset.protocol == "published" else self.end_to_end_row
-                        row = make(model, condition, seed)
-                        files.write_json(folder / ROW, row)
-                        self.say(f"{model} on {condition}: accuracy {100 * row['accuracy']:.1f} %")
-                    self.report()
+        trainings = self.config.trainings()
+        steps = self.steps(trainings)
+        jobs = [job for job in (self.job(training, steps) for training in trainings) if not job.finished]
+        self.report()
+        forecast = Forecast([self.cost[job.training.model] for job in jobs], [0.0] * len(jobs))
+        bars: dict[int, Progress] = {}
 
-    def cell(self, model: str, condition: str, seed: int) -> Path:
-        return self.folder / "cells" / f"{model}-{condition}-seed{seed}"
+        def take(number: int, row: dict[str, float]) -> None:
+            if number not in bars:  # not before the first row: what is trained already has none
+                bars[number] = self.begin_bar(jobs[number].training.name)
+            forecast.reach(number, self.fraction(jobs[number], row))
+            if (seconds := forecast.left_s()) is not None:
+                self.left(seconds)
+            bars[number](row)
 
-    def warm_up(self, model: str, seed: int) -> Path:
-        return self.folder / "cells" / f"{model}-warm-up-seed{seed}"
+        def done(number: int, _nothing: None) -> None:
+            forecast.reach(number, 1.0)
+            for row in cells.read_rows(jobs[number].row_files):
+                self.say(f"{row['model']} on {row['condition']}: accuracy {100 * row['accuracy']:.1f} %")
+            self.report()
 
-    def end_to_end_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
-        base = TrainConfig(
-            model=model,
-            condition=condition,
+        pool.run_all(cells.do, jobs, num_processes=self.at_once(len(jobs)), take=take, done=done, tick=self.draw_curves)
+
+    def at_once(self, num_jobs: int) -> int:
+        """Return how many trainings run at the same time."""
+        if self.preset.protocol == "published" or choose_device(self.config.device).type != "cpu":
+            return min(self.config.jobs or 1, num_jobs)
+        # Three on two cores take turns, and neither core waits for the slowest of them for long.
+        return min(self.config.jobs or max(3, pool.num_cores()), num_jobs)
+
+    def steps(self, trainings: list[Training]) -> int | None:
+        """Return the steps of every training: as asked for, or as many as fit into the minutes, decided once."""
+        steps, minutes = self.config.length
+        if minutes is None:
+            return steps
+        if known := run_folder.read(self.folder).get("training_steps"):
+            return int(known)
+        first = [training for training in trainings if training.seed == 0]
+        configs = [self.train_config(training) for training in first]
+        self.say(f"timing {len(first)} models for a few seconds")
+        paces: dict[int, pace.Pace] = {}
+        at_once = self.at_once(len(first))
+        pool.run_all(pace.measure, configs, num_processes=at_once, take=lambda *_row: None, done=paces.__setitem__)
+        tests = [
+            pace.testing_in_steps(
+                config,
+                Motion().num_frames * self.num_clips * len(training.tested_in),
+                passes=cells.NUM_PASSES[training.model],
+            )
+            for training, config in zip(first, configs, strict=True)
+        ]
+        ordered = [paces[number] for number in range(len(first))]
+        seconds = 60 * minutes - (time.monotonic() - self.started) - PICTURES_S
+        fitting = pace.steps_within(seconds, ordered, tests, at_once=at_once)
+        self.cost |= {training.model: one.work_s for training, one in zip(first, ordered, strict=True)}
+        run_folder.update(self.folder, training_steps=fitting)
+        self.say(f"{fitting} training steps for every model fit into {minutes:g} minutes here")
+        return fitting
+
+    @property
+    def num_clips(self) -> int:
+        return self.config.num_clips or self.preset.num_clips
+
+    def job(self, training: Training, steps: int | None) -> Job:
+        if self.preset.protocol == "published":
+            return Job(training, self.published_config(training), self.cells / training.name)
+        config = replace(self.train_config(training), steps=steps)
+        return Job(training, config, self.cells / training.name, self.num_clips)
+
+    def train_config(self, training: Training) -> TrainConfig:
+        return TrainConfig(
+            model=training.model,
+            condition=training.trained_on,
             digits=self.config.digits,
             data_dir=self.config.data_dir,
-            steps=self.steps,
-            seed=seed,
+            seed=training.seed,
             device=self.config.device,
-        )
-        if self.minutes is not None:
-            base = self.sharing_a_warm_up(
-                base, self.minutes * SHARES[model] / sum(SHARES[m] for m in self.config.models)
-            )
-        path = self.trained(self.cell(model, condition, seed), base)
-        return self.measured(path, condition, seed)
-
-    def sharing_a_warm_up(self, base: TrainConfig, minutes: float) -> TrainConfig:
-        """Divide a model's minutes among its conditions, after a part that is trained once for all of them."""
-        shared, own = minutes * self.preset.warm_up, minutes * (1 - self.preset.warm_up)
-        own /= len(self.config.all_conditions)
-        if not shared:
-            return replace(base, minutes=own)
-        warm_up = replace(base, condition=WARM_UP_CONDITION, minutes=shared)
-        path = self.trained(self.warm_up(base.model, base.seed), warm_up)
-        return replace(base, minutes=own, start_from=path, **FINE_TUNING)
-
-    def trained(self, folder: Path, config: TrainConfig) -> Path:
-        """Train into a folder unless that is done; go on where an earlier call stopped."""
-        begun = (folder / run_folder.RUN).is_file()
-        if begun and run_folder.read(folder).get("finished"):
-            return folder / checkpoint.NAME
-        return train(config, folder, resume=begun, progress=self.progress(folder.name))
-
-    def measured(self, path: Path, condition: str, seed: int) -> dict[str, Any]:
-        device = choose_device(self.config.device)
-        model, header = checkpoint.load(path, device)
-        digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
-        if header.data["digits"] != digits.source:
-            raise UsageError(
-                f"{path} was trained on {header.data['digits']}, now the digits are {digits.source}; give the same"
-                " --digits and --data-dir as before, or choose another --out"
-            )
-        num_clips = self.config.num_clips or self.preset.num_clips
-        clips = MovingDigits(digits, Motion(condition), labels=header.data["labels"], num_clips=num_clips)
-        result = evaluate(model, clips, batch_size=EVALUATION_BATCH, device=device)
-        effect = attention_effect(model, clips, batch_size=EVALUATION_BATCH, device=device, with_attention=result)
-        return result.row(
-            model=header.model,
-            protocol="end_to_end",
-            condition=condition,
-            digits=digits.source,
-            instances="disjoint",
-            labels=header.data["labels"],
-            seed=seed,
-            steps=header.training["num_steps"],
-            **header.training["before"],
-            attention=effect,
+            precision=self.config.precision or "auto",
         )
 
-    def published_row(self, model: str, condition: str, seed: int) -> dict[str, Any]:
+    def published_config(self, training: Training) -> PublishedConfig:
         asked = self.config
-        config = PublishedConfig(
-            model=f"{model}-published",
-            condition=condition,
+        return PublishedConfig(
+            model=f"{training.model}-published",
+            condition=training.trained_on[0],
             digits=asked.digits,
             data_dir=asked.data_dir,
             instances=asked.instances or "training_clips",
             order=asked.order or "hidden",
             minutes=asked.stage1_minutes,
             retrainings=asked.retrainings or 300,
-            seed=seed,
+            seed=training.seed,
             device=asked.device,
         )
-        return run_published(config, self.folder / "cells", progress=self.progress(f"{model} single digits"))
 
-    def rows(self) -> list[dict[str, Any]]:
-        found = sorted((self.folder / "cells").glob(f"*/{ROW}"))
-        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
+    def fraction(self, job: Job, row: dict[str, float]) -> float:
+        """Tell how much of a job is done."""
+        if not isinstance(job.config, TrainConfig):
+            return 0.9 * row["step"] / row["num_steps"]
+        num_frames = Motion().num_frames * job.num_clips * len(job.training.tested_in)
+        passes = cells.NUM_PASSES[job.training.model]
+        test = pace.testing_in_steps(job.config, num_frames, passes=passes)
+        num_steps = job.config.steps or 1
+        tested = test * row["clips"] / row["num_clips"] if "clips" in row else 0.0
+        return (row.get("step", num_steps) + tested) / (num_steps + test)
 
     def report(self) -> None:
-        """Write the table and the curves of what is finished so far."""
-        rows = self.rows()
+        """Write the table and the pictures of what is finished so far."""
+        rows = cells.read_rows(sorted(self.cells.glob("*/row-*.json")))
         write_rows(self.folder / "table.csv", rows)
         files.write_text(self.folder / "table.md", table.markdown(rows))
-        runs: dict[str, dict[str, list[dict[str, float]]]] = {}
-        for condition in self.config.all_conditions:
-            for model in self.config.models:
-                if log := self.log(model, condition):
-                    runs.setdefault(condition, {})[model] = log
-        if runs:
-            over = "steps" if self.steps else "minutes"
-            visualize.draw_curves(self.folder / "curves.png", runs, over=over)
+        self.drawn_at = -DRAW_EVERY_S
+        self.draw_curves()
         self.picture_looks()
 
-    def log(self, model: str, condition: str) -> list[dict[str, float]]:
-        """Return the log of a cell's training, with the warm-up that it started from before it."""
-        rows = run_folder.read_log(self.cell(model, condition, 0) / run_folder.LOG)
-        before = run_folder.read_log(self.warm_up(model, 0) / run_folder.LOG) if rows else []
-        spent = before[-1]["elapsed_s"] if before else 0.0
-        return before + [row | {"elapsed_s": row["elapsed_s"] + spent} for row in rows]
+    def draw_curves(self) -> None:
+        """Draw the curves of the first seed's trainings, not more often than is worth it."""
+        if time.monotonic() - self.drawn_at < DRAW_EVERY_S:
+            return
+        runs: dict[str, dict[str, list[dict[str, float]]]] = {}
+        for training in self.config.trainings():
+            log = run_folder.read_log(self.cells / training.name / run_folder.LOG) if training.seed == 0 else []
+            if log:
+                kind = MIXTURE if len(training.tested_in) > 1 else training.trained_on[0]
+                runs.setdefault(kind, {})[training.model] = log
+        if runs:
+            visualize.draw_curves(self.folder / "curves.png", runs, over="steps")
+        self.drawn_at = time.monotonic()
 
-    def pictures(self) -> None:
+    def draw_samples(self) -> None:
         """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
         digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
         strips = {}
@@ -176,46 +196,68 @@ class _Reproduction:
             strips[condition] = (frames[:, 0], clips.labels.names[18])
             video.write_gif(self.folder / f"{condition}.gif", frames, fps=10)
         visualize.draw_samples(self.folder / "samples.png", strips)
+        self.say(f"what the clips look like: {self.folder / 'samples.png'}; soon how training goes: curves.png there")
 
     def picture_looks(self) -> None:
-        """Draw what each model of the first seed makes of its condition's clip; each cell's part is drawn once."""
-        for condition in self.config.all_conditions:
-            for model in self.config.models:
-                if (model, condition) not in self.looks and (strip := self.look_strip(model, condition)):
-                    self.looks[model, condition] = strip.picture()
-        order = [(model, condition) for condition in self.config.all_conditions for model in self.config.models]
-        if found := [self.looks[key] for key in order if key in self.looks]:
+        """Draw what each model of the first seed makes of each condition's clip; each part is drawn once."""
+        kind = (self.config.trained_on or self.preset.trained_on)[0]
+        shown = [
+            training
+            for training in self.config.trainings()
+            if training.seed == 0 and (kind == CONDITION or len(training.tested_in) > 1)
+        ]
+        order = [
+            (training, condition)
+            for condition in self.config.all_conditions
+            for training in shown
+            if condition in training.tested_in
+        ]
+        for training, condition in order:
+            key = (training.name, condition)
+            if key not in self.looks and (strip := self.look_strip(training, condition)):
+                self.looks[key] = strip.picture()
+        keys = [(training.name, condition) for training, condition in order]
+        if found := [self.looks[key] for key in keys if key in self.looks]:
             video.write_png(self.folder / "attention.png", torch.cat(found, 1))
 
-    def look_strip(self, model: str, condition: str) -> visualize.LookStrip | None:
-        """Return where a finished cell's model looks; None where there is no cell, or its weights were removed."""
-        cell, published = self.cell(model, condition, 0), self.preset.protocol == "published"
-        weights = self.folder / "cells" / f"stage1-{model}-published-seed0" if published else cell
-        if not (cell / ROW).is_file() or not (weights / checkpoint.NAME).is_file():
+    def look_strip(self, training: Training, condition: str) -> visualize.LookStrip | None:
+        """Return where a tested model looks; None where it is not tested yet, or its weights were removed."""
+        cell, published = self.cells / training.name, self.preset.protocol == "published"
+        weights = self.cells / f"stage1-{training.model}-published-seed0" if published else cell
+        if not cells.row_file(cell, condition).is_file() or not (weights / checkpoint.NAME).is_file():
             return None
         make = looks.published_strip if published else looks.end_to_end_strip
-        return make(weights, model, condition, self.clips[condition], choose_device(self.config.device))
+        return make(weights, training.model, condition, self.clips[condition], choose_device(self.config.device))
 
 
-# Weights that know digits need neither short clips nor a high rate.
-FINE_TUNING: dict[str, Any] = {"short_fraction": 0.0, "learning_rate": 1.5e-3}
-
-
-def reproduce(config: ReproduceConfig, *, say: Say = print, progress: Callable[[str], Progress] | None = None) -> Path:
+def reproduce(
+    config: ReproduceConfig,
+    *,
+    say: Say = print,
+    progress: Callable[[str], Progress] | None = None,
+    left: Callable[[float], None] = lambda seconds: None,
+) -> Path:
     """Train, evaluate, table and picture every cell; return the run folder.
 
-    The folder gets `table.md`, `table.csv`, `curves.png`, `attention.png`, `samples.png`, a GIF a condition,
-    `run.json`, and a folder of its own for each cell. All but `run.json` is rewritten after each cell; a second call
-    goes on with the cells that are missing.
+    The folder gets `samples.png` and a GIF a condition at the start, `curves.png` from the first minute on, `table.md`,
+    `table.csv` and `attention.png` after each model, `run.json`, and a folder of its own for each training. A second
+    call goes on with what is missing.
+
+    Args:
+        config: what is reproduced.
+        say: called with a line on what happens.
+        progress: called with the name of each training that begins; what it returns gets the rows of its progress.
+        left: called with the seconds that all of it still takes, as far as can be told.
 
     Raises:
         UsageError: the folder holds a reproduction of another kind, or of other digits.
         DataError: digit files that are missing or damaged.
+        Interrupted: Ctrl-C; what was under way is saved.
     """
     digits = digit_sources.load(config.digits, "train", data_dir=config.data_dir, say=say)
     _open(config, digits)
-    work = _Reproduction(config, say, progress or _silent)
-    work.pictures()
+    work = _Reproduction(config, say, progress or _silent, left)
+    work.draw_samples()
     work.run()
     run_folder.update(config.folder, finished=True)
     return config.folder
@@ -232,11 +274,10 @@ def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
     if not (config.folder / run_folder.RUN).is_file():
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
-    # Where things lie and run may change, and cells may be added.
-    free = {"out", "data_dir", "digits", "device", "seeds", "models", "conditions", "elastic"}
-    _, minutes = config.length
-    if minutes is not None:
-        free -= {"models", "conditions", "elastic"}  # the minutes were divided among them
+    # Where things lie and run may change, and models may be added.
+    free = {"out", "data_dir", "digits", "device", "jobs", "seeds", "models"}
+    if MIXTURE not in (config.trained_on or PRESETS[config.preset].trained_on):
+        free |= {"conditions", "elastic"}  # a mixture of others is another mixture
     found = run_folder.read(config.folder)
     before = found["config"] | {name: found.get(name) for name in source}
     for name, value in (described | source).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,18 +32,42 @@ def markdown(rows: Sequence[Row]) -> str:
 
     The lines above the table say what differs between the two, because only like compares with like.
     """
+    kinds = _interval_kinds(rows)
+    lines = _preface(rows, kinds)
+    for trained_on, part in _by_training(rows).items():
+        if trained_on:
+            lines += ["", f"## {trained_on}"]
+        lines += ["", *_table(part, one_kind=len(kinds) == 1)]
+        if told := _attention(part):
+            lines += ["", *told]
+    return "\n".join([*lines, ""])
+
+
+def _by_training(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Part the rows by what their models learned from, under a heading where there are several kinds."""
+    mixed = [row for row in rows if _is_mixture(row)]
+    own = [row for row in rows if not _is_mixture(row)]
+    if not mixed or not own:
+        return {"": [*rows]} if rows else {}
+    return {"One model for all conditions, trained on their mixture": mixed, "One model for each condition": own}
+
+
+def _is_mixture(row: Row) -> bool:
+    return "+" in str(row.get("trained_on") or "")
+
+
+def _table(rows: Sequence[Row], *, one_kind: bool) -> list[str]:
     models = [model for model in TITLES if any(family(row["model"]) == model for row in rows)]
     conditions = [c for c in CONDITION_TITLES if any(row["condition"] == c for row in rows)]
-    kinds = _interval_kinds(rows)
     header = ["Moving digits", *(f"{TITLES[m]} {whose}" for m in models for whose in ("published", "ours"))]
     lines = [_line(header), _line(["---"] * len(header))]
     for condition in conditions:
         cells = [CONDITION_TITLES[condition]]
         for model in models:
             mine = [row for row in rows if family(row["model"]) == model and row["condition"] == condition]
-            cells += [_published(model, condition), _ours(mine, one_kind=len(kinds) == 1)]
+            cells += [_published(model, condition), _ours(mine, one_kind=one_kind)]
         lines.append(_line(cells))
-    return "\n".join([*_preface(rows, kinds), "", *lines, "", *_attention(rows, conditions, models), ""])
+    return lines
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -93,6 +118,7 @@ def _preface(rows: Sequence[Row], kinds: set[str]) -> list[str]:
     if ours["order"]:
         lines.append(f"| order of the pair | not visible | {ours['order']} |")
     lines.append(f"| test clips a cell | 100 | {ours['num_clips']} |")
+    lines.append(f"| trained on | the condition that it is tested in | {_training(rows)} |")
     lines.append(f"| training steps | 20 an LSTM, 5 epochs the CNN | {_steps(rows)} |")
     if not all(_like_published(row) for row in rows):
         lines += ["", "Not all of this is alike, so the two columns do not compete: neither beats the other."]
@@ -107,10 +133,20 @@ def _like_published(row: Row) -> bool:
 
 
 def _interval_kinds(rows: Sequence[Row]) -> set[str]:
-    cells: dict[tuple[str, str], list[Row]] = {}
+    cells: dict[tuple[str, str, bool], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row["model"], row["condition"]), []).append(row)
+        cells.setdefault((row["model"], row["condition"], _is_mixture(row)), []).append(row)
     return {interval(cell).label for cell in cells.values()}
+
+
+def _training(rows: Sequence[Row]) -> str:
+    """Say what the models learned from."""
+    told = ["the same"] if any(not _is_mixture(row) for row in rows) else []
+    for mixture in dict.fromkeys(row["trained_on"] for row in rows if _is_mixture(row)):
+        parts = Counter(mixture.split("+"))
+        shares = (f"{number}/{parts.total()} {CONDITION_TITLES[name]}" for name, number in parts.items())
+        told.append(f"one model for all conditions, on a mixture: {', '.join(shares)}")
+    return "; ".join(told)
 
 
 def _steps(rows: Sequence[Row]) -> str:
@@ -119,10 +155,8 @@ def _steps(rows: Sequence[Row]) -> str:
         retrainings, reached = (_values(rows, name) for name in ("retrainings", "stage1_accuracy"))
         reached = ", ".join(f"{100 * float(value):.1f} %" for value in reached.split(", "))
         return f"20 an LSTM, {retrainings} LSTMs a cell; the CNN {stage1}, which name {reached} of single digits"
-    if before := _values(rows, "before_steps"):
-        condition = CONDITION_TITLES.get(on := _values(rows, "before_condition"), on)
-        return f"{before} on {condition}, shared by a model's conditions, then {_values(rows, 'steps')} on its own"
-    return _values(rows, "steps")
+    frames, precision = _values(rows, "frames_per_step"), _values(rows, "precision")
+    return _values(rows, "steps") + (f" of {frames} frames" if frames else "") + (f", {precision}" if precision else "")
 
 
 def _values(rows: Sequence[Row], name: str) -> str:
@@ -133,7 +167,8 @@ def _values(rows: Sequence[Row], name: str) -> str:
     return ", ".join(sorted(values))
 
 
-def _attention(rows: Sequence[Row], conditions: Sequence[str], models: Sequence[str]) -> list[str]:
+def _attention(rows: Sequence[Row]) -> list[str]:
+    models, conditions = list(TITLES), list(CONDITION_TITLES)
     told = [row for row in rows if row.get("accuracy_without_attention") not in (None, "")]
     if not told:
         return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from saccade import files, models
 from saccade.data import digits as digit_sources
 from saccade.data import labels as label_schemes
-from saccade.data.motion import Motion
+from saccade.data.mixture import Mixture
+from saccade.data.motion import CONDITIONS, Motion
 from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError
 from saccade.models.published import CNNS
@@ -31,7 +33,9 @@ class TrainConfig:
 
     Args:
         model: lenet-lstm, stn-lstm or dcn-lstm.
-        condition: normal, rotation, scaling, rotation_scaling or elastic.
+        trunk: light or wide: the convolutions that all three models share.
+        condition: normal, rotation, scaling, rotation_scaling or elastic. Of several, each clip is of one, drawn at
+            random; one named twice comes twice as often.
         digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
         data_dir: where MNIST lies; else the user cache is looked at.
         labels: pair, ordered or digits.
@@ -47,9 +51,13 @@ class TrainConfig:
         num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
         clutter: largest number of pieces of digits that move about beside the digits.
         noise: largest standard deviation of each pixel's noise in grey levels.
-        learning_rate: the highest one.
+        learning_rate: the highest one of AdamW.
+        muon_rate: the highest one of Muon, which moves the encoder's weights in steps of the same size in every
+            direction; 0 leaves them to AdamW.
         attention_rate: learning rate of the layers that say where to look, as a multiple of `learning_rate`.
         weight_decay: decoupled weight decay of AdamW.
+        ema: decay of an exponential moving average of the weights, such as 0.999, which the checkpoint then holds as
+            the model; 0 keeps none.
         seed: of the weights and the clips.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
@@ -57,7 +65,8 @@ class TrainConfig:
     """
 
     model: str = "lenet-lstm"
-    condition: str = "rotation_scaling"
+    trunk: str = "light"
+    condition: tuple[str, ...] = ("rotation_scaling",)
     digits: str = "auto"
     data_dir: Path | None = None
     labels: str = "pair"
@@ -72,20 +81,24 @@ class TrainConfig:
     clutter: int = 0
     noise: float = 0.0
     learning_rate: float = 3e-3
+    muon_rate: float = 0.02
     attention_rate: float = 0.1
     weight_decay: float = 0.01
+    ema: float = 0.0
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
     start_from: Path | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.condition, str):
+            object.__setattr__(self, "condition", (self.condition,))
         if self.steps is not None and self.minutes is not None:
             raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
         for name in ("batch_size", "num_frames", "frames_per_setting", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be above 0; got {getattr(self, name)}")
-        for name in ("attention_rate", "weight_decay"):
+        for name in ("muon_rate", "attention_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be 0 or above; got {getattr(self, name)}")
         if not 0 <= self.seed < 1 << 63:
@@ -94,6 +107,10 @@ class TrainConfig:
             raise UsageError(f"steps must be at least 1; got {self.steps}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise UsageError(f"minutes must be above 0; got {self.minutes}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema must lie in 0 to 1, below 1; got {self.ema}")
+        if not self.condition:
+            raise UsageError(f"no condition was given; name at least one of {', '.join(CONDITIONS)}")
         if not 0 <= self.short_fraction <= 1:
             raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
         if self.model in CNNS:
@@ -101,20 +118,20 @@ class TrainConfig:
                 f"{self.model} learns in the three stages of the paper: saccade reproduce --preset published;"
                 " end to end, take lenet-lstm, stn-lstm or dcn-lstm"
             )
-        self.motion()
+        self.motions()
         label_schemes.create(self.labels).check_num_digits(self.num_digits)
 
-    def motion(self, *, short: bool = False) -> Motion:
-        """Return how the digits of a training clip move."""
+    def motions(self, *, short: bool = False) -> tuple[Motion, ...]:
+        """Return how the digits of a training clip move, condition by condition."""
         frames = min(SHORT_FRAMES, self.num_frames) if short else self.num_frames
         per_setting = 1 if short else self.frames_per_setting
-        return Motion(
-            self.condition, frames, per_setting, max_angle_deg=self.angle, clutter=self.clutter, noise=self.noise
-        )
+        shared: dict[str, Any] = {"max_angle_deg": self.angle, "clutter": self.clutter, "noise": self.noise}
+        return tuple(Motion(condition, frames, per_setting, **shared) for condition in self.condition)
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the arguments that `models.create` gets."""
-        return {"num_classes": label_schemes.create(self.labels).num_classes, "digit_pairs": self.labels == "pair"}
+        num_classes = label_schemes.create(self.labels).num_classes
+        return {"num_classes": num_classes, "trunk": self.trunk, "digit_pairs": self.labels == "pair"}
 
     def create_model(self) -> Any:
         """Build the model with fresh weights."""
@@ -124,21 +141,27 @@ class TrainConfig:
         """Load the digit images of a split."""
         return digit_sources.load(self.digits, split, data_dir=self.data_dir)
 
-    def clips(self, digits: digit_sources.Digits) -> MovingDigits:
+    def clips(self, digits: digit_sources.Digits) -> Mixture:
         """Return the training clips of full length."""
-        return MovingDigits(digits, self.motion(), labels=self.labels, num_digits=self.num_digits, seed=self.seed)
+        return self._mixture(digits, self.motions(), self.num_digits)
 
-    def short_clips(self, digits: digit_sources.Digits) -> tuple[MovingDigits, ...]:
+    def short_clips(self, digits: digit_sources.Digits) -> tuple[Mixture, ...]:
         """Return the short training clips, stage by stage; a batch holds as many frames in more clips."""
-        motion = self.motion(short=True)
+        motions = self.motions(short=True)
         fewest, most = label_schemes.create(self.labels).check_num_digits(self.num_digits)
         stages = []
         for largest in range(fewest, most + 1):
             share = (largest - fewest) / (most - fewest) if most > fewest else 1.0
-            staged = replace(motion, clutter=round(share * motion.clutter), noise=share * motion.noise)
-            arguments: dict[str, Any] = {"labels": self.labels, "num_digits": (fewest, largest), "seed": self.seed}
-            stages.append(MovingDigits(digits, staged, **arguments))
+            clutter, noise = round(share * self.clutter), share * self.noise
+            staged = [replace(motion, clutter=clutter, noise=noise) for motion in motions]
+            stages.append(self._mixture(digits, staged, (fewest, largest)))
         return tuple(stages)
+
+    def _mixture(
+        self, digits: digit_sources.Digits, motions: Sequence[Motion], num_digits: int | tuple[int, int]
+    ) -> Mixture:
+        arguments: dict[str, Any] = {"labels": self.labels, "num_digits": num_digits, "seed": self.seed}
+        return Mixture([MovingDigits(digits, motion, **arguments) for motion in motions])
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON has them."""

@@ -20,7 +20,8 @@ from saccade.errors import Interrupted, NonFiniteError
 from saccade.nn import attention
 from saccade.train.config import SHORT_FRAMES, TrainConfig
 from saccade.train.interrupts import held_back
-from saccade.train.trainer import Trainer, new_optimizer, restore, save, start
+from saccade.train.optimizer import Optimizer
+from saccade.train.trainer import Trainer, restore, save, start
 
 CHECKPOINT_EVERY_S = 60.0
 LOG_EVERY_S = 2.0
@@ -117,17 +118,18 @@ def advance(trainer: Trainer) -> dict[str, float]:
     batch = _next_batch(trainer)
     generated = time.perf_counter()
     factor = learning_rate_factor(trainer.step, trainer.num_steps)
-    for group in trainer.optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+    trainer.optimizer.set_rate(factor)
     trainer.model.train()
     with attention.recorded(trainer.model) as trainer.positions, _autocast(trainer):
         logits = trainer.model(batch.frames)
     loss = loss_at_every_frame(logits, batch.labels)
-    trainer.optimizer.zero_grad(set_to_none=True)
+    trainer.optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trainer.model.parameters(), MAX_GRADIENT_NORM)
     _check_finite(trainer, loss, norm)
     trainer.optimizer.step()
+    if trainer.average is not None:
+        trainer.average.update_parameters(trainer.model)
     trainer.step += 1
     spent = time.perf_counter() - started
     trainer.elapsed_s += spent
@@ -207,7 +209,7 @@ def _steps_in(trainer: Trainer, minutes: float) -> int:
         advance(trainer)
         seconds.append(time.perf_counter() - started)
     trainer.model.load_state_dict(weights)
-    trainer.optimizer = new_optimizer(trainer.model, trainer.config)
+    trainer.optimizer = Optimizer(trainer.model, trainer.config)
     trainer.step, trainer.elapsed_s = 0, 0.0
     typical = sorted(seconds)[_TIMED_STEPS // 2]
     return max(1, round((minutes * 60 - sum(seconds)) / typical))

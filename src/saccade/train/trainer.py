@@ -8,13 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from saccade import checkpoint
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.mixture import Mixture
 from saccade.errors import DataError, NonFiniteError, UsageError
-from saccade.nn import attention
 from saccade.precision import choose_device, choose_precision
 from saccade.train.config import TrainConfig
+from saccade.train.optimizer import Optimizer
+
+# What a checkpoint holds beside the model: the optimiser, and the weights that learn where the model is their average.
+_OPTIMIZER, _LEARNING = "optimizer.", "learning."
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass
@@ -23,9 +28,9 @@ class Trainer:
 
     config: TrainConfig
     model: nn.Module
-    optimizer: torch.optim.Optimizer
-    long: MovingDigits
-    short: tuple[MovingDigits, ...]  # stage by stage
+    optimizer: Optimizer
+    long: Mixture
+    short: tuple[Mixture, ...]  # stage by stage
     device: torch.device
     dtype: torch.dtype
     num_steps: int = 0
@@ -33,11 +38,17 @@ class Trainer:
     elapsed_s: float = 0.0
     positions: dict[str, Tensor] = field(default_factory=dict)
     before: dict[str, Any] = field(default_factory=dict)  # what its weights learned from before, and how long
+    average: AveragedModel | None = None  # the moving average of the weights, where one is kept
 
     @property
     def precision(self) -> str:
         """The number format of matrix products, in a word."""
         return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def product(self) -> nn.Module:
+        """The model that training is for: the one that learns, or its moving average."""
+        return self.model if self.average is None else self.average.module
 
 
 def start(config: TrainConfig) -> Trainer:
@@ -50,8 +61,9 @@ def start(config: TrainConfig) -> Trainer:
         header = checkpoint.read_header(config.start_from)
         if (header.model, header.arguments) != (config.model, config.model_arguments()):
             raise UsageError(
-                f"{config.start_from} holds a {header.model} for labels {header.data.get('labels')};"
-                f" a {config.model} for labels {config.labels} is wanted: change --model and --labels"
+                f"{config.start_from} holds a {header.model} ({header.arguments.get('trunk')} trunk) for labels"
+                f" {header.data.get('labels')}; a {config.model} ({config.trunk} trunk) for labels {config.labels} is"
+                " wanted: change --model, --trunk and --labels"
             )
         checkpoint.load_weights(model, config.start_from)
         before = _before(header)
@@ -59,7 +71,8 @@ def start(config: TrainConfig) -> Trainer:
     digits = config.load_digits("train")
     long, short = config.clips(digits).to(device), tuple(clips.to(device) for clips in config.short_clips(digits))
     dtype = choose_precision(config.precision, device)
-    return Trainer(config, model, new_optimizer(model, config), long, short, device, dtype, before=before)
+    average = new_average(model, config)
+    return Trainer(config, model, Optimizer(model, config), long, short, device, dtype, before=before, average=average)
 
 
 def _before(header: checkpoint.Header) -> dict[str, Any]:
@@ -72,25 +85,25 @@ def _before(header: checkpoint.Header) -> dict[str, Any]:
     }
 
 
-def new_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """Return the optimiser of a run that begins; layers that say where to look have a learning rate of their own."""
-    attending = {id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        # Biases and normalisation have one dimension and are not decayed.
-        groups.setdefault((id(parameter) in attending, parameter.dim() > 1), []).append(parameter)
-    return torch.optim.AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": config.learning_rate,
-                "base_lr": config.learning_rate * (config.attention_rate if attends else 1.0),
-                "weight_decay": config.weight_decay if decays else 0.0,
-            }
-            for (attends, decays), parameters in groups.items()
-        ],
-        fused=True,
-    )
+def new_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
+    """Return the moving average of a model that begins, if one is asked for.
+
+    The first steps count more than the decay says, or the average would remember fresh weights for as long as it lasts.
+    """
+    if not config.ema:
+        return None
+
+    @torch.no_grad()
+    def update(averages: Tensors, values: Tensors, num_averaged: Tensor | int) -> None:
+        seen = int(num_averaged)
+        decay = min(config.ema, (1 + seen) / (10 + seen))
+        for average, value in zip(averages, values, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, 1 - decay)
+            else:
+                average.copy_(value)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
 def save(trainer: Trainer, out: Path) -> None:
@@ -103,12 +116,11 @@ def save(trainer: Trainer, out: Path) -> None:
     for name, tensor in trainer.model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError(f"{name} is not finite at step {trainer.step}; the last good checkpoint stays")
-    state = {
-        f"optimizer.{index}.{name}": value
-        for index, entry in trainer.optimizer.state_dict()["state"].items()
-        for name, value in entry.items()
-    }
+    state = {_OPTIMIZER + name: tensor for name, tensor in trainer.optimizer.tensors().items()}
     state["random.cpu"] = torch.get_rng_state()
+    if trainer.average is not None:
+        state |= {_LEARNING + name: tensor for name, tensor in trainer.model.state_dict().items()}
+        state["average.num_averaged"] = trainer.average.n_averaged
     training: dict[str, Any] = {
         "step": trainer.step,
         "num_steps": trainer.num_steps,
@@ -119,12 +131,12 @@ def save(trainer: Trainer, out: Path) -> None:
     config = trainer.config
     data = {
         "digits": trainer.long.source,
-        "condition": config.condition,
+        "condition": "+".join(config.condition),
         "labels": config.labels,
         "protocol": "end_to_end",
     }
     header = checkpoint.Header(config.model, config.model_arguments(), data, training | {"config": config.as_json()})
-    checkpoint.save(out / checkpoint.NAME, trainer.model, header, state)
+    checkpoint.save(out / checkpoint.NAME, trainer.product, header, state)
 
 
 def restore(trainer: Trainer, out: Path) -> None:
@@ -136,10 +148,13 @@ def restore(trainer: Trainer, out: Path) -> None:
     """
     header = checkpoint.read_header(out)
     _check_same_run(trainer, header, out)
-    tensors = checkpoint.load_weights(trainer.model, out)
+    tensors = checkpoint.load_weights(trainer.product, out)
     if "random.cpu" not in tensors:
         raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
-    _restore_optimizer(trainer.optimizer, tensors)
+    if trainer.average is not None:
+        trainer.model.load_state_dict(_under(_LEARNING, tensors))
+        trainer.average.n_averaged.copy_(tensors["average.num_averaged"])
+    trainer.optimizer.load_tensors(_under(_OPTIMIZER, tensors))
     torch.set_rng_state(tensors["random.cpu"])
     asked = header.training["config"]
     settled = {name: asked[name] for name in ("steps", "minutes", "precision")}
@@ -151,8 +166,12 @@ def restore(trainer: Trainer, out: Path) -> None:
 
 
 def _check_same_run(trainer: Trainer, header: checkpoint.Header, out: Path) -> None:
-    # A run of an older version lacks the options that came since; it ran as their defaults do.
-    before, now = TrainConfig().as_json() | header.training.get("config", {}), trainer.config.as_json()
+    # A run of an older version lacks the options that came since; it ran as their defaults do, or did then.
+    now = trainer.config.as_json()
+    first = {"muon_rate": 0.0, "trunk": "wide"} if header.format == 1 else {}
+    before = TrainConfig().as_json() | first | header.training.get("config", {})
+    if isinstance(before["condition"], str):  # as version 0.1 wrote it, which knew one condition a run
+        before["condition"] = [before["condition"]]
     # How long to train and from which weights was settled when the run began; where the files lie may change.
     free = {"steps", "minutes", "data_dir", "device", "start_from", "precision"}
     pairs = {name: (before.get(name), now[name]) for name in now if name not in free}
@@ -168,15 +187,5 @@ def _check_same_run(trainer: Trainer, header: checkpoint.Header, out: Path) -> N
             )
 
 
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    entries: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".")
-            entries.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, entry in optimizer.state.items():
-        for name, value in entry.items():
-            if value.shape == parameter.shape:
-                # The fused optimiser walks through memory: its state must lie there as the parameter does.
-                entry[name] = torch.empty_like(parameter).copy_(value)
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from saccade.models import MATCHED
+
 __all__ = ["paths"]
 
 
@@ -13,4 +15,4 @@ def paths() -> dict[str, Path]:
     They name the digits in a clip (label scheme `digits`) from grey frames of 64x64; `recipes/weights.sh` trains them.
     """
     folder = Path(__file__).parent
-    return {name: folder / f"{name}.safetensors" for name in ("lenet-lstm", "stn-lstm", "dcn-lstm")}
+    return {name: folder / f"{name}.safetensors" for name in MATCHED}

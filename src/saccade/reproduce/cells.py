@@ -1,0 +1,127 @@
+"""The work of a reproduction: train a model, test it in its conditions, leave a row for each of these cells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saccade import checkpoint, files, run_folder
+from saccade.data.motion import Motion
+from saccade.data.moving_digits import MovingDigits
+from saccade.errors import UsageError
+from saccade.evaluate import attention_effect, evaluate
+from saccade.precision import choose_device
+from saccade.reproduce.presets import Training
+from saccade.train import TrainConfig, train
+from saccade.train.loop import Progress
+from saccade.train.published import PublishedConfig
+from saccade.train.published import run as run_published
+
+# Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
+EVALUATION_BATCH = 8
+# With attention, and with it switched off.
+NUM_PASSES = {"lenet-lstm": 1, "stn-lstm": 2, "dcn-lstm": 2}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training with all that decides it, end to end or as published, and how it is tested."""
+
+    training: Training
+    config: TrainConfig | PublishedConfig
+    folder: Path
+    num_clips: int = 0
+
+    @property
+    def row_files(self) -> list[Path]:
+        """Where the row of each of its cells lies, or will."""
+        return [row_file(self.folder, condition) for condition in self.training.tested_in]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its rows are there."""
+        return all(path.is_file() for path in self.row_files)
+
+
+def row_file(folder: Path, condition: str) -> Path:
+    """Return where the row of a cell lies."""
+    return folder / f"row-{condition}.json"
+
+
+def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Return the rows in files that `row_file` names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def do(job: Job, progress: Progress) -> None:
+    """Train and test, as far as that is not done.
+
+    Progress comes as the rows of training, then as `clips` of `num_clips` tested.
+
+    Raises:
+        UsageError: the checkpoint there learned from other digits.
+        Interrupted: stopped; the training was saved.
+        DataError: a file that cannot be read or written.
+        NonFiniteError: weights or figures are NaN or infinite.
+    """
+    if job.finished:
+        return
+    if isinstance(job.config, PublishedConfig):
+        (condition,) = job.training.tested_in
+        row = run_published(job.config, job.folder.parent, progress=progress)
+        files.write_json(row_file(job.folder, condition), row)
+    else:
+        _test(job, job.config, _trained(job.folder, job.config, progress), progress)
+
+
+def _trained(folder: Path, config: TrainConfig, progress: Progress) -> Path:
+    """Train into a folder unless that is done; go on where an earlier call stopped."""
+    begun = (folder / run_folder.RUN).is_file()
+    if begun and run_folder.read(folder).get("finished"):
+        return folder / checkpoint.NAME
+    return train(config, folder, resume=begun, progress=progress)
+
+
+def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None:
+    device = choose_device(config.device)
+    model, header = checkpoint.load(path, device)
+    digits = config.load_digits("test")
+    if header.data["digits"] != digits.source:
+        raise UsageError(
+            f"{path} was trained on {header.data['digits']}, now the digits are {digits.source}; give the same"
+            " --digits and --data-dir as before, or choose another --out"
+        )
+    passes = NUM_PASSES[job.training.model]
+    num_tests = passes * len(job.training.tested_in) * job.num_clips
+    for place, condition in enumerate(job.training.tested_in):
+        before = passes * place * job.num_clips
+        passed = [0]
+
+        def count(done: int, total: int, before: int = before, passed: list[int] = passed) -> None:
+            progress({"clips": before + passed[0] + done, "num_clips": num_tests})
+            passed[0] += total * (done == total)
+
+        clips = MovingDigits(digits, Motion(condition), labels=config.labels, num_clips=job.num_clips)
+        how: dict[str, Any] = {
+            "batch_size": EVALUATION_BATCH,
+            "device": device,
+            "precision": config.precision,
+            "progress": count,
+        }
+        result = evaluate(model, clips, **how)
+        row = result.row(
+            model=header.model,
+            protocol="end_to_end",
+            instances="disjoint",
+            seed=config.seed,
+            trained_on=header.data["condition"],
+            steps=header.training["num_steps"],
+            frames_per_step=config.batch_size * config.num_frames,
+            precision=header.training["precision"],
+            minutes=round(header.training["elapsed_s"] / 60, 2),
+            attention=attention_effect(model, clips, **how, with_attention=result),
+        )
+        files.write_json(row_file(job.folder, condition), row)

@@ -1,0 +1,41 @@
+"""How long a reproduction still takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+
+class Forecast:
+    """Estimate the time left from the work done so far, on the assumption that it goes on at the same pace.
+
+    Args:
+        work: how much there is to do of each job, in any unit.
+        done: how much of each is done already, as a fraction.
+        clock: seconds.
+
+    >>> forecast = Forecast([1.0, 3.0], [0.0, 0.0], clock=iter([0.0, 60.0]).__next__)
+    >>> forecast.reach(0, 1.0)
+    >>> forecast.left_s()
+    180.0
+    """
+
+    def __init__(
+        self, work: Sequence[float], done: Sequence[float], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._work, self._done, self._clock = list(work), list(done), clock
+        self._before, self._started = self._sum(), clock()
+
+    def reach(self, job: int, fraction: float) -> None:
+        """Take in how far a job has come."""
+        self._done[job] = fraction
+
+    def left_s(self) -> float | None:
+        """Return the seconds left; None while too little is done to tell."""
+        done, total = self._sum(), sum(self._work)
+        if done - self._before < 0.005 * total:
+            return None
+        return (self._clock() - self._started) / (done - self._before) * (total - done)
+
+    def _sum(self) -> float:
+        return sum(work * done for work, done in zip(self._work, self._done, strict=True))

@@ -1,0 +1,74 @@
+"""How many training steps fit into given minutes, when several models share the cores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from saccade.train import TrainConfig
+from saccade.train.loop import Progress, advance
+from saccade.train.trainer import Trainer, start
+
+WINDOW_S = 6.0
+_MANY = 1_000_000
+# A forward pass takes about a third of a training step.
+_TEST_SHARE = 1 / 3
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a step of a model took, while the other models were timed beside it.
+
+    Args:
+        work_s: processor seconds of a step; on a GPU seconds by the clock.
+        cores: processor seconds that the process got in a second.
+    """
+
+    work_s: float
+    cores: float
+
+
+def measure(config: TrainConfig, progress: Progress) -> Pace:
+    """Time steps of a model for a few seconds, half of them on short clips."""
+    trainer = start(config)
+    trainer.num_steps = _MANY
+    _step(trainer, 0)  # the first takes its time for reasons of its own
+    clock, processor, num_steps = time.perf_counter(), time.process_time(), 0
+    while num_steps < 4 or (num_steps % 2 or time.perf_counter() - clock < WINDOW_S):
+        progress({"step": num_steps, "num_steps": num_steps + 1})
+        _step(trainer, num_steps)
+        num_steps += 1
+    clock, processor = time.perf_counter() - clock, time.process_time() - processor
+    on_gpu = trainer.device.type != "cpu"
+    return Pace((clock if on_gpu else processor) / num_steps, 1.0 if on_gpu else processor / clock)
+
+
+def _step(trainer: Trainer, number: int) -> None:
+    trainer.step = 0 if number % 2 else _MANY - 2
+    advance(trainer)
+
+
+def steps_within(seconds: float, paces: Sequence[Pace], extra_steps: Sequence[float], *, at_once: int) -> int:
+    """Return how many steps every model can take within some seconds of all of them together.
+
+    Args:
+        seconds: for training and testing.
+        paces: as measured, so many at once.
+        extra_steps: how long the testing of each model takes, in training steps.
+        at_once: how many models train at once.
+
+    >>> steps_within(60, [Pace(0.5, 0.7), Pace(1.0, 0.65), Pace(1.5, 0.65)], [0, 0, 0], at_once=3)
+    40
+    """
+    tests = [pace.work_s * steps for pace, steps in zip(paces, extra_steps, strict=True)]
+    cores = sum(pace.cores for pace in paces) * min(1.0, at_once / len(paces))
+    together = (seconds * cores - sum(tests)) / sum(pace.work_s for pace in paces)
+    # Nor can one take longer than all: alone it has a core, or as many as it has now.
+    alone = min((seconds * max(1.0, pace.cores) - test) / pace.work_s for pace, test in zip(paces, tests, strict=True))
+    return max(1, int(min(together, alone)))
+
+
+def testing_in_steps(config: TrainConfig, num_frames: int, *, passes: int) -> float:
+    """Say in training steps how long some passes over test frames take."""
+    return _TEST_SHARE * passes * num_frames / (config.batch_size * config.num_frames)

@@ -1,0 +1,91 @@
+"""Which optimiser moves which weights, at which rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from saccade.nn import attention
+from saccade.train.config import TrainConfig
+from saccade.train.muon import Muon
+
+
+class Optimizer:
+    """Muon for the encoder's weights, AdamW for everything else, as one.
+
+    Layers that say where to look have a learning rate of their own. Biases and normalisation have one dimension and are
+    not decayed.
+
+    Args:
+        model: what it moves.
+        config: says the rates.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        attending = {
+            id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()
+        }
+        groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            attends, decays = id(parameter) in attending, parameter.dim() > 1
+            by_muon = config.muon_rate > 0 and name.startswith("encoder.") and decays and not attends
+            groups.setdefault((by_muon, attends, decays), []).append(parameter)
+        described: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for (by_muon, attends, decays), parameters in groups.items():
+            rate = config.muon_rate if by_muon else config.learning_rate * (config.attention_rate if attends else 1.0)
+            described[by_muon].append(
+                {
+                    "params": parameters,
+                    "lr": rate,
+                    "base_lr": rate,
+                    "weight_decay": config.weight_decay if decays else 0.0,
+                }
+            )
+        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(described[False], fused=True)]
+        if described[True]:
+            self._parts.append(Muon(described[True], lr=config.muon_rate))
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameters of both, group by group, with their rates."""
+        return [group for part in self._parts for group in part.param_groups]
+
+    def set_rate(self, factor: float) -> None:
+        """Set every learning rate to a fraction of its highest."""
+        for group in self.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        for part in self._parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Take a step."""
+        for part in self._parts:
+            part.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the state as tensors by name."""
+        return {
+            f"{place}.{index}.{name}": value
+            for place, part in enumerate(self._parts)
+            for index, entry in part.state_dict()["state"].items()
+            for name, value in entry.items()
+        }
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put the state there that `tensors` returned; version 0.1 had AdamW alone and did not number it."""
+        entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._parts]
+        for key, value in tensors.items():
+            *place, index, name = key.split(".")
+            entries[int(place[0]) if place else 0].setdefault(int(index), {})[name] = value
+        for part, state in zip(self._parts, entries, strict=True):
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+            for parameter, entry in part.state.items():
+                for name, value in entry.items():
+                    if value.shape == parameter.shape:
+                        # The fused optimiser walks through memory: its state must lie there as the parameter does.
+                        entry[name] = torch.empty_like(parameter).copy_(value)
