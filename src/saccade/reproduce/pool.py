@@ -10,6 +10,8 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -67,7 +69,7 @@ def run_all(
         return
     context = multiprocessing.get_context("spawn")
     rows, stop = context.Queue(), context.Event()
-    threads = max(1, num_cores() // num_processes)
+    threads = max(1, min(torch.get_num_threads(), num_cores() // num_processes))
     with (
         held_back() as interrupted,
         ProcessPoolExecutor(num_processes, context, _begin, (rows, stop, threads)) as pool,
@@ -114,6 +116,7 @@ def _result(future: Future[Result]) -> Result:
 _rows: Any
 _stop: Any
 _parent: int
+_busy = threading.Event()
 
 
 def _begin(rows: Any, stop: Any, threads: int) -> None:
@@ -123,6 +126,7 @@ def _begin(rows: Any, stop: Any, threads: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _work(work: Callable[[Job, Progress], Result], job: Job, number: int) -> Result:
@@ -130,11 +134,24 @@ def _work(work: Callable[[Job, Progress], Result], job: Job, number: int) -> Res
 
     def show(row: dict[str, float]) -> None:
         nonlocal stopped
-        _rows.put((number, row))
-        if not stopped and (_stop.is_set() or os.getppid() != _parent):
+        orphaned = os.getppid() != _parent
+        if not orphaned:
+            _rows.put((number, row))
+        if not stopped and (orphaned or _stop.is_set()):
             stopped = True
             signal.raise_signal(signal.SIGTERM)
 
     if _stop.is_set():
         raise Interrupted("not begun")
-    return work(job, show)
+    _busy.set()
+    try:
+        return work(job, show)
+    finally:
+        _busy.clear()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent was killed, once the state of what is under way is saved: nobody else would say so."""
+    while os.getppid() == _parent or _busy.is_set():
+        time.sleep(POLL_S)
+    os._exit(1)

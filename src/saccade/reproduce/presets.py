@@ -28,6 +28,7 @@ class Preset:
     Args:
         protocol: `end_to_end` or `published`.
         num_clips: test clips a cell.
+        batch_size: clips of 16 frames in a training step; small ones teach more in minutes, large ones in hours.
         trained_on: what a model learns from: the `mixture` of all conditions, or one `condition` (as published).
         num_seeds: repetitions.
         steps: training steps of each model; None where minutes decide.
@@ -36,6 +37,7 @@ class Preset:
 
     protocol: str
     num_clips: int
+    batch_size: int = 16
     trained_on: tuple[str, ...] = (CONDITION,)
     num_seeds: int = 1
     steps: int | None = None
@@ -43,8 +45,10 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("end_to_end", num_clips=400, trained_on=(MIXTURE,), minutes=7.0),
-    "full": Preset("end_to_end", num_clips=2000, trained_on=(MIXTURE, CONDITION), num_seeds=3, steps=4000),
+    "quick": Preset("end_to_end", num_clips=400, batch_size=8, trained_on=(MIXTURE,), minutes=7.0),
+    "full": Preset(
+        "end_to_end", num_clips=2000, batch_size=32, trained_on=(MIXTURE, CONDITION), num_seeds=3, steps=4000
+    ),
     "published": Preset("published", num_clips=100),
 }
 
@@ -66,10 +70,19 @@ class Training:
     seed: int
 
     @property
+    def way(self) -> str:
+        """`mixture` or `condition`."""
+        return MIXTURE if len(self.tested_in) > 1 else CONDITION
+
+    @property
+    def kind(self) -> str:
+        """What it learns from, in a word."""
+        return MIXTURE if self.way == MIXTURE else self.trained_on[0]
+
+    @property
     def name(self) -> str:
         """The name of its folder."""
-        kind = MIXTURE if len(self.tested_in) > 1 else self.trained_on[0]
-        return f"{self.model}-{kind}-seed{self.seed}"
+        return f"{self.model}-{self.kind}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

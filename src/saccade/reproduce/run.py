@@ -7,26 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from saccade import checkpoint, files, run_folder, visualize
+from saccade import files, run_folder
 from saccade.data import digits as digit_sources
-from saccade.data import video
 from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError
 from saccade.evaluate import write_rows
 from saccade.precision import choose_device
-from saccade.reproduce import cells, looks, pace, pool, table
+from saccade.reproduce import cells, pace, pool, table
 from saccade.reproduce.cells import Job
 from saccade.reproduce.forecast import Forecast
-from saccade.reproduce.presets import CONDITION, MIXTURE, PRESETS, Preset, ReproduceConfig, Training
+from saccade.reproduce.pictures import Pictures
+from saccade.reproduce.presets import MIXTURE, PRESETS, Preset, ReproduceConfig, Training
 from saccade.train import TrainConfig
 from saccade.train.loop import Progress
 from saccade.train.published import PublishedConfig
 
-DRAW_EVERY_S = 20.0
 # Left of the minutes for the last pictures.
 PICTURES_S = 10.0
 # What a training costs beside that of the plain model, until it is measured; as published, stage 1 is nearly all of it.
@@ -50,9 +45,7 @@ class _Reproduction:
         self.folder = config.folder
         self.cells = config.folder / "cells"
         self.started = time.monotonic()
-        self.clips: dict[str, Tensor] = {}
-        self.looks: dict[tuple[str, str], Tensor] = {}
-        self.drawn_at = -DRAW_EVERY_S
+        self.pictures = Pictures(config)
         self.cost = dict(COST)
 
     def run(self) -> None:
@@ -77,7 +70,9 @@ class _Reproduction:
                 self.say(f"{row['model']} on {row['condition']}: accuracy {100 * row['accuracy']:.1f} %")
             self.report()
 
-        pool.run_all(cells.do, jobs, num_processes=self.at_once(len(jobs)), take=take, done=done, tick=self.draw_curves)
+        pool.run_all(
+            cells.do, jobs, num_processes=self.at_once(len(jobs)), take=take, done=done, tick=self.pictures.draw_curves
+        )
 
     def at_once(self, num_jobs: int) -> int:
         """Return how many trainings run at the same time."""
@@ -131,6 +126,7 @@ class _Reproduction:
             condition=training.trained_on,
             digits=self.config.digits,
             data_dir=self.config.data_dir,
+            batch_size=self.preset.batch_size,
             seed=training.seed,
             device=self.config.device,
             precision=self.config.precision or "auto",
@@ -167,67 +163,8 @@ class _Reproduction:
         rows = cells.read_rows(sorted(self.cells.glob("*/row-*.json")))
         write_rows(self.folder / "table.csv", rows)
         files.write_text(self.folder / "table.md", table.markdown(rows))
-        self.drawn_at = -DRAW_EVERY_S
-        self.draw_curves()
-        self.picture_looks()
-
-    def draw_curves(self) -> None:
-        """Draw the curves of the first seed's trainings, not more often than is worth it."""
-        if time.monotonic() - self.drawn_at < DRAW_EVERY_S:
-            return
-        runs: dict[str, dict[str, list[dict[str, float]]]] = {}
-        for training in self.config.trainings():
-            log = run_folder.read_log(self.cells / training.name / run_folder.LOG) if training.seed == 0 else []
-            if log:
-                kind = MIXTURE if len(training.tested_in) > 1 else training.trained_on[0]
-                runs.setdefault(kind, {})[training.model] = log
-        if runs:
-            visualize.draw_curves(self.folder / "curves.png", runs, over="steps")
-        self.drawn_at = time.monotonic()
-
-    def draw_samples(self) -> None:
-        """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
-        digits = digit_sources.load(self.config.digits, "test", data_dir=self.config.data_dir)
-        strips = {}
-        for condition in self.config.all_conditions:
-            clips = MovingDigits(digits, Motion(condition))
-            frames = clips.batch(torch.tensor([18])).frames[0]
-            self.clips[condition] = frames
-            strips[condition] = (frames[:, 0], clips.labels.names[18])
-            video.write_gif(self.folder / f"{condition}.gif", frames, fps=10)
-        visualize.draw_samples(self.folder / "samples.png", strips)
-        self.say(f"what the clips look like: {self.folder / 'samples.png'}; soon how training goes: curves.png there")
-
-    def picture_looks(self) -> None:
-        """Draw what each model of the first seed makes of each condition's clip; each part is drawn once."""
-        kind = (self.config.trained_on or self.preset.trained_on)[0]
-        shown = [
-            training
-            for training in self.config.trainings()
-            if training.seed == 0 and (kind == CONDITION or len(training.tested_in) > 1)
-        ]
-        order = [
-            (training, condition)
-            for condition in self.config.all_conditions
-            for training in shown
-            if condition in training.tested_in
-        ]
-        for training, condition in order:
-            key = (training.name, condition)
-            if key not in self.looks and (strip := self.look_strip(training, condition)):
-                self.looks[key] = strip.picture()
-        keys = [(training.name, condition) for training, condition in order]
-        if found := [self.looks[key] for key in keys if key in self.looks]:
-            video.write_png(self.folder / "attention.png", torch.cat(found, 1))
-
-    def look_strip(self, training: Training, condition: str) -> visualize.LookStrip | None:
-        """Return where a tested model looks; None where it is not tested yet, or its weights were removed."""
-        cell, published = self.cells / training.name, self.preset.protocol == "published"
-        weights = self.cells / f"stage1-{training.model}-published-seed0" if published else cell
-        if not cells.row_file(cell, condition).is_file() or not (weights / checkpoint.NAME).is_file():
-            return None
-        make = looks.published_strip if published else looks.end_to_end_strip
-        return make(weights, training.model, condition, self.clips[condition], choose_device(self.config.device))
+        self.pictures.draw_curves(now=True)
+        self.pictures.draw_looks()
 
 
 def reproduce(
@@ -241,7 +178,8 @@ def reproduce(
 
     The folder gets `samples.png` and a GIF a condition at the start, `curves.png` from the first minute on, `table.md`,
     `table.csv` and `attention.png` after each model, `run.json`, and a folder of its own for each training. A second
-    call goes on with what is missing.
+    call goes on with what is missing. Trainings run side by side in processes of their own; a script that calls this
+    does so under `if __name__ == "__main__":`, as any that starts processes.
 
     Args:
         config: what is reproduced.
@@ -257,7 +195,8 @@ def reproduce(
     digits = digit_sources.load(config.digits, "train", data_dir=config.data_dir, say=say)
     _open(config, digits)
     work = _Reproduction(config, say, progress or _silent, left)
-    work.draw_samples()
+    samples = work.pictures.draw_samples()
+    say(f"what the clips look like: {samples}; how training goes, from the first minute on: curves.png beside it")
     work.run()
     run_folder.update(config.folder, finished=True)
     return config.folder

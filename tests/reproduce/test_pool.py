@@ -1,0 +1,138 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from saccade.errors import DataError, Interrupted, UsageError
+from saccade.reproduce import pool
+
+WORK = """
+import os, signal, time
+from saccade.errors import Interrupted, UsageError
+
+def double(job, progress):
+    progress({"step": 1, "num_steps": 1, "threads": __import__("torch").get_num_threads()})
+    return 2 * job
+
+def die(job, progress):
+    os._exit(3)
+
+def refuse_three(job, progress):
+    if job == 3:
+        raise UsageError("three is refused")
+    return until_stopped(job, progress)
+
+def until_stopped(job, progress):
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    for _ in range(600):
+        progress({"step": 1, "num_steps": 2, "pid": os.getpid()})
+        if stopped:
+            open(f"{job}.stopped", "w").close()
+            raise Interrupted("stopped")
+        time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """Functions that other processes can import."""
+    (tmp_path / "pool_work.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    sys.modules.pop("pool_work", None)
+    import pool_work
+
+    return pool_work
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_every_job_is_done_and_its_progress_told_before(work, num_processes):
+    told, results, order = [], {}, []
+    pool.run_all(
+        work.double,
+        [5, 6, 7],
+        num_processes=num_processes,
+        take=lambda number, row: (told.append((number, row["step"])), order.append(number)),
+        done=lambda number, result: (results.__setitem__(number, result), order.append(-1 - number)),
+    )
+    assert results == {0: 10, 1: 12, 2: 14}
+    assert sorted(told) == [(0, 1), (1, 1), (2, 1)]
+    for number in range(3):
+        assert order.index(number) < order.index(-1 - number)
+
+
+def test_processes_share_the_cores(work, monkeypatch):
+    monkeypatch.setattr(pool, "num_cores", lambda: 8)
+    monkeypatch.setattr(pool.torch, "get_num_threads", lambda: 3)
+    threads = []
+    for num_processes in (2, 4):
+        pool.run_all(
+            work.double,
+            [0],
+            num_processes=num_processes,
+            take=lambda _number, row: threads.append(row["threads"]),
+        )
+    assert threads == [3, 2]
+
+
+def test_a_process_that_dies_is_told(work):
+    with pytest.raises(DataError, match="ended without a word; where memory is short, take fewer at once with --jobs"):
+        pool.run_all(work.die, [1, 2], num_processes=2, take=lambda *_: None)
+
+
+def test_an_error_stops_the_other_jobs_and_is_passed_on(work, tmp_path):
+    with pytest.raises(UsageError, match="three is refused"):
+        pool.run_all(work.refuse_three, [1, 3], num_processes=2, take=lambda *_: None)
+    assert (tmp_path / "1.stopped").exists()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_jobs_and_begins_no_more(work, signum, tmp_path):
+    pressed = []
+
+    def press(_number, _row):
+        if not pressed:
+            pressed.append(True)
+            signal.raise_signal(signum)
+
+    with pytest.raises(Interrupted, match="was saved"):
+        pool.run_all(work.until_stopped, ["a", "b", "c", "d"], num_processes=2, take=press)
+    stopped = {path.stem for path in tmp_path.glob("*.stopped")}
+    assert stopped <= {"a", "b"}
+    assert stopped
+
+
+def test_nothing_outlives_a_parent_that_was_killed(work, tmp_path):
+    script = """
+        import pool_work
+        from saccade.reproduce import pool
+        if __name__ == "__main__":
+            show = lambda number, row: print(int(row["pid"]), flush=True)
+            pool.run_all(pool_work.until_stopped, ["a", "b"], num_processes=2, take=show)
+    """
+    (tmp_path / "parent.py").write_text(textwrap.dedent(script))
+    parent = subprocess.Popen([sys.executable, "parent.py"], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    pids = set()
+    while len(pids) < 2:
+        pids.add(int(parent.stdout.readline()))
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while pids and time.monotonic() < deadline:
+        pids = {pid for pid in pids if _runs(pid)}
+        time.sleep(0.1)
+    assert not pids
+
+
+def _runs(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
