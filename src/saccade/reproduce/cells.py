@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from saccade.train.published import run as run_published
 
 # Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
 EVALUATION_BATCH = 8
+# Of the published protocol nearly all the time goes into stage 1.
+_STAGE_1 = 0.9
 # With attention, and with it switched off.
 NUM_PASSES = {"lenet-lstm": 1, "stn-lstm": 2, "dcn-lstm": 2}
 
@@ -39,6 +41,23 @@ class Job:
     def row_files(self) -> list[Path]:
         """Where the row of each of its cells lies, or will."""
         return [row_file(self.folder, condition) for condition in self.training.tested_in]
+
+    @property
+    def test_steps(self) -> float:
+        """How long its tests take, in training steps: a forward pass takes about a third of one."""
+        if isinstance(self.config, PublishedConfig):
+            return 0.0
+        num_frames = Motion().num_frames * self.num_clips * len(self.training.tested_in)
+        step_frames = self.config.batch_size * self.config.num_frames
+        return NUM_PASSES[self.training.model] * num_frames / step_frames / 3
+
+    def fraction(self, row: Mapping[str, float]) -> float:
+        """Tell by a row of its progress how much of it is done."""
+        if isinstance(self.config, PublishedConfig):
+            return _STAGE_1 * row["step"] / row["num_steps"]
+        num_steps = self.config.steps or 1
+        tested = self.test_steps * row["clips"] / row["num_clips"] if "clips" in row else 0.0
+        return (row.get("step", num_steps) + tested) / (num_steps + self.test_steps)
 
     @property
     def finished(self) -> bool:

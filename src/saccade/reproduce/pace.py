@@ -12,8 +12,6 @@ from saccade.train.trainer import Trainer, start
 
 WINDOW_S = 6.0
 _MANY = 1_000_000
-# A forward pass takes about a third of a training step.
-_TEST_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,3 @@ def steps_within(seconds: float, paces: Sequence[Pace], extra_steps: Sequence[fl
     # Nor can one take longer than all: alone it has a core, or as many as it has now.
     alone = min((seconds * max(1.0, pace.cores) - test) / pace.work_s for pace, test in zip(paces, tests, strict=True))
     return max(1, int(min(together, alone)))
-
-
-def testing_in_steps(config: TrainConfig, num_frames: int, *, passes: int) -> float:
-    """Say in training steps how long some passes over test frames take."""
-    return _TEST_SHARE * passes * num_frames / (config.batch_size * config.num_frames)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from saccade import files, run_folder
 from saccade.data import digits as digit_sources
-from saccade.data.motion import Motion
 from saccade.errors import UsageError
 from saccade.evaluate import write_rows
 from saccade.precision import choose_device
@@ -59,7 +58,7 @@ class _Reproduction:
         def take(number: int, row: dict[str, float]) -> None:
             if number not in bars:  # not before the first row: what is trained already has none
                 bars[number] = self.begin_bar(jobs[number].training.name)
-            forecast.reach(number, self.fraction(jobs[number], row))
+            forecast.reach(number, jobs[number].fraction(row))
             if (seconds := forecast.left_s()) is not None:
                 self.left(seconds)
             bars[number](row)
@@ -88,37 +87,26 @@ class _Reproduction:
             return steps
         if known := run_folder.read(self.folder).get("training_steps"):
             return int(known)
-        first = [training for training in trainings if training.seed == 0]
-        configs = [self.train_config(training) for training in first]
-        self.say(f"timing {len(first)} models for a few seconds")
-        paces: dict[int, pace.Pace] = {}
-        at_once = self.at_once(len(first))
-        pool.run_all(pace.measure, configs, num_processes=at_once, take=lambda *_row: None, done=paces.__setitem__)
-        tests = [
-            pace.testing_in_steps(
-                config,
-                Motion().num_frames * self.num_clips * len(training.tested_in),
-                passes=cells.NUM_PASSES[training.model],
-            )
-            for training, config in zip(first, configs, strict=True)
-        ]
-        ordered = [paces[number] for number in range(len(first))]
+        jobs = [self.job(training, None) for training in trainings if training.seed == 0]
+        self.say(f"timing {len(jobs)} models for a few seconds")
+        measured: dict[int, pace.Pace] = {}
+        at_once = self.at_once(len(jobs))
+        configs = [self.train_config(job.training) for job in jobs]
+        pool.run_all(pace.measure, configs, num_processes=at_once, take=lambda *_row: None, done=measured.__setitem__)
+        paces = [measured[number] for number in range(len(jobs))]
+        self.cost |= {job.training.model: one.work_s for job, one in zip(jobs, paces, strict=True)}
         seconds = 60 * minutes - (time.monotonic() - self.started) - PICTURES_S
-        fitting = pace.steps_within(seconds, ordered, tests, at_once=at_once)
-        self.cost |= {training.model: one.work_s for training, one in zip(first, ordered, strict=True)}
+        fitting = pace.steps_within(seconds, paces, [job.test_steps for job in jobs], at_once=at_once)
         run_folder.update(self.folder, training_steps=fitting)
         self.say(f"{fitting} training steps for every model fit into {minutes:g} minutes here")
         return fitting
 
-    @property
-    def num_clips(self) -> int:
-        return self.config.num_clips or self.preset.num_clips
-
     def job(self, training: Training, steps: int | None) -> Job:
+        folder = self.cells / training.name
         if self.preset.protocol == "published":
-            return Job(training, self.published_config(training), self.cells / training.name)
+            return Job(training, self.published_config(training), folder)
         config = replace(self.train_config(training), steps=steps)
-        return Job(training, config, self.cells / training.name, self.num_clips)
+        return Job(training, config, folder, self.config.num_clips or self.preset.num_clips)
 
     def train_config(self, training: Training) -> TrainConfig:
         return TrainConfig(
@@ -146,17 +134,6 @@ class _Reproduction:
             seed=training.seed,
             device=asked.device,
         )
-
-    def fraction(self, job: Job, row: dict[str, float]) -> float:
-        """Tell how much of a job is done."""
-        if not isinstance(job.config, TrainConfig):
-            return 0.9 * row["step"] / row["num_steps"]
-        num_frames = Motion().num_frames * job.num_clips * len(job.training.tested_in)
-        passes = cells.NUM_PASSES[job.training.model]
-        test = pace.testing_in_steps(job.config, num_frames, passes=passes)
-        num_steps = job.config.steps or 1
-        tested = test * row["clips"] / row["num_clips"] if "clips" in row else 0.0
-        return (row.get("step", num_steps) + tested) / (num_steps + test)
 
     def report(self) -> None:
         """Write the table and the pictures of what is finished so far."""
