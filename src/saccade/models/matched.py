@@ -19,6 +19,9 @@ from saccade.nn.recurrent import Recurrent
 from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
 
 MIN_FRAME_PX = 28
+# Sizes of the feature that the LSTM reads. Without attention it is wider, so that all three have as many parameters.
+PLAIN_FEATURES = {"light": 128, "wide": 160}
+ATTENDED_FEATURES = {"light": 112, "wide": 128}
 
 
 class FrameEncoder(nn.Module):
@@ -98,11 +101,11 @@ def lenet_lstm(
     digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
+    convolutions = _trunk(trunk, channels, deformable=False)
+    size = PLAIN_FEATURES[trunk]
     return VideoClassifier(
-        encoder=FrameEncoder(
-            attention=None, trunk=_trunk(trunk, channels, deformable=False), channels=channels, num_features=160
-        ),
-        temporal=Recurrent(160, 128, temporal),
+        encoder=FrameEncoder(attention=None, trunk=convolutions, channels=channels, num_features=size),
+        temporal=Recurrent(size, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )
 
@@ -117,14 +120,12 @@ def stn_lstm(
     digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the model with a spatial transformer before the trunk: one affine (or similarity) map a frame."""
+    convolutions = _trunk(trunk, channels, deformable=False)
+    size = ATTENDED_FEATURES[trunk]
+    transformer = SpatialTransformer(Localisation(channels, mode), mode=mode)
     return VideoClassifier(
-        encoder=FrameEncoder(
-            attention=SpatialTransformer(Localisation(channels, mode), mode=mode),
-            trunk=_trunk(trunk, channels, deformable=False),
-            channels=channels,
-            num_features=128,
-        ),
-        temporal=Recurrent(128, 128, temporal),
+        encoder=FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=size),
+        temporal=Recurrent(size, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )
 
@@ -138,10 +139,10 @@ def dcn_lstm(
     digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
+    convolutions = _trunk(trunk, channels, deformable=True)
+    size = ATTENDED_FEATURES[trunk]
     return VideoClassifier(
-        encoder=FrameEncoder(
-            attention=None, trunk=_trunk(trunk, channels, deformable=True), channels=channels, num_features=128
-        ),
-        temporal=Recurrent(128, 128, temporal),
+        encoder=FrameEncoder(attention=None, trunk=convolutions, channels=channels, num_features=size),
+        temporal=Recurrent(size, 128, temporal),
         head=_head(128, num_classes, digit_pairs),
     )
