@@ -20,7 +20,7 @@ from saccade.models import verdict
 from saccade.predict import PredictConfig, Prediction, find_clips, fitting_size, predict, render
 
 
-def save_model(path, name="lenet-lstm", labels="pair", *, loud=20, **arguments):
+def save_model(path, name="lenet-lstm", labels="pair", *, loud=60, **arguments):
     """Save an untrained model whose verdicts change from frame to frame."""
     torch.manual_seed(0)
     model = models.create(name, **arguments).eval()

@@ -64,9 +64,16 @@ def test_points_weigh_what_the_verdict_hangs_on():
     assert torch.allclose(found.point_weight[0], expected / expected.sum(), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["dcn-lstm", "dcn-lstm-published"])
-def test_without_offsets_the_points_are_the_regular_grid(name):
-    model = models.create(name, **({"num_frames": 2} if name.endswith("published") else {}))
+# Where the first position of the shallow deformable layer lies in the frame: pooling puts it between pixels.
+ORIGIN_PX = {"light": 0.0, "wide": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*(("dcn-lstm", {"trunk": trunk}) for trunk in ORIGIN_PX), ("dcn-lstm-published", {"num_frames": 2})],
+)
+def test_without_offsets_the_points_are_the_regular_grid(name, arguments):
+    model = models.create(name, **arguments)
     for layer in model.modules():
         if isinstance(layer, DeformConv2d | OffsetResample2d):
             nn.init.zeros_(layer.positions.weight)
@@ -76,7 +83,8 @@ def test_without_offsets_the_points_are_the_regular_grid(name):
         points = sampling_points(model, frame, (4, 3))
         steps = torch.tensor([[8.0 * i + 4 * j for j in (-1, 0, 1)] for i in (-1, 0, 1)]).flatten()
         y, x = torch.meshgrid(steps, steps, indexing="ij")
-        expected = torch.stack((35 + y, 27 + x), -1).flatten(0, 1)
+        origin = ORIGIN_PX[arguments["trunk"]]
+        expected = torch.stack((origin + 34 + y, origin + 26 + x), -1).flatten(0, 1)
     else:
         points = sampling_points(model, frame, (7, 20, 33))
         expected = torch.tensor([20.0, 33.0]).expand(20, 2)
@@ -87,8 +95,9 @@ def sorted_rows(points):
     return torch.tensor(sorted([[round(y, 3), round(x, 3)] for y, x in points.tolist()]))
 
 
-def test_constant_offsets_shift_the_grid():
-    model, frame = models.create("dcn-lstm").eval(), random_frames(1)[0]
+@pytest.mark.parametrize("trunk", ORIGIN_PX)
+def test_constant_offsets_shift_the_grid(trunk):
+    model, frame = models.create("dcn-lstm", trunk=trunk).eval(), random_frames(1)[0]
     before = sampling_points(model, frame, (2, 5))
     deformable = [layer for layer in model.modules() if isinstance(layer, DeformConv2d)]
     constant_offsets(deformable[0], (0.5, -1.0))
@@ -100,8 +109,8 @@ def test_constant_offsets_shift_the_grid():
     found, _ = look(model, frame.unsqueeze(0))
     start, end = found.arrows_px[0].unbind(2)
     assert torch.allclose(end - start, torch.tensor([2.0, -4.0]).expand(16, 16, 2), atol=1e-4)
-    assert torch.allclose(start[0, 0], torch.tensor([1.0, 1.0]))
-    assert torch.allclose(start[3, 5], torch.tensor([13.0, 21.0]))
+    assert torch.allclose(start[0, 0], torch.tensor([0.0, 0.0]) + ORIGIN_PX[trunk])
+    assert torch.allclose(start[3, 5], torch.tensor([12.0, 20.0]) + ORIGIN_PX[trunk])
 
 
 def test_channels_that_move_by_themselves_and_stop_at_the_border():

@@ -23,7 +23,7 @@ def looking_around(model):
     torch.manual_seed(1)
     for layer in attention_layers(model).values():
         for parameter in list(layer.positions.parameters())[-2:]:
-            nn.init.normal_(parameter, std=0.02)
+            nn.init.normal_(parameter, std=0.05)
             if parameter.numel() == 6:
                 parameter.data += torch.eye(2, 3).flatten()
     return model
