@@ -45,7 +45,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("end_to_end", num_clips=400, batch_size=8, trained_on=(MIXTURE,), minutes=7.0),
+    "quick": Preset("end_to_end", num_clips=400, batch_size=8, trained_on=(MIXTURE,), minutes=6.0),
     "full": Preset(
         "end_to_end", num_clips=2000, batch_size=32, trained_on=(MIXTURE, CONDITION), num_seeds=3, steps=4000
     ),
