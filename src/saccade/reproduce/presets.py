@@ -45,7 +45,7 @@ class Preset:
 
 
 PRESETS = {
-    "quick": Preset("end_to_end", num_clips=400, batch_size=8, trained_on=(MIXTURE,), minutes=6.0),
+    "quick": Preset("end_to_end", num_clips=200, batch_size=8, trained_on=(MIXTURE,), minutes=6.0),
     "full": Preset(
         "end_to_end", num_clips=2000, batch_size=32, trained_on=(MIXTURE, CONDITION), num_seeds=3, steps=4000
     ),
@@ -209,4 +209,4 @@ class ReproduceConfig:
     @property
     def all_conditions(self) -> tuple[str, ...]:
         """The conditions with the fifth where it was asked for."""
-        return (*self.conditions, "elastic") if self.elastic and "elastic" not in self.conditions else self.conditions
+        return tuple(dict.fromkeys((*self.conditions, *(("elastic",) if self.elastic else ()))))

@@ -23,8 +23,11 @@ from saccade.train.published import PublishedConfig
 
 # Left of the minutes for the last pictures.
 PICTURES_S = 10.0
-# What a training costs beside that of the plain model, until it is measured; as published, stage 1 is nearly all of it.
+# What a training step costs beside that of the plain model, until it is measured.
 COST = {"lenet-lstm": 1.0, "stn-lstm": 1.4, "dcn-lstm": 1.6}
+PUBLISHED_COST = {"lenet-lstm": 1.0, "stn-lstm": 2.3, "dcn-lstm": 19.0}
+# What a cell of the published protocol costs beside stage 1, which the first cell of a model does for all.
+CELL_BESIDE_STAGE_1 = 0.05
 Say = Callable[[str], None]
 
 
@@ -45,14 +48,14 @@ class _Reproduction:
         self.cells = config.folder / "cells"
         self.started = time.monotonic()
         self.pictures = Pictures(config)
-        self.cost = dict(COST)
+        self.cost = dict(PUBLISHED_COST if self.preset.protocol == "published" else COST)
 
     def run(self) -> None:
         trainings = self.config.trainings()
         steps = self.steps(trainings)
         jobs = [job for job in (self.job(training, steps) for training in trainings) if not job.finished]
         self.report()
-        forecast = Forecast([self.cost[job.training.model] for job in jobs], [0.0] * len(jobs))
+        forecast = Forecast(self.work(jobs), [0.0] * len(jobs))
         bars: dict[int, Progress] = {}
 
         def take(number: int, row: dict[str, float]) -> None:
@@ -72,6 +75,15 @@ class _Reproduction:
         pool.run_all(
             cells.do, jobs, num_processes=self.at_once(len(jobs)), take=take, done=done, tick=self.pictures.draw_curves
         )
+
+    def work(self, jobs: list[Job]) -> list[float]:
+        """Return how much there is to do of each job, in any unit."""
+        found, begun = [], set()
+        for job in jobs:
+            shares = self.preset.protocol == "published" and (job.training.model, job.training.seed) in begun
+            begun.add((job.training.model, job.training.seed))
+            found.append(self.cost[job.training.model] * (CELL_BESIDE_STAGE_1 if shares else 1.0))
+        return found
 
     def at_once(self, num_jobs: int) -> int:
         """Return how many trainings run at the same time."""

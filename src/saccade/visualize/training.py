@@ -62,9 +62,8 @@ def draw_curves(
         MissingExtraError: matplotlib is not installed.
     """
     pyplot = load_pyplot()
-    figure, axes = pyplot.subplots(
-        2, len(runs), figsize=(3.1 * len(runs) + 0.8, 4.6), squeeze=False, sharex="col", sharey="row"
-    )
+    width = 3.1 * len(runs) + 0.8 if len(runs) > 1 else 6.4
+    figure, axes = pyplot.subplots(2, len(runs), figsize=(width, 4.6), squeeze=False, sharex="col", sharey="row")
     for column, (condition, models) in enumerate(runs.items()):
         for model, rows in models.items():
             course = [row["step"] if over == "steps" else row["elapsed_s"] / 60 for row in rows]
@@ -90,7 +89,9 @@ def draw_curves(
     write_figure(figure, path)
 
 
-def _smooth(values: Sequence[float], weight: float = 0.7) -> list[float]:
+def _smooth(values: Sequence[float]) -> list[float]:
+    # A row is of one batch, which may be small: the more rows there are, the more of them make a point.
+    weight = max(0.7, 1 - 15 / max(1, len(values)))
     smoothed: list[float] = []
     for value in values:
         smoothed.append(weight * smoothed[-1] + (1 - weight) * value if smoothed else value)
