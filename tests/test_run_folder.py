@@ -61,6 +61,28 @@ def test_the_commit_is_that_of_the_checkout_or_unknown(monkeypatch):
     assert run_folder.commit() == "unknown"
 
 
+def test_a_changed_checkout_is_marked(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    module = tmp_path / "run_folder.py"
+    module.write_text("first\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(run_folder, "__file__", str(module))
+    clean = run_folder.commit()
+    assert len(clean) == 12
+    (tmp_path / "unrelated.txt").write_text("not tracked\n")
+    assert run_folder.commit() == clean
+    module.write_text("second\n")
+    assert run_folder.commit() == clean + "+"
+    git("commit", "-am", "second")
+    assert run_folder.commit() not in (clean, clean + "+")
+    assert not run_folder.commit().endswith("+")
+
+
 def test_a_gpu_is_named(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Card {device}")
     assert run_folder.device_name("cuda:1") == "Card cuda:1"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data import digits
+from saccade.data import Motion, MovingDigits, digits
 from saccade.data.digits import FILES, MNIST_MD5, SPLITS, download_mnist, load, resolve
 from saccade.errors import DataError, UsageError
 
@@ -394,3 +394,19 @@ def test_md5_sums_are_those_of_mnist():
         pytest.skip(f"MNIST in {MNIST} is not packed")
     sums = [hashlib.md5(path.read_bytes()).hexdigest() for path in paths]
     assert sums == list(MNIST_MD5.values())
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_joined_sources_keep_each_image_with_its_label(split):
+    parts = [load(name, split) for name in ("strokes", "uci")]
+    joined = load("strokes+uci", split)
+    images = torch.cat([part.images for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    assert torch.equal(joined.images, images)
+    assert torch.equal(joined.labels, labels)
+    # And through the clips: what is shown is the image of the digit that the label names.
+    clips = MovingDigits(joined, Motion("normal", 1))
+    batch = clips.batch(torch.arange(220), poses=True)
+    assert torch.equal(labels[batch.poses.instance], batch.poses.digit)
+    shown = images[batch.poses.instance].flatten(2).amax(-1).amax(-1)
+    assert torch.equal(batch.frames.flatten(1).amax(-1), shown)

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from saccade.errors import DataError
-from saccade.evaluate import COLUMNS, append_rows, read_rows, write_rows
+from saccade.errors import DataError, UsageError
+from saccade.evaluate import COLUMNS, append_rows, interval, read_rows, write_rows
+from saccade.evaluate.intervals import CELL
 
 ROW = {
     "model": "stn-lstm",
@@ -74,6 +75,42 @@ def test_rows_of_processes_that_add_at_the_same_time_all_stay(tmp_path):
         adder.communicate(timeout=120)
         assert adder.returncode == 0
     assert len(read_rows(path)) == 1 + 3 * 30
+
+
+def test_a_row_that_is_measured_again_takes_the_place_of_the_first(tmp_path):
+    path = tmp_path / "results.csv"
+    facts = {"split": "test", "trained_on": "normal", "clutter": 2, "noise": 10.0}
+    append_rows(path, [ROW | facts, ROW | facts | {"seed": 7}])
+    append_rows(path, [ROW | facts | {"accuracy": 0.5, "cross_entropy": 0.7}])
+    assert [(row["seed"], row["accuracy"]) for row in read_rows(path)] == [(7, ROW["accuracy"]), (ROW["seed"], 0.5)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"split": "validation"},
+        {"trained_on": "normal+rotation"},
+        {"clutter": 3},
+        {"noise": 11.0},
+        {"num_digits": "1 to 5"},
+        {"steps": 9},
+        {"num_frames": 12},
+        {"max_angle_deg": 45.0},
+        {"order": "visible"},
+        {"clips_seed": 3},
+        {"condition": "scaling"},
+        {"instances": "shared"},
+    ],
+)
+def test_a_row_of_anything_else_stands_beside_it(tmp_path, change):
+    path = tmp_path / "results.csv"
+    facts = {"split": "test", "trained_on": "normal", "clutter": 2, "noise": 10.0, "steps": 3}
+    append_rows(path, [ROW | facts])
+    append_rows(path, [ROW | facts | change])
+    assert len(read_rows(path)) == 2
+    if change.keys() & {*CELL}:
+        with pytest.raises(UsageError):
+            interval([ROW | facts, ROW | facts | change])
 
 
 @pytest.mark.parametrize(

@@ -327,6 +327,11 @@ def test_kinds_of_intervals_are_told_apart():
     assert "Wilson, 2000 clips)" in mixed
 
 
+def test_a_cell_of_several_seeds_is_their_mean():
+    rows = [row_of(seed=seed, cross_entropy=0.1 + seed, accuracy=0.9 + 0.02 * seed) for seed in range(3)]
+    assert "| 1.10, 92.0 % (" in markdown(rows)
+
+
 def test_what_attention_did_stands_below():
     told = row_of("stn-lstm", accuracy_without_attention=0.9, attention_summary="changes nothing: maps of nothing")
     assert "- stn-lstm, Normal: changes nothing: maps of nothing" in markdown([told])

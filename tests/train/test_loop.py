@@ -11,6 +11,7 @@ from saccade import checkpoint
 from saccade.data import Digits, MovingDigits
 from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError, UsageError
 from saccade.train import TrainConfig, loop, train
+from saccade.train.optimizer import Optimizer
 from saccade.train.trainer import _check_same_run as check_same_run
 from saccade.train.trainer import start
 
@@ -140,6 +141,40 @@ def test_attention_learns_at_its_own_rate_and_only_matrices_decay(model):
             assert group["lr"] == pytest.approx(rate), name
             assert group["weight_decay"] == (0.3 if parameter.dim() > 1 else 0.0), name
     assert seen == set(names.values())
+
+
+@pytest.fixture
+def stepped(monkeypatch):
+    """Collect, at the moment of each step, the learning rates and the length of the whole gradient."""
+    seen, step = [], Optimizer.step
+
+    def observed(optimizer):
+        groups = optimizer.param_groups
+        gradients = [p.grad.flatten() for group in groups for p in group["params"] if p.grad is not None]
+        seen.append(({group["lr"] / group["base_lr"] for group in groups}, torch.cat(gradients).norm().item()))
+        step(optimizer)
+
+    monkeypatch.setattr(Optimizer, "step", observed)
+    return seen
+
+
+def test_each_step_is_taken_at_its_own_learning_rate(stepped, tmp_path):
+    rows = []
+    train(config_of(steps=12, learning_rate=0.01), tmp_path, progress=rows.append)
+    for step, (factors, _) in enumerate(stepped):
+        expected = loop.learning_rate_factor(step, 12)
+        assert list(factors) == [pytest.approx(expected)] * len(factors)
+        assert rows[step]["learning_rate"] == pytest.approx(0.01 * expected)
+
+
+def test_a_long_gradient_is_cut_to_one_and_logged_as_it_was(stepped, tmp_path, monkeypatch):
+    real = loop.loss_at_every_frame
+    monkeypatch.setattr(loop, "loss_at_every_frame", lambda *given: 100 * real(*given))
+    rows = []
+    train(config_of(steps=2), tmp_path, progress=rows.append)
+    for (_, length), row in zip(stepped, rows, strict=True):
+        assert length == pytest.approx(1.0, rel=1e-3)
+        assert row["gradient_norm"] > 10
 
 
 # --- Clips
