@@ -54,6 +54,28 @@ def test_bars_of_trainings_side_by_side_stand_above_the_time_that_is_left(screen
     assert last[2].strip() == "about 2.0 h left in all"
 
 
+def test_trainings_that_are_done_make_room_for_those_that_begin(screen):
+    with console.training_bars() as bars:
+        for number in range(40):
+            take = bars.begin(f"training {number}")
+            take(rows(3)[2 if number < 38 else 1])
+        bars.left(60)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-3:]
+    assert [line.split(" ━")[0].strip() for line in last] == ["training 38", "training 39", "about 1 min left in all"]
+
+
+def test_a_bar_fits_into_eighty_columns(screen, monkeypatch):
+    monkeypatch.setattr(console, "err", Console(file=screen, force_terminal=True, width=80, highlight=False))
+    with console.training_bars() as bars:
+        take = bars.begin("dcn-lstm-rotation_scaling-seed0")
+        take({"step": 1234, "num_steps": 4000, "loss": 0.5, "accuracy": 0.5, "clips_per_s": 100.0})
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-1]
+    assert "1234/4000" in last
+    assert "loss 0.500" in last
+    assert "clips/s" not in last
+    assert "…" not in last
+
+
 def test_a_training_that_breaks_off_leaves_no_bar_behind(screen, monkeypatch):
     ended = []
     real = console.Live.__exit__

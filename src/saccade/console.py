@@ -25,6 +25,9 @@ FIGURES = {
     "digits_per_s": "{:.0f} digits/s",
 }
 
+# Left out where the terminal is narrow.
+SPEEDS = ("clips_per_s", "digits_per_s")
+
 # Results go to standard output; everything that only accompanies them to standard error.
 err = Console(stderr=True, highlight=False)
 # A pipe or a file has no width: lines there are as long as they need to be.
@@ -54,11 +57,9 @@ class TrainingBars:
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            *([] if _narrow() else [BarColumn(bar_width=10)]),
             MofNCompleteColumn(),
             TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
             console=err,
         )
@@ -69,17 +70,22 @@ class TrainingBars:
 
     def begin(self, title: str) -> Callable[[Mapping[str, float]], None]:
         """Return what takes the rows of a training that begins: of its steps, then of the clips it is tested on."""
+        for other in self._progress.tasks:
+            if other.finished:  # or the screen would fill with what is done
+                self._progress.update(other.id, visible=False)
         task = self._progress.add_task(title, total=None, figures="")
         smooth: dict[str, float] = {}
 
         def show(row: Mapping[str, float]) -> None:
             if "clips" in row:
-                self._progress.update(task, completed=row["clips"], total=row["num_clips"], figures="clips tested")
+                done, total = row["clips"], row["num_clips"]
+                self._progress.update(task, completed=done, total=total, figures="clips tested", visible=True)
                 return
             # Stage 1 of the published protocol counts digits instead of clips, and has no accuracy on the way.
             for name in FIGURES.keys() & row.keys():
                 smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
-            figures = "  ".join(form.format(smooth[name]) for name, form in FIGURES.items() if name in smooth)
+            shown = [name for name in FIGURES if name in smooth and not (name in SPEEDS and _narrow())]
+            figures = "  ".join(FIGURES[name].format(smooth[name]) for name in shown)
             step, total = int(row["step"]), int(row["num_steps"])
             self._progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
@@ -91,6 +97,10 @@ class TrainingBars:
     def left(self, seconds: float) -> None:
         """Take in the seconds that all of it still takes."""
         self._left = f"about {duration(seconds)} left in all"
+
+
+def _narrow() -> bool:
+    return err.width < 100
 
 
 def duration(seconds: float) -> str:

@@ -90,6 +90,7 @@ def test_a_row_that_is_measured_again_takes_the_place_of_the_first(tmp_path):
     [
         {"split": "validation"},
         {"trained_on": "normal+rotation"},
+        {"trunk": "light"},
         {"clutter": 3},
         {"noise": 11.0},
         {"num_digits": "1 to 5"},

@@ -26,6 +26,31 @@ def refuse_three(job, progress):
         raise UsageError("three is refused")
     return until_stopped(job, progress)
 
+def test_or_train(job, progress):
+    # Testing holds nothing back, as training does.
+    if job == "testing":
+        for clips in range(1, 600):
+            progress({"clips": clips, "num_clips": 600})
+            time.sleep(0.05)
+    return train(job, progress)
+
+def train(job, progress):
+    from saccade.train.interrupts import held_back
+    with held_back() as interrupted:
+        for step in range(1, 600):
+            time.sleep(0.2)
+            progress({"step": step, "num_steps": 600, "pid": os.getpid()})
+            if interrupted():
+                time.sleep(0.5)
+                open(f"{job}.stopped", "w").close()
+                raise Interrupted("stopped")
+
+def train_beside_one_that_dies(job, progress):
+    if job == "dies":
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train(job, progress)
+
 def until_stopped(job, progress):
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
@@ -81,7 +106,7 @@ def test_processes_share_the_cores(work, monkeypatch):
 
 
 def test_a_process_that_dies_is_told(work):
-    with pytest.raises(DataError, match="ended without a word; where memory is short, take fewer at once with --jobs"):
+    with pytest.raises(DataError, match=r"ended without a word: memory was short \(take fewer at once with --jobs\)"):
         pool.run_all(work.die, [1, 2], num_processes=2, take=lambda *_: None)
 
 
@@ -100,11 +125,53 @@ def test_a_signal_stops_all_jobs_and_begins_no_more(work, signum, tmp_path):
             pressed.append(True)
             signal.raise_signal(signum)
 
-    with pytest.raises(Interrupted, match="was saved"):
+    with pytest.raises(Interrupted, match="saved its state"):
         pool.run_all(work.until_stopped, ["a", "b", "c", "d"], num_processes=2, take=press)
     stopped = {path.stem for path in tmp_path.glob("*.stopped")}
     assert stopped <= {"a", "b"}
     assert stopped
+
+
+def test_what_is_being_tested_ends_alone_and_lets_trainings_save(work, tmp_path):
+    seen = set()
+
+    def press(number, _row):
+        seen.add(number)
+        if len(seen) == 3:
+            seen.add("pressed")
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="saved its state"):
+        pool.run_all(work.test_or_train, ["testing", "a", "b"], num_processes=3, take=press)
+    assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a", "b"}
+
+
+def test_trainings_beside_one_that_was_killed_save(work, tmp_path):
+    with pytest.raises(DataError, match="ended without a word"):
+        pool.run_all(work.train_beside_one_that_dies, ["dies", "a", "b"], num_processes=3, take=lambda *_: None)
+    assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a", "b"}
+
+
+def test_nothing_outlives_a_parent_that_was_killed_while_it_began(work, tmp_path):
+    script = """
+        import multiprocessing, os, signal, threading, time
+        import pool_work
+        from saccade.reproduce import pool
+
+        def kill():
+            while len(multiprocessing.active_children()) < 2:
+                time.sleep(0.01)
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            threading.Thread(target=kill).start()
+            pool.run_all(pool_work.until_stopped, ["a", "b"], num_processes=2, take=lambda *_: None)
+    """
+    (tmp_path / "parent.py").write_text(textwrap.dedent(script))
+    ended = subprocess.run([sys.executable, "parent.py"], stdout=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert_gone({int(pid) for pid in ended.stdout.split()})
 
 
 def test_nothing_outlives_a_parent_that_was_killed(work, tmp_path):
@@ -123,6 +190,11 @@ def test_nothing_outlives_a_parent_that_was_killed(work, tmp_path):
     parent.kill()
     parent.wait()
     parent.stdout.close()
+    assert_gone(pids)
+
+
+def assert_gone(pids):
+    assert len(pids) == 2
     deadline = time.monotonic() + 20
     while pids and time.monotonic() < deadline:
         pids = {pid for pid in pids if _runs(pid)}

@@ -122,6 +122,36 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
             quietly(config_of(tmp_path, **{name: value}))
 
 
+def test_a_reproduction_of_an_earlier_version_is_not_continued(tmp_path):
+    config = config_of(tmp_path)
+    run._open(config, run.digit_sources.load("uci"))
+    described = run_folder.read(tmp_path)
+    del described["config"]["trained_on"]
+    files.write_json(tmp_path / "run.json", described)
+    with pytest.raises(UsageError, match="holds a reproduction of an earlier version"):
+        quietly(config)
+
+
+@pytest.mark.parametrize("condition", ["normal", "rotation_scaling"])
+def test_a_mixture_of_one_condition_is_that_condition(tmp_path, condition):
+    one = config_of(tmp_path, conditions=(condition,), trained_on=("mixture", "condition"))
+    (training,) = one.trainings()
+    assert training.trained_on == (condition,)
+    names = [training.name for training in dataclasses.replace(one, conditions=CONDITIONS, elastic=True).trainings()]
+    assert len(names) == len(set(names)) == 6
+
+
+def test_only_cells_that_are_missing_are_tested_again(tmp_path):
+    config = config_of(tmp_path, trained_on=("mixture",), conditions=("normal", "rotation"))
+    quietly(config)
+    cell = tmp_path / "cells" / "lenet-lstm-mixture-seed0"
+    before = (cell / "row-normal.json").stat().st_mtime_ns
+    (cell / "row-rotation.json").unlink()
+    quietly(config)
+    assert (cell / "row-normal.json").stat().st_mtime_ns == before
+    assert len(table_of(tmp_path)) == 2
+
+
 def test_a_call_that_goes_wrong_leaves_the_folder_free(tmp_path):
     with pytest.raises(UsageError, match="no digit source is called 'minst'"):
         quietly(config_of(tmp_path, digits="minst"))
@@ -220,7 +250,7 @@ def test_ctrl_c_stops_trainings_side_by_side_and_loses_none(tmp_path):
         return stop
 
     config = config_of(tmp_path, models=("lenet-lstm", "stn-lstm"), steps=400, jobs=2)
-    with pytest.raises(Interrupted, match="was saved"):
+    with pytest.raises(Interrupted, match="saved its state"):
         quietly(config, progress=press)
     for model in ("lenet-lstm", "stn-lstm"):
         folder = tmp_path / "cells" / f"{model}-normal-seed0"

@@ -11,6 +11,7 @@ from saccade import checkpoint
 from saccade.data import Digits, MovingDigits
 from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError, UsageError
 from saccade.train import TrainConfig, loop, train
+from saccade.train.interrupts import held_back
 from saccade.train.optimizer import Optimizer
 from saccade.train.trainer import _check_same_run as check_same_run
 from saccade.train.trainer import start
@@ -274,6 +275,22 @@ def test_the_first_steps_of_an_average_weigh_more(tmp_path, made):
     )
     held, _ = tensors_of(tmp_path)
     assert torch.allclose(held[f"model.{name}"], weights[0] + (1 - 2 / 11) * (weights[1] - weights[0]), atol=1e-6)
+
+
+def test_the_timing_leaves_no_trace_in_the_average(tmp_path):
+    with suppress(Interrupted):
+        train(config_of(steps=None, minutes=0.02, ema=0.9), tmp_path, progress=stop_at(3))
+    held, training = tensors_of(tmp_path)
+    assert held["average.num_averaged"].item() == training["step"]
+
+
+def test_a_second_ctrl_c_is_not_held_back_but_a_second_sigterm_is():
+    with held_back() as interrupted:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+            assert interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("model", MODELS)

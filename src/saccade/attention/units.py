@@ -65,7 +65,7 @@ def sampling_points(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor,
     >>> from saccade import models
     >>> points = sampling_points(models.create("dcn-lstm"), torch.zeros(1, 64, 64), (4, 4))
     >>> points.shape, points.mean(0).tolist()
-    (torch.Size([81, 2]), [35.0, 35.0])
+    (torch.Size([81, 2]), [34.0, 34.0])
 
     Source: Dai et al. 2017, arXiv 1703.06211, figure 6.
     """

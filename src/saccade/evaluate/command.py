@@ -14,7 +14,7 @@ from torch import nn
 from saccade import checkpoint, files, models
 from saccade.checkpoint import Header
 from saccade.data import digits as digit_sources
-from saccade.data.motion import Motion
+from saccade.data.motion import CONDITIONS, Motion
 from saccade.data.moving_digits import MovingDigits
 from saccade.errors import UsageError, unknown_name
 from saccade.evaluate.attention_effect import AttentionEffect
@@ -83,6 +83,9 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if isinstance(self.condition, str):
             object.__setattr__(self, "condition", (self.condition,))
+        for name in self.condition:
+            if name not in CONDITIONS:
+                raise unknown_name("condition", name, CONDITIONS)
         for kind, known in (("instances", ("disjoint", "shared")), ("split", ("validation", "test"))):
             if getattr(self, kind) not in known:
                 raise unknown_name(kind, getattr(self, kind), known)
@@ -244,6 +247,8 @@ def _facts(config: EvaluateConfig, header: Header, clips: MovingDigits) -> dict[
         "order": (config.order or _trained(header)["order"]) if clips.labels.name == "ordered" else None,
         "split": config.split,
         "trained_on": header.data.get("condition"),
+        # Empty for the trunk of version 0.1, as in the files of that version.
+        "trunk": trunk if (trunk := header.arguments.get("trunk")) != "wide" else None,
         "steps": header.training.get("step"),
         **header.training.get("before", {}),
         "num_frames": clips.motion.num_frames,

@@ -12,7 +12,7 @@ from saccade.errors import UsageError
 MIN_SEEDS = 3
 CELL = (
     *("model", "protocol", "condition", "digits", "instances", "labels"),
-    *("trained_on", "split", "order", "num_frames", "num_digits", "max_angle_deg", "clutter", "noise"),
+    *("trained_on", "trunk", "split", "order", "num_frames", "num_digits", "max_angle_deg", "clutter", "noise"),
 )
 """The columns in which the rows of one interval must agree; the second line's are not in every result file."""
 

@@ -64,6 +64,7 @@ _TEXT = frozenset(
         "order",
         "split",
         "trained_on",
+        "trunk",
         "before_condition",
         "checkpoint",
         "commit",

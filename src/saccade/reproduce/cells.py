@@ -116,6 +116,8 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
     passes = NUM_PASSES[job.training.model]
     num_tests = passes * len(job.training.tested_in) * job.num_clips
     for place, condition in enumerate(job.training.tested_in):
+        if row_file(job.folder, condition).is_file():
+            continue
         before = passes * place * job.num_clips
         passed = [0]
 
@@ -137,6 +139,7 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
             instances="disjoint",
             seed=config.seed,
             trained_on=header.data["condition"],
+            trunk=config.trunk,
             steps=header.training["num_steps"],
             frames_per_step=config.batch_size * config.num_frames,
             precision=header.training["precision"],

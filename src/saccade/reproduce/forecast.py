@@ -11,20 +11,24 @@ class Forecast:
 
     Args:
         work: how much there is to do of each job, in any unit.
-        done: how much of each is done already, as a fraction.
         clock: seconds.
 
-    >>> forecast = Forecast([1.0, 3.0], [0.0, 0.0], clock=iter([0.0, 60.0]).__next__)
+    >>> forecast = Forecast([1.0, 3.0], clock=iter([0.0, 60.0]).__next__)
+    >>> forecast.begin(1, 0.5)  # an earlier call did that much of it
     >>> forecast.reach(0, 1.0)
     >>> forecast.left_s()
-    180.0
+    90.0
     """
 
-    def __init__(
-        self, work: Sequence[float], done: Sequence[float], clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._work, self._done, self._clock = list(work), list(done), clock
-        self._before, self._started = self._sum(), clock()
+    def __init__(self, work: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._work, self._clock = list(work), clock
+        self._done = [0.0] * len(self._work)
+        self._before, self._started = 0.0, clock()
+
+    def begin(self, job: int, fraction: float) -> None:
+        """Take in how much of a job was done before it began now."""
+        self._done[job] = fraction
+        self._before += self._work[job] * fraction
 
     def reach(self, job: int, fraction: float) -> None:
         """Take in how far a job has come."""
@@ -32,10 +36,8 @@ class Forecast:
 
     def left_s(self) -> float | None:
         """Return the seconds left; None while too little is done to tell."""
-        done, total = self._sum(), sum(self._work)
+        total = sum(self._work)
+        done = sum(work * done for work, done in zip(self._work, self._done, strict=True))
         if done - self._before < 0.005 * total:
             return None
         return (self._clock() - self._started) / (done - self._before) * (total - done)
-
-    def _sum(self) -> float:
-        return sum(work * done for work, done in zip(self._work, self._done, strict=True))

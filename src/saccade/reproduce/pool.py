@@ -12,9 +12,10 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -72,9 +73,10 @@ def run_all(
     threads = max(1, min(torch.get_num_threads(), num_cores() // num_processes))
     with (
         held_back() as interrupted,
-        ProcessPoolExecutor(num_processes, context, _begin, (rows, stop, threads)) as pool,
+        ProcessPoolExecutor(num_processes, context, _begin, (rows, stop, threads, os.getpid())) as pool,
     ):
-        waiting = {pool.submit(_work, work, job, number): number for number, job in enumerate(jobs)}
+        with _unheard():
+            waiting = {pool.submit(_work, work, job, number): number for number, job in enumerate(jobs)}
         try:
             while waiting:
                 _drain(rows, take)
@@ -85,11 +87,25 @@ def run_all(
                     done(waiting[future], _result(future))
                     del waiting[future]
                 if interrupted():
-                    raise Interrupted("each training under way was saved")
+                    raise Interrupted("stopped; every training under way saved its state")
         finally:
             stop.set()
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let processes that start in the block never hear the terminal's Ctrl-C, not even while they load."""
+    try:
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except ValueError:  # outside the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _drain(rows: Any, take: Callable[[int, dict[str, float]], None], *, wait: bool = True) -> None:
@@ -106,8 +122,8 @@ def _result(future: Future[Result]) -> Result:
         return future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a training process ended without a word; where memory is short, take fewer at once with --jobs."
-            " The same command goes on with what was saved"
+            "a training process ended without a word: memory was short (take fewer at once with --jobs), or it could"
+            ' not start (a script needs `if __name__ == "__main__":`). The same command goes on with what was saved'
         ) from error
 
 
@@ -119,12 +135,13 @@ _parent: int
 _busy = threading.Event()
 
 
-def _begin(rows: Any, stop: Any, threads: int) -> None:
+def _begin(rows: Any, stop: Any, threads: int, parent: int) -> None:
     """Start a process: it hears of Ctrl-C from the process that began it, which alone belongs to the terminal."""
     global _rows, _stop, _parent
-    _rows, _stop, _parent = rows, stop, os.getppid()
+    _rows, _stop, _parent = rows, stop, parent
     if hasattr(os, "setpgrp"):
         os.setpgrp()
+    signal.signal(signal.SIGTERM, _stopped)
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -148,6 +165,13 @@ def _work(work: Callable[[Job, Progress], Result], job: Job, number: int) -> Res
         return work(job, show)
     finally:
         _busy.clear()
+
+
+def _stopped(_number: int, _frame: object) -> None:
+    """Stop what is not held back, such as tests, and let the process live: one that dies takes the others with it."""
+    if not _busy.is_set():
+        os._exit(1)
+    raise Interrupted("stopped")
 
 
 def _end_with_parent() -> None:

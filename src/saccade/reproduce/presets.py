@@ -90,7 +90,7 @@ class ReproduceConfig:
     """One reproduction.
 
     Args:
-        preset: `quick` (ten minutes on two cores, matched models end to end), `published` (the three stages as
+        preset: `quick` (six minutes, matched models end to end), `published` (the three stages as
             published), or `full` (end to end, several seeds; meant for a GPU).
         out: the run folder; by default runs/reproduce-PRESET. What is finished there is not done again.
         digits: uci, mnist, auto or a folder with four IDX files.
@@ -179,7 +179,7 @@ class ReproduceConfig:
         for seed in range(self.num_seeds):
             for kind in self.trained_on or PRESETS[self.preset].trained_on:
                 for model in self.models:
-                    if kind == MIXTURE:
+                    if kind == MIXTURE and len(conditions) > 1:
                         found.append(Training(model, mixture, conditions, seed))
                     else:
                         found += [Training(model, (name,), (name,), seed) for name in conditions]

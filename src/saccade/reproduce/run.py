@@ -55,12 +55,13 @@ class _Reproduction:
         steps = self.steps(trainings)
         jobs = [job for job in (self.job(training, steps) for training in trainings) if not job.finished]
         self.report()
-        forecast = Forecast(self.work(jobs), [0.0] * len(jobs))
+        forecast = Forecast(self.work(jobs))
         bars: dict[int, Progress] = {}
 
         def take(number: int, row: dict[str, float]) -> None:
             if number not in bars:  # not before the first row: what is trained already has none
                 bars[number] = self.begin_bar(jobs[number].training.name)
+                forecast.begin(number, jobs[number].fraction(row))
             forecast.reach(number, jobs[number].fraction(row))
             if (seconds := forecast.left_s()) is not None:
                 self.left(seconds)
@@ -110,7 +111,8 @@ class _Reproduction:
         seconds = 60 * minutes - (time.monotonic() - self.started) - PICTURES_S
         fitting = pace.steps_within(seconds, paces, [job.test_steps for job in jobs], at_once=at_once)
         run_folder.update(self.folder, training_steps=fitting)
-        self.say(f"{fitting} training steps for every model fit into {minutes:g} minutes here")
+        room = "fit into" if fitting > 1 else "take longer, with the tests, than the"
+        self.say(f"{fitting} training steps for every model {room} {minutes:g} minutes here")
         return fitting
 
     def job(self, training: Training, steps: int | None) -> Job:
@@ -185,7 +187,8 @@ def reproduce(
     _open(config, digits)
     work = _Reproduction(config, say, progress or _silent, left)
     samples = work.pictures.draw_samples()
-    say(f"what the clips look like: {samples}; how training goes, from the first minute on: curves.png beside it")
+    growing = "" if work.preset.protocol == "published" else "; how training goes, from the first minute on: curves.png"
+    say(f"what the clips look like: {samples}{growing}")
     work.run()
     run_folder.update(config.folder, finished=True)
     return config.folder
@@ -197,16 +200,21 @@ def _silent(_title: str) -> Progress:
 
 def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
     """Start the run folder, or check that the one there is of the same kind."""
-    described = config.as_json()
+    described = config.as_json() | {"trained_on": list(config.trained_on or PRESETS[config.preset].trained_on)}
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
     # Where things lie and run may change, and models may be added.
     free = {"out", "data_dir", "digits", "device", "jobs", "seeds", "models"}
-    if MIXTURE not in (config.trained_on or PRESETS[config.preset].trained_on):
+    if MIXTURE not in described["trained_on"]:
         free |= {"conditions", "elastic"}  # a mixture of others is another mixture
     found = run_folder.read(config.folder)
+    if "trained_on" not in found["config"]:
+        raise UsageError(
+            f"{config.folder} holds a reproduction of an earlier version, which trained other models in another way;"
+            " choose another --out"
+        )
     before = found["config"] | {name: found.get(name) for name in source}
     for name, value in (described | source).items():
         if name not in free and before.get(name) != value:

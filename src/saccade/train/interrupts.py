@@ -11,8 +11,9 @@ from contextlib import contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
     """Hold Ctrl-C and SIGTERM back while the block runs, and give a function that tells whether one came.
 
-    An interrupt that cut an optimizer's step in half would leave weights that belong to no step. A second
-    Ctrl-C is not held back. Outside the main thread, which alone gets signals, nothing is held back.
+    An interrupt that cut an optimizer's step in half would leave weights that belong to no step. A second Ctrl-C is not
+    held back; a second SIGTERM is, since those who end a process may say so twice. Outside the main thread, which alone
+    gets signals, nothing is held back.
 
     >>> with held_back() as interrupted:
     ...     signal.raise_signal(signal.SIGINT)
@@ -22,7 +23,7 @@ def held_back() -> Iterator[Callable[[], bool]]:
     pressed: list[int] = []
 
     def keep(number: int, _frame: object) -> None:
-        if pressed:
+        if number == signal.SIGINT and number in pressed:
             raise KeyboardInterrupt
         pressed.append(number)
 

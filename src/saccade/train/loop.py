@@ -21,7 +21,7 @@ from saccade.nn import attention
 from saccade.train.config import SHORT_FRAMES, TrainConfig
 from saccade.train.interrupts import held_back
 from saccade.train.optimizer import Optimizer
-from saccade.train.trainer import Trainer, restore, save, start
+from saccade.train.trainer import Trainer, new_average, restore, save, start
 
 CHECKPOINT_EVERY_S = 60.0
 LOG_EVERY_S = 2.0
@@ -210,6 +210,7 @@ def _steps_in(trainer: Trainer, minutes: float) -> int:
         seconds.append(time.perf_counter() - started)
     trainer.model.load_state_dict(weights)
     trainer.optimizer = Optimizer(trainer.model, trainer.config)
+    trainer.average = new_average(trainer.model, trainer.config)
     trainer.step, trainer.elapsed_s = 0, 0.0
     typical = sorted(seconds)[_TIMED_STEPS // 2]
     return max(1, round((minutes * 60 - sum(seconds)) / typical))
