@@ -142,6 +142,7 @@ def _begin(rows: Any, stop: Any, threads: int, parent: int) -> None:
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     signal.signal(signal.SIGTERM, _stopped)
+    rows.cancel_join_thread()  # what nobody reads any more keeps no process from ending
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
