@@ -61,3 +61,15 @@ def test_what_has_no_gradient_stays():
     parameter = nn.Parameter(torch.ones(2, 2))
     Muon([parameter], lr=1.0).step()
     assert torch.equal(parameter, torch.ones(2, 2))
+
+
+def test_a_closure_computes_the_gradient():
+    parameter = nn.Parameter(torch.ones(2, 3))
+
+    def closure():
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert Muon([parameter], lr=0.1).step(closure) == 6.0
+    assert (parameter < 1).all()

@@ -49,11 +49,6 @@ class Mixture:
         self.source, self.split, self.labels, self.seed = first.source, first.split, first.labels, first.seed
 
     @property
-    def num_frames(self) -> int:
-        """Frames of a clip."""
-        return self.parts[0].motion.num_frames
-
-    @property
     def conditions(self) -> tuple[str, ...]:
         """The condition of each part."""
         return tuple(part.motion.condition for part in self.parts)

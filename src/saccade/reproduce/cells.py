@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,24 +115,19 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
         )
     passes = NUM_PASSES[job.training.model]
     num_tests = passes * len(job.training.tested_in) * job.num_clips
+
+    def counting(before: int) -> Callable[[int, int], None]:
+        return lambda done, _total: progress({"clips": before + done, "num_clips": num_tests})
+
     for place, condition in enumerate(job.training.tested_in):
         if row_file(job.folder, condition).is_file():
             continue
         before = passes * place * job.num_clips
-        passed = [0]
-
-        def count(done: int, total: int, before: int = before, passed: list[int] = passed) -> None:
-            progress({"clips": before + passed[0] + done, "num_clips": num_tests})
-            passed[0] += total * (done == total)
-
         clips = MovingDigits(digits, Motion(condition), labels=config.labels, num_clips=job.num_clips)
-        how: dict[str, Any] = {
-            "batch_size": EVALUATION_BATCH,
-            "device": device,
-            "precision": config.precision,
-            "progress": count,
-        }
-        result = evaluate(model, clips, **how)
+        how: dict[str, Any] = {"batch_size": EVALUATION_BATCH, "device": device, "precision": config.precision}
+        result = evaluate(model, clips, **how, progress=counting(before))
+        again = counting(before + job.num_clips)
+        effect = attention_effect(model, clips, **how, progress=again, with_attention=result)
         row = result.row(
             model=header.model,
             protocol="end_to_end",
@@ -144,6 +139,6 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
             frames_per_step=config.batch_size * config.num_frames,
             precision=header.training["precision"],
             minutes=round(header.training["elapsed_s"] / 60, 2),
-            attention=attention_effect(model, clips, **how, with_attention=result),
+            attention=effect,
         )
         files.write_json(row_file(job.folder, condition), row)

@@ -14,8 +14,6 @@ from saccade.precision import PRECISIONS
 from saccade.train.published import INSTANCES
 
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
-
-
 MIXTURE, CONDITION = "mixture", "condition"
 # In a mixture the hardest conditions come more often: they hold what the easier ones ask for.
 SHARES_OF_MIXTURE = {"rotation_scaling": 3, "elastic": 3}
@@ -177,13 +175,18 @@ class ReproduceConfig:
         mixture = tuple(name for name in conditions for _ in range(SHARES_OF_MIXTURE.get(name, 1)))
         found = []
         for seed in range(self.num_seeds):
-            for kind in self.trained_on or PRESETS[self.preset].trained_on:
+            for way in self.ways:
                 for model in self.models:
-                    if kind == MIXTURE and len(conditions) > 1:
+                    if way == MIXTURE and len(conditions) > 1:
                         found.append(Training(model, mixture, conditions, seed))
                     else:
                         found += [Training(model, (name,), (name,), seed) for name in conditions]
         return list(dict.fromkeys(found))
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """What models learn from: what was asked for, or what the preset says."""
+        return self.trained_on or PRESETS[self.preset].trained_on
 
     @property
     def num_seeds(self) -> int:

@@ -200,14 +200,14 @@ def _silent(_title: str) -> Progress:
 
 def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
     """Start the run folder, or check that the one there is of the same kind."""
-    described = config.as_json() | {"trained_on": list(config.trained_on or PRESETS[config.preset].trained_on)}
+    described = config.as_json() | {"trained_on": list(config.ways)}
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
     # Where things lie and run may change, and models may be added.
     free = {"out", "data_dir", "digits", "device", "jobs", "seeds", "models"}
-    if MIXTURE not in described["trained_on"]:
+    if MIXTURE not in config.ways:
         free |= {"conditions", "elastic"}  # a mixture of others is another mixture
     found = run_folder.read(config.folder)
     if "trained_on" not in found["config"]:
