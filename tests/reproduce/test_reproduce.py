@@ -141,6 +141,16 @@ def test_a_mixture_of_one_condition_is_that_condition(tmp_path, condition):
     assert len(names) == len(set(names)) == 6
 
 
+def test_progress_goes_from_training_to_the_last_clip_tested_and_never_back(tmp_path):
+    rows = []
+    changes = {"models": ("stn-lstm",), "trained_on": ("mixture",), "conditions": ("normal", "rotation")}
+    quietly(config_of(tmp_path, steps=2, **changes), progress=lambda title: rows.append)
+    assert [row["step"] for row in rows[:2]] == [1, 2]
+    # Two conditions, with attention and without, 11 clips each in batches of 8.
+    assert [row["clips"] for row in rows[2:]] == [8, 11, 19, 22, 30, 33, 41, 44]
+    assert {row["num_clips"] for row in rows[2:]} == {44}
+
+
 def test_only_cells_that_are_missing_are_tested_again(tmp_path):
     config = config_of(tmp_path, trained_on=("mixture",), conditions=("normal", "rotation"))
     quietly(config)
