@@ -127,6 +127,13 @@ def test_a_similarity_transformer_goes_into_the_model():
     assert [tuple(positions.shape) for positions in seen.values()] == [(6, 4)]
 
 
+def test_a_feature_is_made_of_the_largest_and_the_mean_of_the_trunks_map(model):
+    encoder, frames = model.encoder, clips_of(1, 4, size=(40, 56))[0]
+    found = encoder.trunk(frames if encoder.attention is None else encoder.attention(frames))
+    pooled = torch.cat((found.amax((-2, -1)), found.mean((-2, -1))), -1)
+    assert torch.allclose(encoder(frames), encoder.dense(pooled), atol=1e-5)
+
+
 # --- Budgets
 
 
