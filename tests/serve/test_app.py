@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gc
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from saccade.data import digits
+from saccade.errors import DataError
+from saccade.serve import upload
 from saccade.serve.app import create_app
 from saccade.serve.engine import Engine, load_models
 from saccade.serve.session import Session
@@ -81,3 +86,28 @@ def test_a_stream_that_fails_ends_and_its_place_is_free(client, monkeypatch):
         socket.send_text(json.dumps({"type": "start", "seed": 1, "settings": SETTINGS}))
         assert socket.receive()["code"] == 1011
     assert client.get("/api/status").json()["pages"] == 0
+
+
+def test_of_many_videos_two_are_decoded_at_once(monkeypatch):
+    running = []
+
+    async def decode(path):
+        running.append(running[-1] + 1 if running else 1)
+        await asyncio.sleep(0.2)
+        running.append(running[-1] - 1)
+        raise DataError("enough")
+
+    monkeypatch.setattr(upload, "decode", decode)
+    app, _ = application(lambda: Engine([], None, min_confidence=0.5, digits_only=False), max_clients=4)
+    with testclient.TestClient(app) as opened, contextlib.ExitStack() as pages, ThreadPoolExecutor(4) as senders:
+        sockets = [pages.enter_context(opened.websocket_connect("/api/stream")) for _ in range(4)]
+        tokens = [take_until(socket, "hello")["token"] for socket in sockets]
+        answers = senders.map(lambda token: opened.post(f"/api/video/{token}", content=b"a video"), tokens)
+        assert [answer.json() for answer in answers] == [{"message": "enough"}] * 4
+        for socket in sockets:
+            socket.close()
+        # The client fails where it takes a page away that has not ended yet.
+        end = time.monotonic() + 20
+        while opened.get("/api/status").json()["pages"] and time.monotonic() < end:
+            time.sleep(0.02)
+    assert max(running) == 2

@@ -178,6 +178,25 @@ def test_only_what_is_wanted_is_computed(session, engine):
     assert all(look["saliency"] is None for look in looks.values())
 
 
+def test_a_model_that_was_hidden_begins_anew_and_the_others_go_on(engine):
+    session = Session(engine)
+    say(session, "start", seed=5, settings=SETTINGS)
+    frames = []
+    for shown in (["lenet-lstm", "stn-lstm"], ["lenet-lstm"], ["stn-lstm", "lenet-lstm"]):
+        say(session, "show", models=shown, saliency=[], clean=True)
+        frames += [take(session) for _ in range(2)]
+    clip = torch.stack([torch.tensor(pixels(frame)) for frame in frames])[None, :, None]
+
+    def said_after(name, first):
+        with torch.inference_mode():
+            return engine.models[name].network(clip[:, first:])[0, -1].sigmoid().tolist()
+
+    for name, first in (("stn-lstm", 4), ("lenet-lstm", 0)):
+        found = frames[-1]["models"][name]["probabilities"]
+        assert found == pytest.approx(said_after(name, first), abs=1e-4)
+        assert found != pytest.approx(said_after(name, 4 - first), abs=1e-3)
+
+
 def test_there_is_no_verdict_below_the_confidence(session):
     # Untrained models hold every digit for as likely as not.
     verdict = take(session)["models"]["lenet-lstm"]["verdict"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import stat
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -91,11 +93,23 @@ def test_arrays_are_taken_too_but_no_pickles(tmp_path):
 
 
 def test_a_long_video_is_cut_and_says_so(tmp_path, monkeypatch):
+    decoded, read = [], video.read_clip
+
+    def counted(*arguments, **options):
+        clip = read(*arguments, **options)
+        decoded.append(len(clip.frames))
+        return clip
+
+    monkeypatch.setattr(video, "read_clip", counted)
     monkeypatch.setattr(decoder, "MAX_FRAMES", 30)
-    video.write_mp4(tmp_path / "long.mp4", torch.zeros(31, 1, 32, 32, dtype=torch.uint8), fps=30)
+    video.write_mp4(tmp_path / "long.mp4", torch.zeros(50, 1, 32, 32, dtype=torch.uint8), fps=30)
     header = answer((tmp_path / "long.mp4").read_bytes(), tmp_path)
     assert header["time"] == 30
     assert header["warning"] == "only the first 30 frames are shown"
+    assert max(decoded) == 31  # the one more tells that it is long; the rest would cost memory for nothing
+    video.write_mp4(tmp_path / "just.mp4", torch.zeros(30, 1, 32, 32, dtype=torch.uint8), fps=30)
+    header = answer((tmp_path / "just.mp4").read_bytes(), tmp_path)
+    assert (header["time"], header["warning"]) == (30, None)
 
 
 def test_a_cut_video_shows_what_is_left(tmp_path):
@@ -224,11 +238,63 @@ def run_decoder(tmp_path, monkeypatch, script, **options):
 
 def test_a_decoder_that_hangs_is_ended(tmp_path, monkeypatch):
     told = str(tmp_path / "pid")
-    script = f"import os, time, pathlib; pathlib.Path({told!r}).write_text(str(os.getpid())); time.sleep(60)"
+    script = (
+        "import os, pathlib, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"pathlib.Path({told!r}).write_text(str(os.getpid())); time.sleep(20)"
+    )
+    begin = time.monotonic()
     with pytest.raises(DataError, match="longer than 1 s"):
         run_decoder(tmp_path, monkeypatch, script, max_seconds=1.0)
+    # It ends by itself too, later.
+    assert time.monotonic() - begin < 15
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def says(num_frames, height, width, fps=10):
+    """Let a decoder claim frames, and deliver them."""
+    header = {"time": num_frames, "height": height, "width": width, "fps": fps, "warning": None}
+    return f"print({json.dumps(header)!r}); print('x' * {num_frames * height * width}, end='')"
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width"), [(upload.MAX_FRAMES, 2, 3), (1, 64, upload.MAX_FRAME_BYTES // 64)]
+)
+def test_what_the_decoder_delivers_may_be_as_large_as_the_limits(tmp_path, monkeypatch, num_frames, height, width):
+    decoded = run_decoder(tmp_path, monkeypatch, says(num_frames, height, width))
+    assert decoded.shape == (num_frames, height, width)
+    assert decoded.pixels == b"x" * (num_frames * height * width)
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "height", "width"),
+    [(upload.MAX_FRAMES + 1, 2, 3), (1, 64, upload.MAX_FRAME_BYTES // 64 + 1), (0, 2, 3)],
+)
+def test_what_the_decoder_delivers_beyond_the_limits_is_refused(tmp_path, monkeypatch, num_frames, height, width):
+    with pytest.raises(DataError, match="cannot be decoded within the limits"):
+        run_decoder(tmp_path, monkeypatch, says(num_frames, height, width))
+
+
+@pytest.mark.parametrize(("told", "kept"), [(None, 25.0), (0.01, 1.0), (12.5, 12.5), (240, 60.0)])
+def test_a_rate_that_no_page_shows_is_brought_within_bounds(tmp_path, monkeypatch, told, kept):
+    assert run_decoder(tmp_path, monkeypatch, says(1, 2, 3, told)).fps == kept
+
+
+def test_no_more_videos_are_decoded_at_once_than_allowed(monkeypatch):
+    running = []
+
+    async def decode(path):
+        running.append(running[-1] + 1 if running else 1)
+        await asyncio.sleep(0.05)
+        running.append(running[-1] - 1)
+
+    async def taking():
+        decoders = asyncio.Semaphore(2)
+        await asyncio.gather(*(upload.take(chunks(b"a video"), decoders) for _ in range(5)))
+
+    monkeypatch.setattr(upload, "decode", decode)
+    asyncio.run(taking())
+    assert max(running) == 2
 
 
 @pytest.mark.parametrize(
