@@ -1,12 +1,15 @@
 """The report in a real browser."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from saccade.data.video import read_clip
-from saccade.explain import ExplainConfig, explain
+from saccade.explain import ExplainConfig, explain, explain_clip, page
+from saccade.explain.truth import truth_of
 
 from .stand_ins import noise, save_model, save_npz
 
@@ -155,6 +158,73 @@ def test_it_plays_by_itself_unless_less_motion_is_wanted(opened, report):
     still = opened(report, "", reduced_motion="reduce")
     still.wait_for_timeout(300)
     assert position(still).startswith("frame 0 of")
+
+
+def rendered_with(path, frames, model, *, fps=None, **look):
+    """Write the report of a clip, with known values in the place of what its only model saw."""
+    explanation = explain_clip(ExplainConfig(save_npz(path.with_suffix(".npz"), frames), (model,), device="cpu"))
+    (column,) = explanation.columns
+    known = replace(column, clip=replace(column.clip, fps=fps), look=replace(column.look, **look))
+    path.write_text(page.render(replace(explanation, columns=(known,)), command="", provenance=""))
+    return path, known
+
+
+def test_frames_of_a_second_and_percentages_are_told(opened, three_models, tmp_path):
+    path, column = rendered_with(tmp_path / "report.html", noise(8, 40, 40), three_models[0], fps=4.0)
+    tab = opened(path, "#frame=6")
+    assert position(tab) == "frame 6 of 8 · 1.5 s"
+    verdict, probability = column.verdicts[6]
+    assert tab.locator(".now").inner_text().replace("\u00a0", " ") == f"frame 6: {verdict} {100 * probability:.1f} %"
+
+
+@pytest.mark.parametrize(
+    ("corners", "margin_px"),
+    [
+        ([[2.0, 3.0], [2.0, 60.0], [30.0, 60.0], [30.0, 3.0]], 0),
+        ([[2.0, 3.0], [2.0, 30.0], [36.0, 30.0], [36.0, 3.0]], 0.13 * 64),
+        ([[2.0, 3.0], [2.0, 900.0], [30.0, 900.0], [30.0, 3.0]], 0.2 * 64),
+    ],
+    ids=["inside", "an eighth below", "far away"],
+)
+def test_around_a_frame_is_room_for_what_reaches_beyond(opened, three_models, tmp_path, corners, margin_px):
+    quad = torch.tensor([corners])
+    path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], quadrilateral_px=quad)
+    frame = opened(path).locator("canvas.frame")
+    wanted = (32 + 2 * margin_px) / (64 + 2 * margin_px)
+    assert frame.evaluate("canvas => canvas.height / canvas.width") == pytest.approx(wanted, abs=0.01)
+    told = ", ".join(f"({y:.0f}, {x:.0f})" for y, x in corners).replace("), (", ") (")
+    assert frame.get_attribute("aria-label").endswith(f"samples the quadrilateral with corners (y, x) {told}")
+
+
+def test_true_places_have_the_names_of_their_digits(opened, generated, report):
+    tab = opened(report)
+    tab.locator("input[name=boxes]").check()
+    tab.evaluate(
+        """() => {
+          window.written = [];
+          const write = CanvasRenderingContext2D.prototype.fillText;
+          CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+            if (this.canvas.className === "frame") written.push([text, x]);
+            write.call(this, text, x, y);
+          };
+        }"""
+    )
+    tab.locator("#scrubber").fill("7")
+    written = tab.evaluate("written")
+    truth = truth_of(generated)
+    left = truth.poses.box_px[0, -1, :, 1].tolist()
+    assert [text for text, _ in written[-2:]] == [str(digit) for digit in truth.digits]
+    assert (written[-2][1] < written[-1][1]) == (left[0] < left[1])
+
+
+def test_it_plays_at_the_clips_pace(opened, three_models, tmp_path):
+    path, _ = rendered_with(tmp_path / "report.html", noise(40, 28, 28), three_models[0], fps=20.0)
+    tab = opened(path)
+    tab.clock.install(time=0)
+    tab.clock.pause_at(1000)
+    tab.keyboard.press("Space")
+    tab.clock.run_for(1000)
+    assert int(tab.locator("#scrubber").input_value()) in range(17, 21)
 
 
 def test_a_chart_is_a_scrubber_too(opened, report):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -197,6 +199,81 @@ def test_boxes_follow_the_size_that_a_model_gets(generated, tmp_path, three_mode
 def test_cut_clips_have_the_truth_of_their_frames(generated, three_models):
     (column,) = explained(generated, three_models[:1], max_frames=3).columns
     assert column.boxes_px.shape == (3, 2, 4)
+
+
+# Figures of what is known.
+
+
+def with_changes(explanation, *, look=None, prediction=None, attended=None):
+    """Put known values in the place of what the only model saw, said and attended to."""
+    (column,) = explanation.columns
+    told = {name: replace(column.attended[name], **values) for name, values in (attended or {}).items()}
+    changed = replace(
+        column,
+        look=replace(column.look, **(look or {})),
+        prediction=replace(column.prediction, **(prediction or {})),
+        attended={**column.attended, **told},
+    )
+    return replace(explanation, columns=(changed,))
+
+
+def test_area_and_turn_are_those_of_the_sampled_quadrilateral(tmp_path, three_models):
+    explanation = explained(save_npz(tmp_path / "clip.npz", noise(5, 32, 64)), three_models[1:2])
+    height, width, crop_height, crop_width = 32, 64, 16, 48
+    areas = torch.tensor([0.36, 0.04, 0.25, 1.0, 0.09])
+    turns = torch.tensor([20.0, -40.0, 35.0, 30.0, -10.0]).deg2rad()
+    # Positions are (x, y), y down: this turns counter-clockwise on the screen.
+    turned = torch.stack((turns.cos(), turns.sin(), -turns.sin(), turns.cos()), -1).view(5, 2, 2)
+    stretched = torch.tensor([[1.3, 0.3], [0.3, 0.7]])
+    zooms = (areas * height * width / (crop_height * crop_width * stretched.det())).sqrt().view(5, 1, 1)
+    edges = torch.tensor([[width / crop_width, width / crop_height], [height / crop_width, height / crop_height]])
+    theta = torch.cat((zooms * turned @ stretched / edges, torch.zeros(5, 2, 1)), -1)
+    found = with_changes(explanation, look={"theta": theta, "crop": torch.zeros(5, 1, crop_height, crop_width)})
+    assert figure(found, "Sampled area, of the frame") == ("25 % (4 to 100)",)
+    assert figure(found, "Turn of the sampled area") == ("20.0° (-40.0 to 35.0)",)
+
+
+def test_shifts_are_lengths_averaged_over_a_frame(tmp_path, three_models):
+    explanation = explained(save_npz(tmp_path / "clip.npz", noise(5, 32, 64)), three_models[2:])
+    arrows = torch.ones(5, 1, 2, 2, 2)
+    arrows[:, 0, 0, 1] += torch.tensor([2, 0, 6, 1, 1]).unsqueeze(-1) * torch.tensor([3.0, 4.0])
+    found = with_changes(explanation, look={"arrows_px": arrows})
+    assert figure(found, "Shift by the first layer's offsets, mean of its taps") == ("2.50 px (0.00 to 15.00)",)
+
+
+def test_masses_stand_beside_their_digits(generated, three_models):
+    explanation = explained(generated, three_models[:1])
+    known = {
+        "gradient": {"ratio": torch.tensor([[2.0, 3.0]]), "ratio_min": torch.tensor([1.5])},
+        "ink": {"ratio": torch.tensor([[5.0, 4.0]]), "ratio_min": torch.tensor([0.75])},
+    }
+    found = with_changes(explanation, attended=known)
+    assert figure(found, "Saliency") == ("2.00 on 0, 3.00 on 3 (least 1.50)",)
+    assert figure(found, "Brightness, for comparison") == ("5.00 on 0, 4.00 on 3 (least 0.75)",)
+
+
+def test_a_transformer_follows_by_slope_and_correlation(generated, three_models):
+    values = {"angle_slope": 0.5, "angle_correlation": 0.9, "scale_slope": -0.25, "scale_correlation": -0.75}
+    following = {name: torch.tensor([value]) for name, value in values.items()}
+    explanation = explained(generated, three_models[1:2])
+    found = with_changes(explanation, attended={"sampled_area": {"following": following}})
+    assert figure(found, "Its angle, by theirs") == ("0.50 (0.90)",)
+    assert figure(found, "Its scale, by theirs") == ("-0.25 (-0.75)",)
+    constant = following | {"angle_slope": torch.tensor([torch.nan])}
+    found = with_changes(explanation, attended={"sampled_area": {"following": constant}})
+    assert figure(found, "Its angle, by theirs") is None
+
+
+def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_models):
+    explanation = explained(save_npz(tmp_path / "clip.npz", noise(5, 32, 64)), three_models[:1])
+    said = {"verdict": "07", "probability": 0.125, "top": (("07", 0.125), ("17", 0.05)), "decided_at": 3, "fps": 2.0}
+    found = with_changes(explanation, prediction=said)
+    assert figure(found, "Verdict, by the last frame") == ("07",)
+    assert figure(found, "Its probability") == ("12.5\u00a0%",)
+    assert figure(found, "Most probable classes") == ("07\u00a012.5\u00a0%, 17\u00a05.0\u00a0%",)
+    assert figure(found, "Decided at") == ("frame 3 (1.5 s)",)
+    assert figure(found, "Frames seen") == ("5",)
+    assert figure(found, "Size seen") == ("32x64 px",)
 
 
 # Names and colours.

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from saccade.explain import ExplainConfig, explain_clip, page
+from saccade.explain import ExplainConfig, explain_clip, page, prose
 from saccade.explain.explanation import Explanation
 
 from .stand_ins import noise, save_model, save_npz
@@ -151,9 +151,9 @@ def test_only_what_a_model_has_can_be_shown(clip, generated, three_models):
 
 
 def test_what_a_reader_must_know_stands_on_top(tmp_path, three_models):
-    path = save_npz(tmp_path / "clip.npz", noise(5, 30, 30))
+    path = save_npz(tmp_path / "clip.npz", noise(5, 30, 40))
     shown = Reader(rendered(explained(path, three_models[:1], max_frames=4))).text
-    assert "the first 4 frames" in shown
+    assert "the first 4 frames · 30x40 px · shown at 10 frames/s" in shown
     assert "The clip goes on after 4 frames" in shown
     assert "goes on" not in Reader(rendered(explained(path, three_models[:1]))).text
 
@@ -165,6 +165,91 @@ def test_a_model_that_speaks_at_the_end(tmp_path):
     text = rendered(explanation)
     assert "said at the end" in Reader(text).text
     assert len(data_of(text)["columns"][0]["probabilities"]) == 1
+
+
+def with_column(explanation, index=0, **changes):
+    """Put known values in the place of what one model said, or what is known of its checkpoint and clip."""
+    columns = list(explanation.columns)
+    parts = {name: dataclasses.replace(getattr(columns[index], name), **values) for name, values in changes.items()}
+    columns[index] = dataclasses.replace(columns[index], **parts)
+    return dataclasses.replace(explanation, columns=tuple(columns))
+
+
+def test_a_model_that_speaks_at_the_end_has_one_row_there(tmp_path):
+    model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=2)
+    explanation = explained(save_npz(tmp_path / "clip.npz", noise(2, 64, 64)), [model])
+    ((verdict, probability),) = explanation.columns[0].verdicts
+    assert f"0 none 1 {verdict} {100 * probability:.1f} %" in Reader(rendered(explanation)).text
+
+
+def test_right_and_wrong_are_told(of_generated):
+    explanation = with_column(of_generated[0], 0, prediction={"verdict": "03"})
+    text = rendered(with_column(explanation, 1, prediction={"verdict": "17"}))
+    shown = Reader(text).text
+    assert "03 (right) 17 (wrong)" in shown
+    assert re.findall(r'<span class="(right|wrong)">(\w+)<', text)[:2] == [("right", "right"), ("wrong", "wrong")]
+
+
+def test_a_checkpoint_tells_of_its_training(of_generated):
+    before = {"before_steps": 300, "before_condition": "normal"}
+    explanation = with_column(of_generated[0], 0, header={"training": {"step": 1200, "before": before}})
+    shown = Reader(rendered(explanation)).text
+    assert "Training steps 1200" in shown
+    assert "Started from 300 steps on normal" in shown
+    assert "Started from" not in Reader(of_generated[1]).text
+
+
+def test_where_the_package_lies_is_not_told(generated):
+    explanation = explain_clip(ExplainConfig(generated, device="cpu"))
+    text = rendered(explanation)
+    assert text.count("comes with saccade") == len(explanation.columns)
+    assert str(explanation.columns[0].path) not in text
+
+
+@pytest.mark.parametrize(
+    ("fps", "shown", "told"),
+    [(None, 10, "shown at 10 frames/s"), (12.5, 12.5, "12.5 frames/s"), (1000.0, 240, ""), (0.01, 0.1, "")],
+)
+def test_a_clip_plays_at_its_rate_within_bounds(of_generated, fps, shown, told):
+    text = rendered(with_column(of_generated[0], clip={"fps": fps}))
+    data = data_of(text)
+    assert (data["fps"], data["shownFps"]) == (fps, shown)
+    assert told in Reader(text).text
+
+
+def test_models_that_got_other_frames_carry_their_own(tmp_path):
+    path = save_npz(tmp_path / "clip.npz", noise(3, 32, 40, channels=3))
+    paths = [save_model(tmp_path / "grey"), save_model(tmp_path / "colour", channels=3)]
+    explanation = explained(path, paths)
+    data = data_of(rendered(explanation))
+    for column, carried in zip(explanation.columns, data["columns"], strict=True):
+        assert (
+            base64.b64decode(data["strips"][carried["strip"]])
+            == column.clip.frames.permute(0, 2, 3, 1).numpy().tobytes()
+        )
+        assert carried["size"] == [32, 40]
+        assert carried["decidedAt"] == column.prediction.decided_at
+        assert np.allclose(carried["verdictProbabilities"], [p for _, p in column.verdicts], atol=1e-4)
+
+
+def test_digits_are_listed_with_commas_and_an_and(of_generated):
+    explanation = of_generated[0]
+    for digits, told in (((4,), "shows 4"), ((1, 2), "shows 1 and 2"), ((1, 2, 3), "shows 1, 2 and 3")):
+        truth = dataclasses.replace(explanation.truth, digits=digits)
+        assert prose.facts(dataclasses.replace(explanation, truth=truth)).endswith(f" · {told}")
+
+
+def test_the_scrubber_ends_at_the_last_frame(of_generated):
+    (scrubber,) = (
+        attributes for _, attributes in Reader(of_generated[1]).elements if attributes.get("id") == "scrubber"
+    )
+    assert (scrubber["min"], scrubber["max"]) == ("0", "7")
+
+
+def test_a_large_page_tells_its_size_in_megabytes(of_generated):
+    text = rendered(of_generated[0], command="x" * 1_500_000)
+    told = float(re.search(r"This page: ([\d.]+) MB, no network", text)[1])
+    assert told == pytest.approx(len(text.encode()) / 1e6, abs=0.06)
 
 
 # What comes from outside.

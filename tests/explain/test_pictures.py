@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,6 +61,74 @@ def test_the_clip_plays_in_it_with_what_the_transformer_samples(clip, three_mode
     y, x = 30, 33
     shown = frames[:, 0, round(top + (y + 0.5) * zoom), round(left + (x + 0.5) * zoom)]
     assert torch.equal(shown, pixels[:, y, x])
+
+
+def box_of(pixels):
+    """Return height and width of what most of the rows and columns with such pixels span."""
+    rows, columns = (pixels.sum(axis) > 10 for axis in (1, 0))
+    return [int(found.nonzero().max() - found.nonzero().min()) + 1 for found in (rows, columns)]
+
+
+def explained_with(path, frames, model, **look):
+    """Explain a clip, with known values in the place of what its only model saw."""
+    explanation = explain_clip(ExplainConfig(save_npz(path, frames), (model,), device="cpu"))
+    (column,) = explanation.columns
+    return replace(explanation, columns=(replace(column, look=replace(column.look, **look)),))
+
+
+@pytest.mark.parametrize("size", [(32, 64), (64, 40)])
+def test_frames_and_crops_keep_their_proportions(three_models, tmp_path, size):
+    height, width = size
+    frames = torch.full((2, 1, *size), 60, dtype=torch.uint8)
+    frames[..., height // 2 :, : width // 2] = 180
+    crop = torch.full((2, 1, 30, 30), 128 / 255)
+    nowhere = torch.full((2, 4, 2), 20.0)
+    explanation = explained_with(tmp_path / "clip.npz", frames, three_models[1], crop=crop, quadrilateral_px=nowhere)
+    grey = pictures.moving(explanation)[0].int()
+    grey = torch.where(grey.amax(0) == grey.amin(0), grey[0], -1)
+    frame, aside = grey[:, :235], grey[:, 235:]
+    wanted = pytest.approx(height / width, rel=0.04)
+    for part in ((frame == 60) | (frame == 180), frame == 180, aside == 128):
+        found = box_of(part)
+        assert found[0] / found[1] == wanted
+    assert 180 < box_of((frame == 60) | (frame == 180))[1] <= 216
+    assert 90 < box_of(aside == 128)[1] <= 110
+    # The part that differs is the lower left one.
+    rows, columns = (frame == 180).nonzero().float().mean(0) - (frame == 60).nonzero().float().mean(0)
+    assert rows > 0 > columns
+
+
+def test_beside_a_plain_models_frame_stands_its_saliency(three_models, tmp_path):
+    frames = torch.zeros(1, 1, 40, 40, dtype=torch.uint8)
+    saliency = torch.zeros(1, 40, 40)
+    saliency[:, :20] = 1 / 800
+    explanation = explained_with(tmp_path / "clip.npz", frames, three_models[0], saliency=saliency)
+    (picture,) = pictures.moving(explanation).int()
+    warm = picture[0] - picture[2] > 100
+    assert box_of(warm[:, 235:]) == pytest.approx([54, 108], abs=3)
+    assert not warm[:200, :235].any()
+
+
+def test_there_is_room_for_a_quadrilateral_that_reaches_beyond_a_tall_frame(three_models, tmp_path):
+    frames = torch.zeros(1, 1, 64, 32, dtype=torch.uint8)
+    beyond = torch.tensor([[[-5.0, 2.0], [-5.0, 29.0], [60.0, 29.0], [60.0, 2.0]]])
+    explanation = explained_with(tmp_path / "clip.npz", frames, three_models[1], quadrilateral_px=beyond)
+    (picture,) = pictures.moving(explanation).int()
+    lines = ((picture - ORANGE).abs().amax(0) < 12)[:, :235].sum(1) > 100
+    assert lines.nonzero().flatten().diff().max() > 300  # one line above, one below
+    frame = (picture.amax(0) == 0)[:, :235].sum(1) > 100
+    assert lines.nonzero().min() < frame.nonzero().min()
+
+
+def test_above_each_frame_stands_what_was_said_there(three_models, tmp_path):
+    frames = torch.zeros(3, 1, 40, 40, dtype=torch.uint8)
+    some = torch.nn.functional.one_hot(torch.tensor([3, 3, 3]), 55).float()
+    other = torch.nn.functional.one_hot(torch.tensor([3, 8, 3]), 55).float()
+    one, two = (
+        pictures.moving(explained_with(tmp_path / "clip.npz", frames, three_models[0], logits=logits))[..., :70, :]
+        for logits in (some, other)
+    )
+    assert (one != two).flatten(1).any(1).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,9 @@ def at(y, x):
 BORDER = quadrilateral(torch.eye(2, 3).unsqueeze(0), (SIZE, SIZE)).tolist()
 
 
-def test_frames_keep_their_pixels():
-    frames = torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8)
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (8, 20), (20, 8)])
+def test_frames_keep_their_pixels(size):
+    frames = torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8)
     pixels = drawn(None, frames)
     assert (pixels[:, ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM] == frames.permute(0, 2, 3, 1)).all()
 
@@ -105,7 +106,17 @@ def test_saliency_warms_just_its_pixels():
     (pixels,) = drawn(look_of(saliency=levels.tolist()), layers=("saliency",))
     warm = pixels[ZOOM // 2 :: ZOOM, ZOOM // 2 :: ZOOM, 0] > 0
     assert (warm == (levels[0] > 0)).all()
-    assert pixels[at(3, 5)][0] > pixels[at(10, 10)][0]
+    strong, weak = pixels[at(3, 5)][0], pixels[at(10, 10)][0]
+    assert strong > weak > strong / 3  # a quarter of the most is half as opaque
+
+
+def test_each_frames_saliency_is_scaled_by_its_own_largest():
+    levels = torch.zeros(2, SIZE, SIZE)
+    levels[0, 3, 5], levels[1, 3, 5] = 0.9, 0.003
+    look = Look(torch.zeros(2, 2), (SIZE, SIZE), saliency=levels)
+    first, second = drawn(look, num_frames=2, layers=("saliency",))
+    assert first[at(3, 5)][0] > 200
+    assert torch.equal(first, second)
 
 
 def test_a_receptive_field_is_blue_where_saliency_is_red():
@@ -171,6 +182,28 @@ def test_pairs_of_strips_stand_below_each_other(tmp_path):
     assert two[0] == one[0]
     assert two[1] == pytest.approx(2 * one[1], abs=2)
     assert {path.name for path in tmp_path.iterdir()} == {"one.png", "two.png"}
+
+
+def spans(there):
+    """Return first and last of each run of what is there along a line."""
+    changes = torch.nn.functional.pad(there.int(), (1, 1)).diff()
+    return list(
+        zip((changes == 1).nonzero().flatten().tolist(), (changes == -1).nonzero().flatten().tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 40), (40, 16)])
+@pytest.mark.parametrize("crop", [None, torch.full((4, 1, 4, 4), 100 / 255)], ids=["frames", "crops"])
+def test_frames_of_strips_keep_their_proportions(size, crop):
+    frames = torch.full((4, 1, *size), 100, dtype=torch.uint8)
+    strip = visualize.LookStrip("", frames, Look(torch.zeros(1, 2), size, crop=crop), "#ee7733", num_shown=4)
+    grey = (strip.picture() == 100).all(0)
+    rows, columns = (spans(grey.sum(axis) > 10) for axis in (1, 0))
+    assert (len(rows), len(columns)) == (2, 4)
+    for top, bottom in rows:
+        for left, right in columns:
+            assert (bottom - top) / (right - left) == pytest.approx(size[0] / size[1], rel=0.02)
+    assert columns[-1][1] - columns[0][0] == pytest.approx(960 - 2 * 0.06 * 120, abs=4)
 
 
 def strips_drawn(strip):

@@ -87,6 +87,16 @@ def test_a_frame_in_colour(drawn):
     assert (pixels[..., :3] == colour.repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
 
 
+def test_a_frame_that_is_not_square_keeps_its_proportions(drawn):
+    grey = np.random.default_rng(0).integers(0, 256, (8, 16), dtype=np.uint8)
+    script = LOOK.replace("[16, 16]", "[8, 16]")
+    pixels = drawn(script, grey=grey.flatten().tolist(), look={}, layers={})
+    assert pixels.shape[:2] == (32, 64)
+    assert (pixels[..., 0] == grey.repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
+    pixels = drawn(script, look={"saliency": picture(grey)}, layers={"saliency": True})
+    assert ((pixels[..., 0] > 0) == (grey > 0).repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
+
+
 def test_an_identity_transformer_draws_the_frames_border(drawn):
     pixels = drawn(LOOK, look={"quad": BORDER}, layers={"quad": True})
     for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]):
@@ -128,6 +138,9 @@ def test_points_are_drawn_in_their_units_colour_and_sized_by_weight(drawn):
         return (pixels[middle[0] - 8 : middle[0] + 8, middle[1] - 8 : middle[1] + 8, :3].max(-1) > 60).sum()
 
     assert area(4, 4) > 4 * area(4, 11)
+    points[1][2] = 0.3
+    pixels = drawn(LOOK, look={"points": points, "units": [[-9, -9], [-9, -9]]}, layers={"points": True})
+    assert area(4, 4) < 3 * area(4, 11)
 
 
 def test_arrows_go_from_start_to_end_and_have_a_head_there(drawn):
@@ -147,6 +160,7 @@ def test_saliency_warms_just_its_pixels(drawn):
     assert (warm == (levels > 0).repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
     strong, weak = pixels[at(3, 5)].astype(int), pixels[at(10, 10)].astype(int)
     assert strong[0] > weak[0] > strong[2] >= weak[2]
+    assert weak[0] > strong[0] / 3  # a quarter of the most is half as opaque
 
 
 def test_a_receptive_field_is_blue_where_saliency_is_red(drawn):
@@ -199,6 +213,14 @@ def test_probabilities_are_lines_at_their_height(drawn):
     rows_with_line = np.flatnonzero(near(pixels[:, 100], first, by=40) & (pixels[:, 100, 3] > 128))
     top, bottom = 14, 130
     assert rows_with_line.mean() == pytest.approx(bottom - 0.9 * (bottom - top), abs=2)
+
+
+def test_the_last_frame_counts_as_much_as_all_others(drawn):
+    colours = [tuple(int(part, 16) for part in re.findall("..", c[1:])) for c in probability_chart.SERIES_COLOURS[:2]]
+    for last, named in (([0.2, 0.8], 1), ([0.4, 0.6], 0)):
+        pixels = drawn(CHART, rows=[[0.9, 0.1]] * 3 + [last], names=["a", "b"], options={"strongest": 1})
+        there = [bool((near(pixels, colour) & (pixels[..., 3] > 200)).any()) for colour in colours]
+        assert there == [named == 0, named == 1]
 
 
 @pytest.mark.parametrize("rows", [[], [[0.2, 0.8]], [[0.5, 0.5]] * 300])

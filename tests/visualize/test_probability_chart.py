@@ -31,6 +31,29 @@ def test_the_strongest_classes_are_named_and_the_rest_pale():
     close(figure)
 
 
+def test_names_stand_at_the_height_of_the_last_frame():
+    figure, axis, _ = chart_of(torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.6, 0.3]]), strongest=3)
+    heights = {text.get_text(): text.xy[1] for text in axis.texts}
+    assert heights == {
+        name: pytest.approx(p, abs=0.05) for name, p in (("class 0", 0.1), ("class 1", 0.6), ("class 2", 0.3))
+    }
+    assert {y: text.get_text() for y, text in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True)} == {
+        0: "0",
+        0.5: "50",
+        1: "100 %",
+    }
+    close(figure)
+
+
+def test_the_axis_spans_the_clip_and_marks_stay():
+    figure, axis, chart = chart_of(torch.tensor([[0.2, 0.8]]), num_frames=50)
+    chart.mark(7)
+    chart.show(3)
+    assert axis.get_xlim() == (0, 49)
+    assert list(axis.lines[-1].get_xdata()) == [7, 7]
+    close(figure)
+
+
 def test_the_moment_of_decision_is_marked():
     figure, axis, _ = chart_of(torch.full((10, 2), 0.5), decided_at=7)
     assert "decided" in [text.get_text() for text in axis.texts]

@@ -63,6 +63,28 @@ def test_curves_are_drawn_of_any_runs(runs, tmp_path):
     assert min(size_of(tmp_path / "curves.png")) > 300
 
 
+@pytest.mark.parametrize(
+    ("over", "label", "course"),
+    [("minutes", "minutes of training", [0, 0.5, 1, 1.5, 2]), ("steps", "training steps", [0, 1, 2, 3, 4])],
+)
+def test_curves_are_of_loss_and_accuracy_over_the_course_of_training(tmp_path, monkeypatch, over, label, course):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure))
+    level = [row | {"loss": 3.0, "accuracy": 0.25} for row in rows_of()]
+    models = {"stn-lstm": level, "a-model-of-yours": level}
+    visualize.draw_curves(tmp_path / "curves.png", {"rotation_scaling": models}, over=over)
+    upper, lower = drawn[0].axes
+    assert (upper.get_title(), lower.get_xlabel()) == ("rotation + scaling", label)
+    for axis, level, name in ((upper, 3.0, "cross entropy"), (lower, 0.25, "accuracy")):
+        assert name in axis.get_ylabel()
+        assert [line.get_label() for line in axis.lines] == list(models)
+        assert axis.lines[0].get_color() == visualize.COLOURS["stn-lstm"] != axis.lines[1].get_color()
+        for line in axis.lines:
+            assert list(line.get_xdata()) == course
+            assert list(line.get_ydata()) == pytest.approx([level] * 5)
+
+
 def test_drawing_leaves_no_figure_open(tmp_path):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.close("all")
