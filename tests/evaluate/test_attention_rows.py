@@ -228,6 +228,33 @@ def test_the_table_has_a_line_for_each_network_and_measure(found):
     assert "angle" not in shown.splitlines()[0]
 
 
+def test_each_figure_stands_under_its_name():
+    known = {"ratio_digit_1": 2.0, "ratio_digit_2": 3.0, "ratio_min": 1.5, "ratio_min_elsewhere": 0.5}
+    known |= {"all_above": 0.75, "all_above_elsewhere": 0.25}
+    known |= {"angle_slope": 0.6, "angle_correlation": 0.9, "scale_slope": 0.4, "scale_correlation": 0.8}
+    errors = {f"{name}_se": 0.1 for name in known}
+    one = (
+        FACTS | known | errors | {"num_clips": 200, "trained": "trained", "attention": "off", "measure": "sampled_area"}
+    )
+    table = attention_table([one])
+    assert [(str(column.header), *column.cells) for column in table.columns] == [
+        ("model", "m"),
+        ("condition", "rotation_scaling"),
+        ("network", "attention off"),
+        ("attention by", "sampled area"),
+        ("digit 1", "2.00 ± 0.20"),
+        ("digit 2", "3.00 ± 0.20"),
+        ("weakest digit", "1.50 ± 0.20"),
+        ("elsewhere", "0.50 ± 0.20"),
+        ("all above 1", "75 ± 20 %"),
+        ("elsewhere", "25 ± 20 %"),
+        ("angle", "0.60 ± 0.20, r 0.90 ± 0.20"),
+        ("size", "0.40 ± 0.20, r 0.80 ± 0.20"),
+    ]
+    alone = attention_table([one | dict.fromkeys(errors)])
+    assert [*alone.columns[4].cells, *alone.columns[8].cells] == ["2.00", "75 %"]
+
+
 def test_the_table_tells_digit_sources_apart_where_there_are_several(found):
     rows = found["lenet-lstm"]
     both = attention_table([*rows, *({**row, "digits": "strokes"} for row in rows)])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from saccade.data import digits as digit_sources
 from saccade.data.motion import Motion
 from saccade.data.moving_digits import MovingDigits
 from saccade.errors import DataError, UsageError
-from saccade.evaluate import EvaluateConfig, evaluate, read_rows, render, run, worst_confusions
+from saccade.evaluate import EvaluateConfig, each, evaluate, read_rows, render, run, worst_confusions
 from saccade.evaluate.command import clips_for
 
 DATA = {"digits": "uci", "condition": "scaling", "labels": "pair", "protocol": "end_to_end"}
@@ -123,6 +124,38 @@ def test_order_and_angle_reach_the_clips(trained):
     assert torch.equal(from_training.batch(torch.arange(4)).frames, hidden.batch(torch.arange(4)).frames)
 
 
+def test_clutter_and_noise_reach_the_clips_and_the_row(trained):
+    motion = clips_for(small(trained, clutter=2, noise=10.0), header()).motion
+    assert (motion.clutter, motion.noise) == (2, 10.0)
+    row = run(small(trained, num_clips=1, clutter=2, noise=10.0)).row
+    assert (row["clutter"], row["noise"]) == (2, 10.0)
+
+
+def test_each_condition_is_measured_by_itself_and_once(trained):
+    asked = ("rotation", "normal", "rotation")
+    done = []
+    found = list(each(small(trained, condition=asked, batch_size=4), progress=lambda *counts: done.append(counts)))
+    assert [result.row["condition"] for result in found] == ["rotation", "normal"]
+    assert found[1].evaluation == run(small(trained, condition="normal", batch_size=4)).evaluation
+    assert done == [(4, 6), (6, 6)] * 4  # with attention and without, under two conditions
+
+
+@pytest.mark.parametrize(("trunk", "told"), [("wide", None), ("light", "light")])
+def test_a_row_names_the_trunk_and_the_numbers_of_digits(tmp_path, trunk, told):
+    path = tmp_path / "digits.safetensors"
+    arguments = {"num_classes": 10, "trunk": trunk}
+    described = Header("lenet-lstm", arguments, DATA | {"labels": "digits"}, TRAINING)
+    checkpoint.save(path, models.create("lenet-lstm", **arguments), described)
+    row = run(EvaluateConfig(path, num_clips=2, num_frames=1, num_digits=(1, 4))).row
+    assert (row["trunk"], row["num_digits"]) == (told, "1 to 4")
+
+
+def test_digits_of_training_are_looked_for_where_they_lay(trained, tmp_path):
+    training = {"config": {"data_dir": str(tmp_path / "gone")}}
+    with pytest.raises(DataError, match="gone"):
+        clips_for(small(trained), Header("stn-lstm", {}, DATA | {"digits": "mnist"}, training))
+
+
 def test_a_model_for_clips_of_one_length_gets_them(trained):
     published = Header("lenet-lstm-published", {"num_classes": 100, "num_frames": 20}, DATA | {"labels": "ordered"})
     assert clips_for(EvaluateConfig(trained), published).motion.num_frames == 20
@@ -201,6 +234,25 @@ def test_the_table_says_everything(trained):
         assert part in text
     shown_as, said, num = worst_confusions(result.evaluation)[0]
     assert f"{shown_as} as {said} ({num})" in text
+
+
+def test_figures_are_told_in_per_cent(trained):
+    result = run(small(trained))
+    recall = [0.25, None, *([1.0] * 8)]
+    known = replace(result.evaluation, accuracy=0.5, top5_accuracy=0.75, digit_recall=recall)
+    text = shown(replace(result, evaluation=known, row=result.row | {"accuracy": 0.5}))
+    words = " ".join(text.split())
+    assert "accuracy 50.0 % (18.8 to 81.2; Wilson, 6 clips)" in words
+    assert "top-5 accuracy 75.0 %" in words
+    assert "25.0 none 100.0 100.0" in words
+    assert "6 clips show the first 6 of 55 classes only" in words
+
+
+def test_a_digit_is_confused_with_nothing_where_it_is_missed(trained):
+    cells = [[[20, 0], [0, 0]]] * 10
+    cells[3] = [[5, 2], [4, 9]]
+    found = replace(run(small(trained)).evaluation, labels="digits", confusion_matrix=cells)
+    assert worst_confusions(found) == [("3", "nothing", 4), ("nothing", "3", 2)]
 
 
 def test_everything_is_json(trained):

@@ -313,6 +313,77 @@ def test_a_video_plays_to_its_end_and_from_its_beginning_again(session):
     assert take(session)["source"] == "digits"
 
 
+def said_of(engine, frames, name="lenet-lstm"):
+    """Return what a model says of frames that are all it ever saw."""
+    clip = torch.stack([torch.tensor(pixels(frame)) for frame in frames])[None, :, None]
+    with torch.inference_mode():
+        return pytest.approx(engine.models[name].network(clip)[0, -1].sigmoid().tolist(), abs=1e-4)
+
+
+def test_another_source_begins_with_an_empty_memory(session, engine):
+    for _ in range(3):
+        take(session)
+    say(session, "source", kind="camera")
+    camera = bytes([64, 64]) + np.random.default_rng(0).integers(0, 256, 64 * 64, dtype=np.uint8).tobytes()
+    session.put_camera(camera)
+    frames = [take(session)]
+    assert frames[-1]["models"]["lenet-lstm"]["probabilities"] == said_of(engine, frames)
+    # Digits are no matter of the camera.
+    say(session, "pick", slot=0, digit=4)
+    session.put_camera(camera)
+    frames.append(take(session))
+    assert frames[-1]["models"]["lenet-lstm"]["probabilities"] == said_of(engine, frames)
+    assert frames[-1]["models"]["lenet-lstm"]["probabilities"] != said_of(engine, frames[-1:])
+
+
+def test_a_place_in_a_video_begins_with_an_empty_memory(session, engine):
+    clip = np.random.default_rng(0).integers(0, 256, (5, 32, 40), dtype=np.uint8)
+    session.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    for _ in range(3):
+        take(session)
+    say(session, "seek", frame=10**6)
+    frame = take(session)
+    assert frame["position"] == 4
+    assert frame["models"]["lenet-lstm"]["probabilities"] == said_of(engine, [frame])
+
+
+def test_a_video_keeps_its_own_pace(session, monkeypatch):
+    monkeypatch.setattr(session._pace, "_now", lambda: 1.0)
+    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 32, 32), 12.5, None))
+    say(session, "pace", fps=50)
+    session.take_tick(0)
+    assert session.wait_s() == pytest.approx(1 / 12.5)
+    say(session, "source", kind="digits")
+    session.take_tick(0)
+    assert session.wait_s() == pytest.approx(1 / 50)
+
+
+def test_nothing_is_missed_while_the_stream_stands_still(session, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(session._pace, "_now", lambda: clock[0])
+    for begin in (
+        lambda: say(session, "start", seed=5, settings=SETTINGS),
+        lambda: say(session, "pause", paused=False),
+        lambda: say(session, "pace", fps=10),
+        lambda: say(session, "source", kind="digits"),
+    ):
+        clock[0] += 30
+        begin()
+        assert session.take_tick(0) == 0
+    say(session, "source", kind="camera")
+    clock[0] += 30
+    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    assert session.take_tick(0) == 0
+    assert take(session)["dropped"] == 0
+
+
+def test_the_page_may_name_any_image_of_a_class(session, engine):
+    there = engine.digits.images[engine.digits.labels == 7]
+    for instance in (0, 3, len(there) + 3):
+        (answer,) = say(session, "pick", slot=0, digit=7, instance=instance)
+        assert base64.b64decode(answer["image"]) == there[instance % len(there)].numpy().tobytes()
+
+
 # --- Memory
 
 
