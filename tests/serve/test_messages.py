@@ -16,6 +16,8 @@ GOOD = [
     {"type": "start", "seed": 7, "settings": SETTINGS, "digits": [{"type": "pick", "slot": 1, "digit": 3}]},
     {"type": "settings", "settings": SETTINGS},
     {"type": "pace", "fps": 25},
+    {"type": "pace", "fps": 1},
+    {"type": "pace", "fps": 60},
     {"type": "pause", "paused": True},
     {"type": "step"},
     {"type": "seek", "frame": 3},
@@ -36,6 +38,7 @@ BAD = [
     ('{"type": "pause", "paused": true, "more": 1}', "more"),
     ('{"type": "pace", "fps": NaN}', "fps"),
     ('{"type": "pace", "fps": 1e9}', "60"),
+    ('{"type": "pace", "fps": 0.5}', "1"),
     ('{"type": "seen", "number": -1}', "number"),
     ('{"type": "start", "seed": 1, "settings": null}', "settings"),
     ('{"type": "draw", "slot": 5, "strokes": [[[1, 2]]]}', "slot"),
@@ -108,6 +111,11 @@ def test_any_text_is_understood_or_refused(text):
 def test_a_camera_frame_of_wrong_size_is_refused(data):
     with pytest.raises(MessageError, match="camera frame"):
         messages.parse_camera(data)
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 128), (128, 28)])
+def test_a_camera_frame_may_have_edges_of_28_to_128_px(height, width):
+    assert messages.parse_camera(bytes([height, width]) + bytes(height * width)).shape == (height, width)
 
 
 def test_a_camera_frame_keeps_its_rows():

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from saccade.serve import live
 from saccade.serve.pace import Pace
 
 
@@ -53,3 +56,19 @@ def test_a_new_start_forgets_what_was_missed():
     pace.fps = 20
     assert pace.tick() == 0
     assert abs(pace.wait_s() - 0.05) < 1e-6
+
+
+def test_an_allowance_refills_at_its_rate_and_never_beyond_what_may_come_at_once(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=clock))
+    allowance = live.Allowance(10, 3)
+
+    def taken():
+        return sum(allowance.take() for _ in range(5))
+
+    assert taken() == 3
+    clock.s += 0.21
+    assert taken() == 2
+    assert taken() == 0
+    clock.s += 60
+    assert taken() == 3

@@ -77,6 +77,14 @@ def test_the_server_waits_for_a_page_that_shows_nothing(page):
     assert page.take_until("frame")["number"] == 3
 
 
+def test_frames_that_a_page_had_no_time_for_are_counted_as_its_own(page):
+    page.start()
+    page.say("show", models=["lenet-lstm"], saliency=[], clean=True)
+    before = page.rest(0.4, see=False)[-1]
+    page.say("seen", number=before["number"])
+    assert page.take_until("frame")["skipped"] - before["skipped"] >= 8  # of 25 a second
+
+
 def test_frames_come_at_the_pace_that_is_set(page):
     page.start()
     page.say("show", models=["lenet-lstm"], saliency=[], clean=True)

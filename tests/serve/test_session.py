@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_missed_frames_are_gone_through_but_not_shown(session, engine):
     shown = [pixels(take(session)) for _ in range(6)]
     assert (pixels(take(other)) == shown[0]).all()
     assert (pixels(take(other, missed=4)) == shown[5]).all()
+
+
+def test_a_server_far_behind_goes_through_thirty_frames_at_most(session):
+    settings = StreamSettings(max_angle_deg=60.0, scale_range=(0.6, 1.0), speed_px=1.5)
+    stream = DigitStream(digits.load("strokes", "test"), settings, seed=5)
+    frames = [stream.next_frame()[0][0].numpy() for _ in range(32)]
+    late = pixels(take(session, missed=10_000))
+    assert [t for t, frame in enumerate(frames) if (frame == late).all()] == [30]
 
 
 def test_every_model_says_what_the_model_alone_says(engine):
@@ -155,6 +164,7 @@ def test_what_cannot_be_is_said_in_a_line(session, engine):
         ("source", {"kind": "video"}, "no video"),
         ("seek", {"frame": 1}, "only a video"),
         ("show", {"models": ["nobody"], "saliency": [], "clean": True}, "no model 'nobody'"),
+        ("show", {"models": [], "saliency": ["nobody"], "clean": True}, "no model 'nobody'"),
     ]:
         with pytest.raises(MessageError, match=told):
             say(session, kind, **fields)
@@ -197,6 +207,12 @@ def test_a_model_that_was_hidden_begins_anew_and_the_others_go_on(engine):
         assert found != pytest.approx(said_after(name, 4 - first), abs=1e-3)
 
 
+def test_what_a_model_took_is_told_in_milliseconds(session):
+    begin = time.perf_counter()
+    took = take(session)["models"]["lenet-lstm"]["ms"]
+    assert 0.1 <= took <= 1000 * (time.perf_counter() - begin)
+
+
 def test_there_is_no_verdict_below_the_confidence(session):
     # Untrained models hold every digit for as likely as not.
     verdict = take(session)["models"]["lenet-lstm"]["verdict"]
@@ -219,6 +235,11 @@ def test_a_page_gets_no_more_than_it_shows(session):
     for _ in range(MAX_UNSEEN):
         take(session, see=False)
     assert not session.can_go
+    say(session, "seen", number=2 * MAX_UNSEEN)
+    say(session, "seen", number=1)  # came late
+    for _ in range(MAX_UNSEEN - 1):
+        take(session, see=False)
+    assert session.can_go
 
 
 def test_pause_step_play(session):
@@ -359,7 +380,7 @@ def test_a_video_keeps_its_own_pace(session, monkeypatch):
 
 
 def test_nothing_is_missed_while_the_stream_stands_still(session, monkeypatch):
-    clock = [0.0]
+    clock = [time.monotonic()]
     monkeypatch.setattr(session._pace, "_now", lambda: clock[0])
     for begin in (
         lambda: say(session, "start", seed=5, settings=SETTINGS),

@@ -1,5 +1,7 @@
 """What is drawn with Matplotlib lies where it should: the same cases as for the drawing code in JavaScript."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -153,6 +155,15 @@ def test_an_origin_moves_everything():
     assert near(pixels[at(8, 8)], ORANGE)
     assert (pixels[: 7 * ZOOM] == 255).all()  # above the frame there is nothing but paper
     assert (pixels[at(14, 14)] == 50).all()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_what_lies_higher_is_drawn_above(turn):
+    figure = pyplot.figure(figsize=(0.4, 0.4), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    spans = [axis.axvspan(0, 1, color=colour, zorder=height) for colour, height in (("red", 5), ("blue", 4))]
+    moving = SimpleNamespace(artists=spans[::turn], show=lambda t: None)
+    assert visualize.animate(figure, [moving], 1)[0, :, 20, 20].tolist() == [255, 0, 0]
 
 
 # The pairs of strips
