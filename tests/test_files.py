@@ -1,4 +1,5 @@
 import json
+import os
 import resource
 import signal
 import stat
@@ -121,6 +122,19 @@ def test_a_folder_in_the_place_of_the_file_is_left_alone(tmp_path):
         files.write_text(tmp_path / "a", "new")
     assert (tmp_path / "a" / "b").read_text() == "kept"
     assert contents(tmp_path) == {"a"}
+
+
+def test_asking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "old.csv").write_text("kept")
+    for name in ("old.csv", "new.csv"):
+        files.check_writable(tmp_path / name)
+    assert (tmp_path / "old.csv").read_text() == "kept"
+    assert contents(tmp_path) == {"old.csv"}
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(OSError, match="is no regular file"):
+            files.check_writable(tmp_path / name)
 
 
 def test_fields_as_json_has_them():

@@ -17,7 +17,7 @@ from saccade.data.video import read_clip, write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.generate import GenerateConfig, generate
 from saccade.models import verdict
-from saccade.predict import PredictConfig, Prediction, find_clips, fitting_size, predict, render
+from saccade.predict import PredictConfig, Prediction, each, find_clips, fitting_size, predict, render
 
 
 def save_model(path, name="lenet-lstm", labels="pair", *, loud=60, **arguments):
@@ -216,6 +216,16 @@ def test_a_damaged_clip_is_told_of(tmp_path):
     assert "is damaged" in shown([prediction])
 
 
+def test_clips_behind_one_that_cannot_be_read_follow(tmp_path):
+    save_model(tmp_path, num_classes=55)
+    good = [save(tmp_path / f"{name}.npz", torch.zeros(3, 1, 64, 64, dtype=torch.uint8)) for name in "ac"]
+    bad, errors = tmp_path / "b.mp4", []
+    bad.write_bytes(b"no video")
+    found = each(PredictConfig((good[0], bad, good[1]), tmp_path, device="cpu"), unreadable=errors.append)
+    assert [prediction.clip for prediction in found] == good
+    assert [str(bad) in str(error) for error in errors] == [True]
+
+
 def shown(predictions):
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     with console.file:
@@ -229,10 +239,18 @@ def test_the_table_shows_what_was_said():
         [
             Prediction(Path("[bold]a.mp4"), "07", 0.9, top, 12, 50, (64, 64), 10.0),
             Prediction(Path("b.npz"), "07", 0.9, top, 0, 50, (64, 64)),
-            Prediction(Path("c.npz"), "07", 0.9, top, None, 50, (64, 64)),
+            Prediction(Path("c.npz"), "07", 0.9, top, None, 50, (64, 64), warning="c.npz is damaged"),
         ]
     )
-    for part in ("[bold]a.mp4", "90.0 %", "12 of 50 (1.2 s)", " 0 of 50 ", "the end", "07 90.0  17 5.0"):
+    for part in (
+        "[bold]a.mp4",
+        "90.0 %",
+        "12 of 50 (1.2 s)",
+        " 0 of 50 ",
+        "the end",
+        "07 90.0  17 5.0",
+        "c.npz is damaged",
+    ):
         assert part in text
 
 

@@ -36,6 +36,18 @@ def test_a_run_is_not_overwritten(run):
     assert (run / "run.json").read_bytes() == before
 
 
+def test_what_a_run_that_hardly_began_leaves_is_in_nobodys_way(tmp_path):
+    run_folder.check_free(tmp_path / "new")
+    for name in ("checkpoint.safetensors", "log.jsonl", "tensorboard", ".hidden"):
+        (tmp_path / name).touch()
+    run_folder.check_free(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds notes\.txt, but no run"):
+        run_folder.check_free(tmp_path)
+    with pytest.raises(UsageError, match=r"notes\.txt is a file"):
+        run_folder.check_free(tmp_path / "notes.txt")
+
+
 def test_facts_are_added(run):
     run_folder.update(run, steps=7)
     run_folder.update(run, finished=True)
@@ -93,6 +105,18 @@ def test_scalars_go_to_tensorboard(tmp_path):
     with run_folder.scalars(tmp_path) as write:
         write({"step": 1, "loss": 0.5})
     assert len(list((tmp_path / "tensorboard").iterdir())) == 1
+
+
+def test_a_run_that_goes_on_hides_what_was_written_of_later_steps(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for start, steps in ((0, (1, 2, 3, 4)), (2, (3,))):
+        with run_folder.scalars(tmp_path, start) as write:
+            for step in steps:
+                write({"step": step, "loss": 0.5})
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
 
 
 def test_without_tensorboard_scalars_go_nowhere(tmp_path, monkeypatch):

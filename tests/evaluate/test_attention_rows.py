@@ -186,6 +186,9 @@ def row(seed=0, ratio=3.0, error=0.1, num_clips=200, **facts):
 
 def test_intervals_over_clips():
     assert mean_interval([row()], "ratio") == pytest.approx((3, 3 - 1.97196 * 0.1, 3 + 1.97196 * 0.1), abs=1e-4)
+    assert mean_interval([row(num_clips=3)], "ratio") == pytest.approx(
+        (3, 3 - 4.3027 * 0.1, 3 + 4.3027 * 0.1), abs=1e-4
+    )
     # Two runs on the same clips are no more clips.
     both = mean_interval([row(0, 2.0), row(1, 4.0, 0.3)], "ratio")
     assert both == pytest.approx((3, 3 - 1.97196 * 0.2, 3 + 1.97196 * 0.2), abs=1e-4)

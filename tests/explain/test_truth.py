@@ -105,6 +105,8 @@ def test_poses_follow_the_frames_size(generated):
     same, larger = truth.poses_in(5, (64, 64), (64, 64)), truth.poses_in(5, (64, 64), (128, 64))
     assert torch.equal(same.box_px, truth.poses.box_px[:, :5])
     assert torch.equal(larger.box_px, same.box_px * torch.tensor([2, 1, 2, 1]))
+    assert torch.equal(larger.scale, same.scale * 2)
+    assert torch.equal(larger.angle_deg, same.angle_deg)
     # The centre of the first pixel, at 0, becomes the middle of two pixels.
     assert torch.allclose(larger.centre_px[..., 0], same.centre_px[..., 0] * 2 + 0.5)
     assert torch.equal(larger.centre_px[..., 1], same.centre_px[..., 1])
