@@ -196,6 +196,23 @@ def test_around_a_frame_is_room_for_what_reaches_beyond(opened, three_models, tm
     assert frame.get_attribute("aria-label").endswith(f"samples the quadrilateral with corners (y, x) {told}")
 
 
+def test_a_crop_keeps_its_own_proportions(opened, three_models, tmp_path):
+    crop = torch.full((1, 1, 20, 60), 128 / 255)
+    path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], crop=crop)
+    proportion, least, most = (
+        opened(path)
+        .locator("canvas.crop")
+        .evaluate(
+            """canvas => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          return [canvas.height / canvas.width, Math.min(...data), Math.max(...data.filter((_, i) => i % 4 < 3))];
+        }"""
+        )
+    )
+    assert proportion == pytest.approx(20 / 60, abs=0.01)
+    assert (least, most) == (128, 128)
+
+
 def test_true_places_have_the_names_of_their_digits(opened, generated, report):
     tab = opened(report)
     tab.locator("input[name=boxes]").check()
