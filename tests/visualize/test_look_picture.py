@@ -95,6 +95,16 @@ def test_points_have_their_units_colour_and_the_size_of_their_weight():
     assert area(11, 11) <= 4
 
 
+def test_units_of_little_weight_have_small_points():
+    look = look_of(
+        points_px=[[[[4.0, 4.0]], [[11.0, 11.0]]]], point_weight=[[[0.9], [0.1]]], unit_px=[[[-90.0, -90.0]] * 2]
+    )
+    (pixels,) = drawn(look, layers=("points",), line_pt=3)
+    inked = pixels.amax(-1) > 60
+    half = SIZE * ZOOM // 2
+    assert inked[:half, :half].sum() > 2 * inked[half:, half:].sum() > 0
+
+
 def test_arrows_go_from_start_to_end_and_have_a_head_there():
     (pixels,) = drawn(look_of(arrows_px=[[[[[8.0, 2.0], [8.0, 13.0]]]]]), layers=("arrows",))
     inked = pixels.amax(-1) > 60
