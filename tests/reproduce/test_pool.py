@@ -6,6 +6,7 @@ import textwrap
 import time
 
 import pytest
+import torch
 
 from saccade.errors import DataError, Interrupted, UsageError
 from saccade.reproduce import pool
@@ -17,9 +18,6 @@ from saccade.errors import Interrupted, UsageError
 def double(job, progress):
     progress({"step": 1, "num_steps": 1, "threads": __import__("torch").get_num_threads()})
     return 2 * job
-
-def die(job, progress):
-    os._exit(3)
 
 def refuse_three(job, progress):
     if job == 3:
@@ -46,10 +44,13 @@ def train(job, progress):
                 raise Interrupted("stopped")
 
 def train_beside_one_that_dies(job, progress):
+    open(f"{job}.begun", "w").close()
     if job == "dies":
-        time.sleep(1)
+        while not (os.path.exists("a.begun") and os.path.exists("idle.begun")):
+            time.sleep(0.05)
+        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGKILL)
-    return train(job, progress)
+    return None if job == "idle" else train(job, progress)
 
 def until_stopped(job, progress):
     stopped = []
@@ -75,39 +76,26 @@ def work(tmp_path, monkeypatch):
     return pool_work
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_every_job_is_done_and_its_progress_told_before(work, num_processes):
+@pytest.mark.parametrize(("num_processes", "threads"), [(1, 1), (2, 3), (4, 2)])
+def test_every_job_is_done_with_its_share_of_the_cores_and_its_progress_told_before(
+    work, monkeypatch, num_processes, threads
+):
+    if num_processes > 1:
+        monkeypatch.setattr(pool, "num_cores", lambda: 8)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     told, results, order = [], {}, []
+    jobs = [5, 6, 7] if num_processes < 4 else [5]
     pool.run_all(
         work.double,
-        [5, 6, 7],
+        jobs,
         num_processes=num_processes,
-        take=lambda number, row: (told.append((number, row["step"])), order.append(number)),
+        take=lambda number, row: (told.append((number, row["threads"])), order.append(number)),
         done=lambda number, result: (results.__setitem__(number, result), order.append(-1 - number)),
     )
-    assert results == {0: 10, 1: 12, 2: 14}
-    assert sorted(told) == [(0, 1), (1, 1), (2, 1)]
-    for number in range(3):
+    assert results == {number: 2 * job for number, job in enumerate(jobs)}
+    assert sorted(told) == [(number, threads) for number in range(len(jobs))]
+    for number in range(len(jobs)):
         assert order.index(number) < order.index(-1 - number)
-
-
-def test_processes_share_the_cores(work, monkeypatch):
-    monkeypatch.setattr(pool, "num_cores", lambda: 8)
-    monkeypatch.setattr(pool.torch, "get_num_threads", lambda: 3)
-    threads = []
-    for num_processes in (2, 4):
-        pool.run_all(
-            work.double,
-            [0],
-            num_processes=num_processes,
-            take=lambda _number, row: threads.append(row["threads"]),
-        )
-    assert threads == [3, 2]
-
-
-def test_a_process_that_dies_is_told(work):
-    with pytest.raises(DataError, match=r"ended without a word: memory was short \(take fewer at once with --jobs\)"):
-        pool.run_all(work.die, [1, 2], num_processes=2, take=lambda *_: None)
 
 
 def test_an_error_stops_the_other_jobs_and_is_passed_on(work, tmp_path):
@@ -116,14 +104,13 @@ def test_an_error_stops_the_other_jobs_and_is_passed_on(work, tmp_path):
     assert (tmp_path / "1.stopped").exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_jobs_and_begins_no_more(work, signum, tmp_path):
+def test_sigterm_stops_all_jobs_and_begins_no_more(work, tmp_path):
     pressed = []
 
     def press(_number, _row):
         if not pressed:
             pressed.append(True)
-            signal.raise_signal(signum)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="saved its state"):
         pool.run_all(work.until_stopped, ["a", "b", "c", "d"], num_processes=2, take=press)
@@ -146,10 +133,10 @@ def test_what_is_being_tested_ends_alone_and_lets_trainings_save(work, tmp_path)
     assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a", "b"}
 
 
-def test_trainings_beside_one_that_was_killed_save(work, tmp_path):
-    with pytest.raises(DataError, match="ended without a word"):
-        pool.run_all(work.train_beside_one_that_dies, ["dies", "a", "b"], num_processes=3, take=lambda *_: None)
-    assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a", "b"}
+def test_a_training_between_one_that_was_killed_and_one_that_waits_for_work_saves(work, tmp_path):
+    with pytest.raises(DataError, match=r"ended without a word: memory was short \(take fewer at once with --jobs\)"):
+        pool.run_all(work.train_beside_one_that_dies, ["dies", "a", "idle"], num_processes=3, take=lambda *_: None)
+    assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a"}
 
 
 def test_nothing_outlives_a_parent_that_was_killed_while_it_began(work, tmp_path):

@@ -25,6 +25,7 @@ from saccade.train.interrupts import held_back
 from saccade.train.loop import Progress
 
 POLL_S = 0.2
+GRACE_S = 2.0
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -170,13 +171,17 @@ def _work(work: Callable[[Job, Progress], Result], job: Job, number: int) -> Res
 
 def _stopped(_number: int, _frame: object) -> None:
     """Stop what is not held back, such as tests, and let the process live: one that dies takes the others with it."""
-    if not _busy.is_set():
-        os._exit(1)
-    raise Interrupted("stopped")
+    if _busy.is_set():
+        raise Interrupted("stopped")
+    # It may be handing over a result: who ends with the lock of that queue leaves the others waiting for it.
+    threading.Timer(GRACE_S, os._exit, (1,)).start()
 
 
 def _end_with_parent() -> None:
     """Leave when the parent was killed, once the state of what is under way is saved: nobody else would say so."""
-    while os.getppid() == _parent or _busy.is_set():
+    idle_s = 0.0
+    while _busy.is_set() or (os.getppid() == _parent and idle_s < GRACE_S):
         time.sleep(POLL_S)
+        # Stopped and idle, it ends soon; else it waits for a queue that a killed process held.
+        idle_s = idle_s + POLL_S if _stop.is_set() and not _busy.is_set() else 0.0
     os._exit(1)
