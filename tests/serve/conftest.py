@@ -6,23 +6,49 @@ import pytest
 import torch
 
 from saccade import checkpoint, models
+from saccade.clips import FrameFormat
+from saccade.data.digits.schemes import SCHEMES
+from saccade.labels import Labels
 
+from .tab import ARGUMENTS, CHROMIUM
 from .talk import Page, Server
+
+OWN = Labels(("take2", "wave", "3 wheels"))
+"""Classes that are no digits, though their names hold some."""
+
+RGB = FrameFormat(3, (64, 96), fps=12.5)
+
+
+def write_checkpoint(path, name="lenet-lstm", **arguments):
+    """Write a model with random weights."""
+    model = models.create(name, **arguments)
+    own = ("labels", "frame_format")
+    rest = {key: value for key, value in arguments.items() if key not in own}
+    given = {key: arguments[key] for key in own if key in arguments}
+    checkpoint.save(path, model, checkpoint.Header(name, rest, **given))
+    return path
 
 
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory):
     """Write checkpoints of the three models with random weights; what they say does not matter to most tests."""
     folder = tmp_path_factory.mktemp("untrained")
-    paths = []
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        for name in ("lenet-lstm", "stn-lstm", "dcn-lstm"):
-            path = folder / f"{name}.safetensors"
-            header = checkpoint.Header(name, {"num_classes": 10}, {"labels": "digits"})
-            checkpoint.save(path, models.create(name, num_classes=10), header)
-            paths.append(path)
-    return paths
+        labels = SCHEMES["digits"].labels
+        return [write_checkpoint(folder / f"{name}.safetensors", name, labels=labels) for name in models.MATCHED]
+
+
+@pytest.fixture(scope="session")
+def own_models(tmp_path_factory):
+    """Write checkpoints of two models that see RGB frames of 64x96 at 12.5 a second, and know no digits."""
+    folder = tmp_path_factory.mktemp("own")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return [
+            write_checkpoint(folder / f"{name}.safetensors", name, labels=OWN, frame_format=RGB, input="both")
+            for name in ("stn-lstm", "dcn-lstm")
+        ]
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +81,19 @@ def page(server):
     with Page(server) as made:
         yield made
     server.wait_for_pages(0)
+
+
+@pytest.fixture(scope="module")
+def playwright():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
+    if CHROMIUM is None:
+        pytest.skip("no chromium here, in which the page is tested; get it with: apt install chromium")
+    with sync_api.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(playwright):
+    launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    yield launched
+    launched.close()

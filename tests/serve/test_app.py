@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -32,7 +33,7 @@ def application(load, *, max_clients=2):
 @pytest.fixture
 def client(untrained):
     def load():
-        return Engine(load_models(untrained[:1]), digits.load("strokes", "test"), min_confidence=0.5, digits_only=False)
+        return Engine(load_models(untrained[:1]), digits.load("strokes", "test"), min_confidence=0.5)
 
     app, _ = application(load)
     with testclient.TestClient(app) as opened:
@@ -45,12 +46,25 @@ def take_until(socket, kind):
     return message
 
 
-def sessions():
-    gc.collect()
-    return [one for one in gc.get_objects() if type(one) is Session]
+@pytest.fixture
+def sessions(monkeypatch):
+    """Tell which sessions are alive. (A list of all objects holds tuples that other threads are still building.)"""
+    made, begin = weakref.WeakSet(), Session.__init__
+
+    def noticed(session, *arguments):
+        made.add(session)
+        begin(session, *arguments)
+
+    monkeypatch.setattr(Session, "__init__", noticed)
+
+    def alive():
+        gc.collect()
+        return list(made)
+
+    return alive
 
 
-def test_closing_the_page_frees_its_state(client):
+def test_closing_the_page_frees_its_state(client, sessions):
     for _ in range(2):
         with client.websocket_connect("/api/stream") as socket:
             take_until(socket, "hello")
@@ -88,17 +102,17 @@ def test_a_stream_that_fails_ends_and_its_place_is_free(client, monkeypatch):
     assert client.get("/api/status").json()["pages"] == 0
 
 
-def test_of_many_videos_two_are_decoded_at_once(monkeypatch):
+def test_of_many_videos_two_are_decoded_at_once(untrained, monkeypatch):
     running = []
 
-    async def decode(path):
+    async def decode(path, *_wanted):
         running.append(running[-1] + 1 if running else 1)
         await asyncio.sleep(0.2)
         running.append(running[-1] - 1)
         raise DataError("enough")
 
     monkeypatch.setattr(upload, "decode", decode)
-    app, _ = application(lambda: Engine([], None, min_confidence=0.5, digits_only=False), max_clients=4)
+    app, _ = application(lambda: Engine(load_models(untrained[:1]), min_confidence=0.5), max_clients=4)
     with testclient.TestClient(app) as opened, contextlib.ExitStack() as pages, ThreadPoolExecutor(4) as senders:
         sockets = [pages.enter_context(opened.websocket_connect("/api/stream")) for _ in range(4)]
         tokens = [take_until(socket, "hello")["token"] for socket in sockets]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from saccade.data import DigitStream, StreamSettings, digits
+from saccade.data import digits
+from saccade.data.digits import DigitStream, StreamSettings
 from saccade.serve.camera import light_on_dark
 
 

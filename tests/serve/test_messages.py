@@ -105,19 +105,23 @@ def test_any_text_is_understood_or_refused(text):
     understood_or_refused(text)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "data", [b"", b"\x40", bytes([27, 64]) + bytes(27 * 64), bytes([64, 129]) + bytes(64 * 129), bytes([64, 64, 1])]
+    "data", [b"", b"\x40", bytes([64, 64, 1]), bytes([64, 64]) + bytes(64 * 64 * 2), bytes(2) + bytes(256 * 255)]
 )
-def test_a_camera_frame_of_wrong_size_is_refused(data):
+def test_a_camera_frame_of_wrong_length_is_refused(data, channels):
     with pytest.raises(MessageError, match="camera frame"):
-        messages.parse_camera(data)
+        messages.parse_camera(data, channels)
 
 
-@pytest.mark.parametrize(("height", "width"), [(28, 128), (128, 28)])
-def test_a_camera_frame_may_have_edges_of_28_to_128_px(height, width):
-    assert messages.parse_camera(bytes([height, width]) + bytes(height * width)).shape == (height, width)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_camera_frame_keeps_its_rows(channels):
+    frame = messages.parse_camera(bytes([28, 30]) + bytes(k % 251 for k in range(28 * 30 * channels)), channels)
+    assert frame.shape == (28, 30, channels)
+    assert frame[1, 2].tolist() == [32 * channels + c for c in range(channels)]
 
 
-def test_a_camera_frame_keeps_its_rows():
-    frame = messages.parse_camera(bytes([28, 30]) + bytes(k % 251 for k in range(28 * 30)))
-    assert frame[1, 2] == 32
+def test_the_largest_camera_frame_is_no_longer_than_a_message_may_be():
+    data = bytes(2) + bytes(256 * 256 * 3)
+    assert messages.parse_camera(data, 3).shape == (256, 256, 3)
+    assert len(data) <= messages.MAX_MESSAGE_BYTES

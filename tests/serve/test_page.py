@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
 
-from saccade.data import DigitStream, StreamSettings, digits, video
+from saccade.data import digits, video
+from saccade.data.digits import DigitStream, StreamSettings
 
+from .tab import WAIT_MS, Tab, with_camera, write_y4m
 from .talk import Server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-WAIT_MS = 60_000
 # Every frame's header then tells that server and browser left out more than before, which a quick machine never does.
 LEFT_OUT = """
 const parse = JSON.parse;
@@ -30,67 +28,11 @@ JSON.parse = (text) => {
 
 
 @pytest.fixture(scope="module")
-def playwright():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here, in which the page is tested; get it with: apt install chromium")
-    with sync_api.sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright):
-    launched = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-    yield launched
-    launched.close()
-
-
-@pytest.fixture(scope="module")
 def live(make_server):
     """Serve the package's own weights, as a newcomer would."""
     made = make_server("--port", 0, "--max-clients", 2)
     made.wait_until_ready()
     return made
-
-
-class Tab:
-    """A page in a browser, and what went wrong in it."""
-
-    def __init__(self, browser, address, script="", **options):
-        options = {"viewport": {"width": 1280, "height": 860}, "reduced_motion": "no-preference"} | options
-        self.context = browser.new_context(**options)
-        self.context.add_init_script(script)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(WAIT_MS)
-        self.faults = []
-        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
-        self.page.on("console", lambda said: said.type == "error" and self.faults.append(said.text))
-        self.page.goto(address)
-
-    def number(self):
-        """Return the number of the frame that shows."""
-        return int(self.page.input_value("#scrub"))
-
-    def wait_for(self, script):
-        # Playwright's own way evaluates strings in the page, which its security policy forbids.
-        end = time.monotonic() + WAIT_MS / 1000
-        while not self.page.evaluate(script):
-            assert time.monotonic() < end, f"in vain waited for {script}"
-            self.page.wait_for_timeout(30)
-
-    def stream(self, frames=3):
-        """Wait until so many more frames have come."""
-        self.page.wait_for_selector(".card")
-        self.wait_for(f"Number(document.getElementById('scrub').max) >= {self.number() + frames}")
-
-    def shown(self):
-        return self.page.inner_text("#truth strong").split()
-
-    def picture(self, card=0):
-        return self.page.evaluate(f"document.querySelectorAll('.view canvas')[{card}].toDataURL()")
-
-    def slide(self, name, value):
-        self.page.locator(f"#set-{name}").fill(str(value))
 
 
 @pytest.fixture
@@ -325,16 +267,6 @@ def clip():
     return torch.stack([frame for frame, _ in frames]), int(frames[0][1].digit[0])
 
 
-def write_y4m(path, frames, fps=20):
-    """Write frames as raw video, which Chromium takes for its fake camera: dark on light, as paper is."""
-    height, width = frames.shape[-2:]
-    grey = bytes([128]) * (height * width // 4)
-    with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W{width} H{height} F{fps}:1 Ip A1:1 C420jpeg\n".encode())
-        for frame in frames:
-            file.write(b"FRAME\n" + frame.numpy().tobytes() + grey + grey)
-
-
 @pytest.fixture
 def webcam(playwright, live, clip, tmp_path):
     """Open a page in a browser whose camera sees a clip on paper."""
@@ -344,12 +276,7 @@ def webcam(playwright, live, clip, tmp_path):
     large = torch.nn.functional.interpolate(paper.float(), scale_factor=5, mode="bilinear").to(torch.uint8)
     sides = torch.full((len(large), 1, 320, 60), 215, dtype=torch.uint8)
     write_y4m(tmp_path / "camera.y4m", torch.cat((sides, large, sides), -1))
-    camera = [
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-video-capture={tmp_path / 'camera.y4m'}",
-    ]
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS + camera)
+    browser = with_camera(playwright, tmp_path / "camera.y4m")
     yield Tab(browser, f"{live.address}/#s=7", permissions=["camera"])
     browser.close()
     live.wait_for_pages(0, seconds=30)

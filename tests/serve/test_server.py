@@ -60,6 +60,8 @@ def test_a_page_gets_frames_with_where_each_model_looks(page):
     hello = page.start()
     assert [model["kind"] for model in hello["models"]] == ["lenet-lstm", "stn-lstm", "dcn-lstm"]
     assert [model["has_attention"] for model in hello["models"]] == [False, True, True]
+    assert hello["knows_digits"]
+    assert hello["frame_format"] == {"channels": 1, "size": None, "fps": None}
     frames = page.frames(3)
     assert [frame["number"] for frame in frames] == [1, 2, 3]
     for frame in frames:
@@ -134,7 +136,7 @@ def test_too_many_messages_end_the_connection(page):
 
 def test_a_message_that_is_too_long_ends_the_connection(page):
     page.start()
-    page.socket.send(" " * (1 << 17))
+    page.socket.send(" " * (1 << 19))
     with pytest.raises(ConnectionClosed) as closed:
         page.frames(50)
     assert closed.value.rcvd.code == 1009
@@ -367,6 +369,19 @@ def test_a_port_that_is_taken_is_told_in_a_line_with_another(server):
     assert lines == [
         f"saccade: port {port} of 127.0.0.1 is taken; end what listens there, or take another: --port {port + 1}"
     ]
+
+
+def test_models_that_cannot_watch_the_same_frames_are_refused_before_there_is_a_page(untrained, own_models):
+    status, lines = fails("--port", 0, "--model", untrained[0], own_models[0])
+    assert status == 2
+    assert len(lines) == 1
+    assert "saccade: lenet-lstm knows digits and stn-lstm does not: they cannot watch the same frames" in lines[0]
+
+
+def test_digits_for_models_that_know_none_are_refused(own_models):
+    status, lines = fails("--port", 0, "--model", own_models[0], "--digits", "uci")
+    assert status == 2
+    assert lines[-1] == "saccade: stn-lstm knows no digits; leave out --digits and --digits-dir"
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data import DigitStream, StreamSettings, digits
+from saccade.clips import FrameFormat
+from saccade.data import digits
+from saccade.data.digits import DigitStream, StreamSettings
+from saccade.data.digits.schemes import SCHEMES
+from saccade.errors import DataError, UsageError
+from saccade.labels import Labels
 from saccade.serve import messages
-from saccade.serve.engine import Engine, load_models
+from saccade.serve.engine import Engine, Memory, check_together, load_models
 from saccade.serve.messages import MessageError
 from saccade.serve.session import MAX_UNSEEN, Session
 from saccade.serve.upload import Decoded
+
+from .conftest import OWN, RGB, write_checkpoint
 
 SETTINGS = {
     "num_digits": 2, "max_angle_deg": 60.0, "scale_low": 0.6, "scale_high": 1.0, "speed_px": 1.5, "tempo": 1.0,
@@ -27,7 +34,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def engine(untrained):
-    made = Engine(load_models(untrained), digits.load("strokes", "test"), min_confidence=0.5, digits_only=True)
+    made = Engine(load_models(untrained), digits.load("strokes", "test"), min_confidence=0.5)
     yield made
     made.close()
 
@@ -53,7 +60,8 @@ def take(session, missed=0, *, see=True):
 
 
 def pixels(frame):
-    return np.frombuffer(base64.b64decode(frame["grey"]), np.uint8).reshape(frame["size"])
+    seen = np.frombuffer(base64.b64decode(frame["pixels"]), np.uint8)
+    return seen.reshape(frame["size"] if frame["channels"] == 1 else [*frame["size"], frame["channels"]])
 
 
 # --- Digits
@@ -314,7 +322,7 @@ def test_a_camera_that_is_not_watched_is_ignored(session):
 
 
 def test_a_video_plays_to_its_end_and_from_its_beginning_again(session):
-    clip = np.arange(5, dtype=np.uint8).repeat(32 * 40).reshape(5, 32, 40)
+    clip = np.arange(5, dtype=np.uint8).repeat(32 * 40).reshape(5, 1, 32, 40)
     say(session, "show", models=["lenet-lstm"], saliency=[], clean=False)
     session.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
     assert session._pace.fps == 12.5
@@ -441,7 +449,7 @@ def test_memory_is_flat_over_ten_thousand_frames(engine, session):
 
 def test_closing_lets_go_of_everything(session):
     take(session)
-    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 32, 32), 25.0, None))
+    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 1, 32, 32), 25.0, None))
     take(session)
     session.close()
     assert not session._memory.states
@@ -461,32 +469,147 @@ def test_models_of_one_kind_have_names_of_their_own(untrained, tmp_path):
 
 
 def test_what_cannot_follow_a_stream_is_refused(tmp_path):
-    from saccade import checkpoint, models
-    from saccade.errors import DataError
-
-    for name, arguments, data, told in [
-        ("lenet-lstm-published", {}, {"labels": "ordered"}, "whole clips"),
-        ("lenet-lstm", {"num_classes": 10}, {}, "what its classes are"),
-        ("lenet-lstm", {"num_classes": 12}, {"labels": "digits"}, "12 classes"),
+    labels = SCHEMES["ordered"].labels
+    for name, arguments, told in [
+        ("lenet-lstm-published", {"labels": labels}, "whole clips"),
+        ("lenet-lstm", {}, "what its classes are"),
+        ("lenet-lstm", {"labels": labels, "frame_format": FrameFormat(size=(64, 300))}, "up to 256 px"),
     ]:
-        path = tmp_path / "model.safetensors"
-        checkpoint.save(path, models.create(name, **arguments), checkpoint.Header(name, arguments, data))
+        path = write_checkpoint(tmp_path / "model.safetensors", name, **arguments)
         with pytest.raises(DataError, match=told):
             load_models([path])
 
 
 def test_colour_models_get_grey_three_times(tmp_path):
-    from saccade import checkpoint, models
-
-    path = tmp_path / "colour.safetensors"
-    arguments = {"num_classes": 55, "channels": 3}
-    checkpoint.save(
-        path, models.create("dcn-lstm", **arguments), checkpoint.Header("dcn-lstm", arguments, {"labels": "pair"})
-    )
-    engine = Engine(load_models([path]), digits.load("strokes", "test"), min_confidence=0.0, digits_only=False)
+    labels, wanted = SCHEMES["pair"].labels, FrameFormat(3)
+    path = write_checkpoint(tmp_path / "colour.safetensors", "dcn-lstm", labels=labels, frame_format=wanted)
+    engine = Engine(load_models([path]), digits.load("strokes", "test"), min_confidence=0.0)
     session = Session(engine)
     say(session, "start", seed=5, settings=SETTINGS)
-    seen = take(session)["models"]["dcn-lstm"]
+    frame = take(session)
+    assert frame["channels"] == 1
+    seen = frame["models"]["dcn-lstm"]
     assert len(seen["probabilities"]) == 55
     assert seen["right"] in (True, False)
+    # Their camera sends colours, of which light strokes on a dark ground are made.
+    say(session, "source", kind="camera")
+    session.put_camera(bytes([64, 64]) + bytes([200]) * 3 * 64 * 64)
+    frame = take(session)
+    assert frame["channels"] == 1
+    assert pixels(frame).max() == 0
     engine.close()
+
+
+# --- Models that know no digits
+
+
+@pytest.fixture(scope="module")
+def own_engine(own_models):
+    made = Engine(load_models(own_models), min_confidence=0.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def own(own_engine):
+    return Session(own_engine)
+
+
+def colourful(seed=0, size=(64, 96)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def test_a_camera_in_colour_is_seen_in_colour(own, own_engine):
+    assert not own.can_go
+    remembered = Memory()
+    for seed in range(3):
+        colours = colourful(seed)
+        own.put_camera(bytes([64, 96]) + colours.tobytes())
+        frame = take(own)
+        assert (pixels(frame) == colours).all()
+        for name, model in own_engine.models.items():
+            expected = own_engine.see(model, torch.tensor(colours).permute(2, 0, 1), remembered, saliency=False)
+            assert frame["models"][name]["probabilities"] == expected.probabilities
+            assert frame["models"][name]["verdict"]["name"] in OWN.names
+            assert frame["models"][name]["right"] is None
+
+
+def test_a_verdict_is_the_name_of_the_class(own, own_engine):
+    own.put_camera(bytes([64, 96]) + colourful().tobytes())
+    for model in own_engine.models.values():
+        model.network.head.bias[0] += 100
+    try:
+        said = {seen["verdict"]["name"] for seen in take(own)["models"].values()}
+    finally:
+        for model in own_engine.models.values():
+            model.network.head.bias[0] -= 100
+    assert said == {"take2"}
+
+
+def test_a_camera_frame_of_another_format_is_refused(own, session):
+    for size, channels, told in [((64, 96), 1, "64x96 RGB px is"), ((64, 64), 3, "64x64 px is seen at 64x96")]:
+        with pytest.raises(MessageError, match=told):
+            own.put_camera(bytes(size) + bytes(size[0] * size[1] * channels))
+    for size in ((27, 64), (130, 131), (200, 200)):
+        with pytest.raises(MessageError, match="camera frame"):
+            session.put_camera(bytes(size) + bytes(size[0] * size[1]))
+
+
+def test_what_a_model_remembers_of_a_frame_ends_with_its_size(tmp_path):
+    path = write_checkpoint(tmp_path / "any.safetensors", labels=OWN, input="differences")
+    engine = Engine(load_models([path]), min_confidence=0.0)
+    session = Session(engine)
+    for size in ((64, 85), (85, 64), (64, 85)):
+        session.put_camera(bytes(size) + bytes(size[0] * size[1]))
+        assert take(session)["size"] == list(size)
+    engine.close()
+
+
+def test_a_video_in_colour_plays_at_the_rate_of_the_models(own):
+    clip = np.stack([colourful(seed).transpose(2, 0, 1) for seed in range(3)])
+    own.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    for seed in range(3):
+        assert (pixels(take(own)) == colourful(seed)).all()
+    assert take(own) == {"type": "ended"}
+
+
+def test_without_digits_there_is_no_stream_of_them(own):
+    for kind, fields in [
+        ("start", {"seed": 1, "settings": SETTINGS}),
+        ("settings", {"settings": SETTINGS}),
+        ("pick", {"slot": 0, "digit": 1}),
+        ("source", {"kind": "digits"}),
+    ]:
+        with pytest.raises(MessageError, match="know no digits"):
+            say(own, kind, **fields)
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted", "told"),
+    [
+        (SCHEMES["digits"].labels, RGB, r"dcn-lstm knows digits and lenet-lstm does not"),
+        (OWN, FrameFormat(3, (64, 96), fps=15), r"64x96 px, 12.5 a second; dcn-lstm wants .* 15 a second"),
+        (OWN, FrameFormat(3, (64, 80), fps=12.5), "dcn-lstm wants RGB frames of 64x80 px"),
+        (OWN, FrameFormat(1, (64, 96), fps=12.5), "dcn-lstm wants grey frames of 64x96 px"),
+        (OWN, FrameFormat(3, fps=12.5), "dcn-lstm wants RGB frames of any size"),
+    ],
+)
+def test_models_for_different_frames_are_refused(tmp_path, labels, wanted, told):
+    paths = [
+        write_checkpoint(tmp_path / "a.safetensors", labels=OWN, frame_format=RGB),
+        write_checkpoint(tmp_path / "b.safetensors", "dcn-lstm", labels=labels, frame_format=wanted),
+    ]
+    for look_at in (check_together, load_models):
+        with pytest.raises(UsageError, match=told) as caught:
+            look_at(paths)
+        assert "show them one by one" in str(caught.value)
+
+
+def test_models_of_other_classes_and_pixel_ranges_may_watch_the_same_frames(tmp_path):
+    other = FrameFormat(3, (64, 96), mean=(0.5,), std=(0.2,), fps=12.5)
+    paths = [
+        write_checkpoint(tmp_path / "a.safetensors", labels=OWN, frame_format=RGB),
+        write_checkpoint(tmp_path / "b.safetensors", labels=Labels(("yes", "no")), frame_format=other),
+    ]
+    check_together(paths)
+    assert len(load_models(paths)) == 2

@@ -18,10 +18,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from saccade.clips import FrameFormat
 from saccade.data import video
 from saccade.errors import DataError
 from saccade.serve import decode as decoder
 from saccade.serve import upload
+
+GREY = FrameFormat()
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +47,20 @@ async def chunks(data, size=1 << 16):
         yield data[i : i + size]
 
 
-def take(data, **options):
+def take(data, wanted=GREY, **options):
     async def taking():
-        return await upload.take(chunks(data), asyncio.Semaphore(1), **options)
+        return await upload.take(chunks(data), asyncio.Semaphore(1), wanted, **options)
 
     return asyncio.run(taking())
 
 
-def answer(data, folder):
+def answer(data, folder, wanted=GREY):
     """Decode in this process, without the limits: starting a hundred others takes minutes."""
     path = folder / "upload"
     path.write_bytes(data)
-    header, pixels = decoder.answer(path)
+    header, pixels = decoder.answer(path, wanted)
     if "error" not in header:
-        assert len(pixels) == header["time"] * header["height"] * header["width"]
+        assert len(pixels) == header["time"] * wanted.channels * header["height"] * header["width"]
     return header
 
 
@@ -70,12 +73,32 @@ def uploads(tmp_path, monkeypatch):
 
 def test_a_video_becomes_small_grey_frames(mp4, clip, uploads):
     decoded = take(mp4)
-    assert decoded.shape == (12, 48, 80)  # within 28 to 128 px it stays as it is
+    assert decoded.shape == (12, 1, 48, 80)  # within 28 to 128 px it stays as it is
     assert decoded.fps == 10
     assert decoded.warning is None
     frames = np.frombuffer(decoded.pixels, np.uint8).reshape(decoded.shape)
-    assert np.abs(frames.astype(int) - clip[:, 0].numpy()).mean() < 2
+    assert np.abs(frames.astype(int) - clip.numpy()).mean() < 2
     assert list(uploads.iterdir()) == []
+
+
+def test_a_video_becomes_frames_as_the_models_see_them(tmp_path, uploads):
+    # A third of it red, then green, then blue; 30 frames a second.
+    colours = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=torch.uint8)
+    frames = colours.repeat_interleave(20, 0).view(60, 3, 1, 1).expand(-1, -1, 120, 160)
+    video.write_mp4(tmp_path / "colour.mp4", frames, fps=30)
+    decoded = take((tmp_path / "colour.mp4").read_bytes(), FrameFormat(3, (64, 96), fps=12))
+    assert decoded.shape == (24, 3, 64, 96)
+    assert decoded.fps == 12
+    seen = np.frombuffer(decoded.pixels, np.uint8).reshape(decoded.shape)
+    assert (seen.argmax(1).reshape(24, -1) == np.arange(3).repeat(8)[:, None]).all()
+
+
+def test_a_file_without_time_stamps_plays_at_the_rate_of_the_models(tmp_path):
+    buffer = io.BytesIO()
+    np.savez(buffer, frames=np.zeros((4, 32, 32), np.uint8))
+    assert take(buffer.getvalue()).fps == 25
+    decoded = take(buffer.getvalue(), FrameFormat(3, (48, 48), fps=12))
+    assert (decoded.shape, decoded.fps) == ((4, 3, 48, 48), 12)
 
 
 def test_a_large_video_is_made_smaller(tmp_path):
@@ -101,7 +124,7 @@ def test_a_long_video_is_cut_and_says_so(tmp_path, monkeypatch):
         return clip
 
     monkeypatch.setattr(video, "read_clip", counted)
-    monkeypatch.setattr(decoder, "MAX_FRAMES", 30)
+    monkeypatch.setattr(upload, "MAX_FRAMES", 30)
     video.write_mp4(tmp_path / "long.mp4", torch.zeros(50, 1, 32, 32, dtype=torch.uint8), fps=30)
     header = answer((tmp_path / "long.mp4").read_bytes(), tmp_path)
     assert header["time"] == 30
@@ -110,6 +133,13 @@ def test_a_long_video_is_cut_and_says_so(tmp_path, monkeypatch):
     video.write_mp4(tmp_path / "just.mp4", torch.zeros(30, 1, 32, 32, dtype=torch.uint8), fps=30)
     header = answer((tmp_path / "just.mp4").read_bytes(), tmp_path)
     assert (header["time"], header["warning"]) == (30, None)
+
+
+def test_of_large_frames_in_colour_fewer_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(upload, "MAX_CLIP_BYTES", 10 * 3 * 64 * 64)
+    video.write_mp4(tmp_path / "long.mp4", torch.zeros(31, 1, 64, 64, dtype=torch.uint8), fps=30)
+    data = (tmp_path / "long.mp4").read_bytes()
+    assert [answer(data, tmp_path, FrameFormat(channels))["time"] for channels in (1, 3)] == [30, 10]
 
 
 def test_a_cut_video_shows_what_is_left(tmp_path):
@@ -185,7 +215,7 @@ def test_too_large_is_told_before_the_end(uploads):
             yield bytes(1 << 16)
 
     async def taking():
-        await upload.take(endless(), asyncio.Semaphore(1), max_bytes=1 << 20)
+        await upload.take(endless(), asyncio.Semaphore(1), GREY, max_bytes=1 << 20)
 
     with pytest.raises(DataError, match="larger than 1 MB"):
         asyncio.run(taking())
@@ -201,7 +231,7 @@ def test_too_slow_is_told(uploads, monkeypatch):
         await asyncio.sleep(30)
 
     async def taking():
-        await upload.take(slow(), asyncio.Semaphore(1))
+        await upload.take(slow(), asyncio.Semaphore(1), GREY)
 
     with pytest.raises(DataError, match="took longer"):
         asyncio.run(taking())
@@ -210,7 +240,7 @@ def test_too_slow_is_told(uploads, monkeypatch):
 def test_the_file_is_its_owners_alone_and_the_decoder_gets_no_name_from_outside(mp4, uploads, monkeypatch):
     seen = []
 
-    async def look(path):
+    async def look(path, wanted):
         seen.append((path, stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)))
         raise DataError("enough")
 
@@ -233,7 +263,7 @@ def run_decoder(tmp_path, monkeypatch, script, **options):
         return await launch(program, str(tmp_path / "stand_in.py"), **keywords)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", other)
-    return asyncio.run(upload.decode(tmp_path / "upload", **options))
+    return asyncio.run(upload.decode(tmp_path / "upload", options.pop("wanted", GREY), **options))
 
 
 def test_a_decoder_that_hangs_is_ended(tmp_path, monkeypatch):
@@ -251,46 +281,59 @@ def test_a_decoder_that_hangs_is_ended(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def says(num_frames, height, width, fps=10):
+def header_of(**fields):
+    return json.dumps({"time": 1, "height": 64, "width": 64, "fps": 1, "warning": None} | fields)
+
+
+def test_a_decoder_that_keeps_to_its_word_is_believed(tmp_path, monkeypatch):
+    script = f"import sys; print({header_of()!r}); sys.stdout.write('x' * 64 * 64 * 3)"
+    decoded = run_decoder(tmp_path, monkeypatch, script, wanted=FrameFormat(3))
+    assert decoded.shape == (1, 3, 64, 64)
+    assert decoded.pixels == b"x" * 64 * 64 * 3
+
+
+def says(num_frames, height, width, fps=10, channels=1):
     """Let a decoder claim frames, and deliver them."""
-    header = {"time": num_frames, "height": height, "width": width, "fps": fps, "warning": None}
-    return f"print({json.dumps(header)!r}); print('x' * {num_frames * height * width}, end='')"
+    header = header_of(time=num_frames, height=height, width=width, fps=fps)
+    return f"print({header!r}); print('x' * {num_frames * channels * height * width}, end='')"
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "height", "width"), [(upload.MAX_FRAMES, 2, 3), (1, 64, upload.MAX_FRAME_BYTES // 64)]
+    ("num_frames", "size", "channels"), [(upload.MAX_FRAMES, (28, 30), 1), (1, (256, 256), 3), (600, (256, 256), 3)]
 )
-def test_what_the_decoder_delivers_may_be_as_large_as_the_limits(tmp_path, monkeypatch, num_frames, height, width):
-    decoded = run_decoder(tmp_path, monkeypatch, says(num_frames, height, width))
-    assert decoded.shape == (num_frames, height, width)
-    assert decoded.pixels == b"x" * (num_frames * height * width)
+def test_what_the_decoder_delivers_may_be_as_large_as_the_limits(tmp_path, monkeypatch, num_frames, size, channels):
+    script = says(num_frames, *size, channels=channels)
+    decoded = run_decoder(tmp_path, monkeypatch, script, wanted=FrameFormat(channels, size))
+    assert decoded.shape == (num_frames, channels, *size)
+    assert len(decoded.pixels) == num_frames * channels * size[0] * size[1]
 
 
 @pytest.mark.parametrize(
-    ("num_frames", "height", "width"),
-    [(upload.MAX_FRAMES + 1, 2, 3), (1, 64, upload.MAX_FRAME_BYTES // 64 + 1), (0, 2, 3)],
+    ("num_frames", "size", "channels"),
+    [(upload.MAX_FRAMES + 1, (28, 30), 1), (1, (256, 257), 3), (0, (28, 30), 1), (601, (256, 256), 3)],
 )
-def test_what_the_decoder_delivers_beyond_the_limits_is_refused(tmp_path, monkeypatch, num_frames, height, width):
+def test_what_the_decoder_delivers_beyond_the_limits_is_refused(tmp_path, monkeypatch, num_frames, size, channels):
+    script = says(num_frames, *size, channels=channels)
     with pytest.raises(DataError, match="cannot be decoded within the limits"):
-        run_decoder(tmp_path, monkeypatch, says(num_frames, height, width))
+        run_decoder(tmp_path, monkeypatch, script, wanted=FrameFormat(channels, size))
 
 
 @pytest.mark.parametrize(("told", "kept"), [(None, 25.0), (0.01, 1.0), (12.5, 12.5), (240, 60.0)])
 def test_a_rate_that_no_page_shows_is_brought_within_bounds(tmp_path, monkeypatch, told, kept):
-    assert run_decoder(tmp_path, monkeypatch, says(1, 2, 3, told)).fps == kept
+    assert run_decoder(tmp_path, monkeypatch, says(1, 28, 30, told)).fps == kept
 
 
 def test_no_more_videos_are_decoded_at_once_than_allowed(monkeypatch):
     running = []
 
-    async def decode(path):
+    async def decode(path, *_arguments, **_options):
         running.append(running[-1] + 1 if running else 1)
         await asyncio.sleep(0.05)
         running.append(running[-1] - 1)
 
     async def taking():
         decoders = asyncio.Semaphore(2)
-        await asyncio.gather(*(upload.take(chunks(b"a video"), decoders) for _ in range(5)))
+        await asyncio.gather(*(upload.take(chunks(b"a video"), decoders, FrameFormat()) for _ in range(5)))
 
     monkeypatch.setattr(upload, "decode", decode)
     asyncio.run(taking())
@@ -305,16 +348,18 @@ def test_no_more_videos_are_decoded_at_once_than_allowed(monkeypatch):
         "print('x' * 100_000)",
         "print('[]')",
         "print('{}')",
-        'print(\'{"time": 1, "height": 9, "width": 9, "fps": 1, "warning": null}\')',
-        'print(\'{"time": 99999999, "height": 9, "width": 9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
-        'print(\'{"time": 1, "height": -9, "width": -9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
-        'print(\'{"time": 1, "height": 9, "width": 9, "fps": [1], "warning": null}\'); print(\'x\' * 99)',
-        'print(\'{"time": NaN, "height": 9, "width": 9, "fps": 1, "warning": null}\'); print(\'x\' * 99)',
+        f"print({header_of()!r}); print('x' * 64 * 64)",  # one channel instead of three
+        f"print({header_of(time=99999999)!r}); print('x' * 3 * 64 * 64)",
+        f"print({header_of(height=-64, width=-64)!r}); print('x' * 3 * 64 * 64)",
+        f"print({header_of(height=9, width=9)!r}); print('x' * 3 * 64 * 64)",
+        f"print({header_of(height=64, width=300)!r}); print('x' * 3 * 64 * 300)",
+        f"print({header_of(fps=[1])!r}); print('x' * 3 * 64 * 64)",
+        f"print({header_of(time=float('nan'))!r}); print('x' * 3 * 64 * 64)",
     ],
 )
 def test_a_decoder_that_dies_or_lies_is_not_believed(tmp_path, monkeypatch, script):
     with pytest.raises(DataError, match="cannot be decoded within the limits"):
-        run_decoder(tmp_path, monkeypatch, script)
+        run_decoder(tmp_path, monkeypatch, script, wanted=FrameFormat(3))
 
 
 @pytest.mark.skipif(

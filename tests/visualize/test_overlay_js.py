@@ -244,6 +244,32 @@ def test_later_rows_stand_where_they_start(drawn):
     assert np.flatnonzero(coloured.any(0)).min() > 200
 
 
+def test_long_names_are_shortened_and_leave_room_for_the_lines(drawn):
+    texts = """
+      const written = [];
+      const { fillText } = CanvasRenderingContext2D.prototype;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
+        written.push(text);
+        fillText.call(this, text, ...at);
+      };
+    """
+    check = "for (const text of given.wanted) if (!written.some((one) => text.test(one))) throw Error(written.join());"
+    script = texts + CHART + check.replace("given.wanted", "[/^wave$/, /^somebody.*…$/]")
+    names = ["wave", "somebody puts a red ball into a blue cup"]
+    pixels = drawn(script, rows=[[0.6, 0.4]] * 10, names=names, options={})
+    first = tuple(int(part, 16) for part in re.findall("..", probability_chart.SERIES_COLOURS[0][1:]))
+    columns = np.flatnonzero((near(pixels[:130], first, by=40) & (pixels[:130, :, 3] > 128)).any(0))
+    assert (np.diff(columns[:150]) == 1).all()  # the line goes on over at least half of the 300 pixels
+    assert len(columns) > 150
+
+
+def test_a_class_that_never_shows_leaves_no_line(drawn):
+    options = {"strongest": 1}
+    charts = [drawn(CHART, rows=[[0.9, low]] * 10, names=["a", "b"], options=options) for low in (0, 0.001, 0.1)]
+    assert (charts[0] == charts[1]).all()
+    assert (charts[0] != charts[2]).any()
+
+
 def test_python_and_javascript_draw_in_the_same_colours():
     text = OVERLAY.read_text()
     same = [*look_picture.UNIT_COLOURS, look_picture.ARROW_COLOUR, look_picture.BOX_COLOUR]

@@ -5,7 +5,6 @@ import torch
 
 from saccade import visualize
 from saccade.errors import MissingExtraError
-from saccade.visualize.training import _smooth
 
 
 def frames_of(time=10, height=8, width=6):
@@ -92,11 +91,16 @@ def test_drawing_leaves_no_figure_open(tmp_path):
     assert pyplot.get_fignums() == []
 
 
-def test_smoothing_keeps_a_level_and_halves_noise():
-    assert _smooth([2.0, 2.0, 2.0]) == pytest.approx([2.0, 2.0, 2.0])
-    smoothed = _smooth([0.0, 1.0] * 20)
-    assert max(smoothed[10:]) - min(smoothed[10:]) < 0.5
-    assert _smooth([]) == []
+def test_curves_keep_a_level_and_halve_noise(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr("saccade.visualize.training.write_figure", lambda figure, path: drawn.extend(figure.axes))
+    rows = [{"elapsed_s": 60.0 * i, "loss": 2.0, "accuracy": i % 2} for i in range(40)]
+    visualize.draw_curves(tmp_path / "curves.png", {"normal": {"lenet-lstm": rows}})
+    loss, accuracy = (axis.lines[0].get_ydata() for axis in drawn)
+    assert list(loss) == pytest.approx([2.0] * 40)
+    assert max(accuracy[10:]) - min(accuracy[10:]) < 0.5
+    assert list(drawn[0].lines[0].get_xdata()) == list(range(40))
 
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):

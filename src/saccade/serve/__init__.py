@@ -1,4 +1,4 @@
-"""The live page: what each model sees in moving digits, a camera or a video, while it sees it."""
+"""The live page: what each model sees in a camera, a video or moving digits, while it sees it."""
 
 from saccade.serve.server import ServeConfig, serve
 

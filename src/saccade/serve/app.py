@@ -161,14 +161,20 @@ def _hello(engine: Engine, token: str) -> dict[str, Any]:
             {
                 "name": model.name,
                 "kind": model.kind,
-                "labels": model.scheme.name,
-                "classes": model.scheme.names,
+                "classes": model.labels.names,
+                "exclusive": model.labels.exclusive,
+                "task": model.task,
                 "has_attention": model.has_attention,
             }
             for model in engine.models.values()
         ],
         "min_confidence": engine.min_confidence,
-        "digits_only": engine.digits_only,
+        "knows_digits": engine.digits is not None,
+        "frame_format": {
+            "channels": engine.frame_format.channels,
+            "size": engine.frame_format.size,
+            "fps": engine.frame_format.fps,
+        },
         "limits": {
             "fps": FPS,
             "upload_bytes": upload.MAX_UPLOAD_BYTES,
@@ -193,7 +199,7 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
             return _refused(f"a file has 1 byte to {upload.MAX_UPLOAD_BYTES >> 20} MB; give a smaller video", 413)
         under_way.add(token)
         try:
-            decoded = await upload.take(request.stream(), decoders)
+            decoded = await upload.take(request.stream(), decoders, live.frame_format)
         except DataError as error:
             return _refused(str(error), 422)
         except ClientDisconnect:
@@ -201,7 +207,7 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
         finally:
             under_way.discard(token)
         await live.show_video(decoded)
-        time, height, width = decoded.shape
+        time, _, height, width = decoded.shape
         return JSONResponse({"frames": time, "size": [height, width], "fps": decoded.fps, "warning": decoded.warning})
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a camera brought to what digit models know: light strokes on a dark ground."""
+"""Pictures of a camera or a video brought to what digit models know: light strokes on a dark ground."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _MOST_REST = 40.0
 _INK_QUANTILE = 0.995
 _NOISE_DEVIATIONS = 3.0
 _MAD_TO_DEVIATION = 1.4826
+_LUMA = (0.299, 0.587, 0.114)
 
 
-def light_on_dark(frame: UInt8[Tensor, "1 height width"]) -> UInt8[Tensor, "1 height width"]:
+def light_on_dark(frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor, "1 height width"]:
     """Turn a picture of digits, dark on light or light on dark, under any even light, into light strokes on black.
 
     The ground (paper, shadows, the lens's dark corners) is estimated locally and taken away; what stands out from it
     most, darker or lighter, is ink. Noise of the ground becomes black, and the ink is stretched to white unless it is
     so faint that it may be none. A frame of the generator stays as it is, but for noise and the faintest grey.
 
-    *Conventions:* grey in [0, 255].
+    *Conventions:* grey or RGB in [0, 255]; of RGB the luma counts.
 
     >>> paper = torch.full((1, 64, 64), 200, dtype=torch.uint8)
     >>> paper[:, 20:44, 30:34] = 40
@@ -36,6 +37,8 @@ def light_on_dark(frame: UInt8[Tensor, "1 height width"]) -> UInt8[Tensor, "1 he
     (255, 0)
     """
     grey = frame.float()
+    if len(grey) == 3:
+        grey = (grey * grey.new_tensor(_LUMA).view(3, 1, 1)).sum(0, keepdim=True)
     off_median = grey - _ground(grey, 0.5)
     deviation = float(off_median.abs().median()) * _MAD_TO_DEVIATION
     lightest, darkest = (float(torch.quantile(sign * off_median, _INK_QUANTILE)) for sign in (1, -1))

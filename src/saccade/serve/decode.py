@@ -1,8 +1,8 @@
-"""The process that decodes a foreign video: `python -m saccade.serve.decode FILE SECONDS`.
+"""The process that decodes a foreign video: `python -m saccade.serve.decode FILE SECONDS FRAME_FORMAT`.
 
-It has little memory and little time, opens nothing but the file, and writes that it is ready, a line of JSON, and the
-pixels. What is wrong with the file stands in the line's `error`; if the process is killed there is no line, which says
-as much.
+The format is that of the models' frames, as `FrameFormat.as_json` has it. The process has little memory and little
+time, opens nothing but the file, and writes that it is ready, a line of JSON, and the pixels. What is wrong with the
+file stands in the line's `error`; if the process is killed there is no line, which says as much.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 
 import av
 
+from saccade.clips import FrameFormat
 from saccade.data import video
 from saccade.errors import DataError
-from saccade.predict import fitting_size, size_of
-from saccade.serve.upload import MAX_EXTRA_MEMORY_BYTES, MAX_FRAMES, READY
+from saccade.serve.upload import MAX_EXTRA_MEMORY_BYTES, READY, most_frames
 
 # What a page may give. Playlists are none of it: they name other files and addresses, which FFmpeg would read.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,ogg,asf,flv,h264,hevc,ivf,apng"
@@ -28,8 +28,8 @@ _ALLOWED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _ZIP = b"PK\x03\x04"
 
 
-def decode(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Decode a file into small grey frames; return its header and the pixels.
+def decode(path: Path, wanted: FrameFormat) -> tuple[dict[str, Any], bytes]:
+    """Decode a file into frames as models see them; return its header and the pixels.
 
     Raises:
         DataError: it is no video, or a damaged one without a single frame.
@@ -40,10 +40,12 @@ def decode(path: Path) -> tuple[dict[str, Any], bytes]:
         path = path.rename(path.with_suffix(".npz"))
     else:
         _check_container(path)
-    clip = video.read_clip(path, size=fitting_size(size_of(path)), max_frames=MAX_FRAMES + 1)
-    frames, warning = clip.frames[:MAX_FRAMES], clip.warning
-    if len(clip.frames) > MAX_FRAMES:
-        warning = f"only the first {MAX_FRAMES} frames are shown"
+    size = wanted.fit(video.describe(path).size)
+    most = most_frames(wanted.channels, *size)
+    clip = video.read_clip(path, size=size, num_channels=wanted.channels, max_frames=most + 1, fps=wanted.fps)
+    frames, warning = clip.frames[:most], clip.warning
+    if len(clip.frames) > most:
+        warning = f"only the first {most} frames are shown"
     num, _, height, width = frames.shape
     header = {"time": num, "height": height, "width": width, "fps": clip.fps, "warning": warning}
     return header, frames.contiguous().numpy().tobytes()
@@ -73,10 +75,10 @@ def limit_resources(seconds: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def answer(path: Path) -> tuple[dict[str, Any], bytes]:
+def answer(path: Path, wanted: FrameFormat) -> tuple[dict[str, Any], bytes]:
     """Decode a file, or say in the header's `error` why not; where the server keeps the file is nobody's business."""
     try:
-        header, pixels = decode(path)
+        header, pixels = decode(path, wanted)
     except DataError as error:
         header, pixels = {"error": str(error)}, b""
     except MemoryError:
@@ -90,9 +92,10 @@ def answer(path: Path) -> tuple[dict[str, Any], bytes]:
 def main(arguments: list[str]) -> int:
     """Decode, and write what came of it."""
     path, seconds = Path(arguments[0]), int(arguments[1])
+    wanted = FrameFormat.from_json(json.loads(arguments[2]))
     limit_resources(seconds)
     _write(READY)
-    header, pixels = answer(path)
+    header, pixels = answer(path, wanted)
     _write(json.dumps(header).encode() + b"\n" + pixels)
     return 0
 

@@ -13,16 +13,18 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from saccade import checkpoint
+from saccade import checkpoint, weights
 from saccade.attention import look
 from saccade.checkpoint import Header
-from saccade.data import Digits
-from saccade.data.labels import LabelScheme
-from saccade.errors import DataError
+from saccade.clips import MAX_PX, FrameFormat
+from saccade.data.digits import Digits
+from saccade.errors import DataError, UsageError
+from saccade.explain.truth import names_digits
+from saccade.labels import Labels
 from saccade.models import VideoClassifier
-from saccade.nn.recurrent import State
-from saccade.predict import label_scheme, probabilities
-from saccade.serve.verdict import Verdict, verdict_of
+from saccade.nn.temporal import State
+from saccade.predict import classes_of
+from saccade.serve.verdict import Verdict, task_of, verdict_of
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,27 @@ class LoadedModel:
         name: what the page calls it; no two have the same.
         kind: its name in `saccade.models`.
         network: the model itself.
-        scheme: its labels.
-        channels: of a frame.
+        labels: its classes.
+        frame_format: what it wants of a frame.
         has_attention: whether it has a part that says where it looks.
     """
 
     name: str
     kind: str
     network: VideoClassifier
-    scheme: LabelScheme
-    channels: int
+    labels: Labels
+    frame_format: FrameFormat
     has_attention: bool
+
+    @property
+    def knows_digits(self) -> bool:
+        """Whether its classes are of digits."""
+        return names_digits(self.labels)
+
+    @property
+    def task(self) -> str:
+        """A sentence about what it names."""
+        return task_of(self.labels)
 
 
 @dataclass(frozen=True)
@@ -68,42 +80,40 @@ class Memory:
 
 
 class Engine:
-    """Models, digits and the thread that computes.
+    """Models, what digits are drawn from, and the thread that computes.
 
     One thread for all pages: jobs are done in the order in which they came, and no page has more than one of them, so
     every page gets its turn.
 
     Args:
-        models: at least one.
-        digits: what the generator draws from.
+        models: at least one, all for the same frames.
+        digits: what the generator draws from; None for models that know no digits.
         min_confidence: from which probability on there is a verdict.
-        digits_only: whether these are the package's own models, which know nothing but digits.
     """
 
-    def __init__(
-        self, models: Sequence[LoadedModel], digits: Digits, *, min_confidence: float, digits_only: bool
-    ) -> None:
+    def __init__(self, models: Sequence[LoadedModel], digits: Digits | None = None, *, min_confidence: float) -> None:
         self.models = {model.name: model for model in models}
-        self.digits, self.min_confidence, self.digits_only = digits, min_confidence, digits_only
+        self.digits, self.min_confidence = digits, min_confidence
+        self.frame_format = models[0].frame_format
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="saccade-models")
 
     def see(
         self,
         model: LoadedModel,
-        frame: UInt8[Tensor, "1 height width"],
+        frame: UInt8[Tensor, "channels height width"],
         memory: Memory,
         *,
         saliency: bool,
     ) -> Seen:
-        """Let a model look at the next frame of a stream."""
+        """Let a model look at the next frame of a stream; one that wants RGB takes grey too."""
         begin = time.perf_counter()
-        frames = frame.expand(model.channels, -1, -1).unsqueeze(0)
+        frames = frame.expand(model.frame_format.channels, -1, -1).unsqueeze(0)
         looked, state = look(model.network, frames, memory.states.get(model.name), saliency=saliency)
         if state is not None:
             memory.states[model.name] = state
-        verdict = verdict_of(looked.logits[-1], model.scheme, self.min_confidence)
+        verdict = verdict_of(looked.logits[-1], model.labels, self.min_confidence)
         shown = looked.frame_json(-1)
-        rounded = [round(p, 4) for p in probabilities(looked.logits[-1], model.scheme).tolist()]
+        rounded = [round(p, 4) for p in model.labels.probabilities(looked.logits[-1]).tolist()]
         return Seen(shown, rounded, verdict, 1000 * (time.perf_counter() - begin))
 
     def close(self) -> None:
@@ -119,22 +129,74 @@ def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
 
     Raises:
         DataError: a checkpoint that cannot be read, has no labels, or cannot follow a stream.
+        UsageError: models for different frames.
     """
+    paths = [weights.find(path) for path in paths]
     read = [checkpoint.load(path) for path in paths]
     names = checkpoint.distinct_names([header.model for _, header in read], paths)
-    return [_followed(*one, name, path) for one, name, path in zip(read, names, paths, strict=True)]
+    models = [_followed(*one, name, path) for one, name, path in zip(read, names, paths, strict=True)]
+    _check_wants([_Wants(model.name, model.knows_digits, model.frame_format) for model in models])
+    return models
+
+
+def check_together(paths: Sequence[Path]) -> None:
+    """Check by their headers alone whether models can watch the same frames.
+
+    Args:
+        paths: checkpoints, or folders of runs.
+
+    Raises:
+        DataError: a checkpoint that cannot be read, or has no labels.
+        UsageError: models for different frames.
+    """
+    paths = [weights.find(path) for path in paths]
+    headers = [checkpoint.read_header(path) for path in paths]
+    names = checkpoint.distinct_names([header.model for header in headers], paths)
+    _check_wants(
+        [
+            _Wants(name, names_digits(classes_of(header, path)), header.frame_format or FrameFormat())
+            for name, header, path in zip(names, headers, paths, strict=True)
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Wants:
+    name: str
+    digits: bool
+    frames: FrameFormat
+
+    def __str__(self) -> str:
+        kind = "grey" if self.frames.channels == 1 else "RGB"
+        size = "any size" if self.frames.size is None else "{}x{} px".format(*self.frames.size)
+        return f"{kind} frames of {size}" + (f", {self.frames.fps:g} a second" if self.frames.fps else "")
+
+
+def _check_wants(models: Sequence[_Wants]) -> None:
+    first, *others = models
+    for other in others:
+        why = None
+        if first.digits != other.digits:
+            one, no = (first, other) if first.digits else (other, first)
+            why = f"{one.name} knows digits and {no.name} does not"
+        elif any(getattr(first.frames, part) != getattr(other.frames, part) for part in ("channels", "size", "fps")):
+            why = f"{first.name} wants {first}; {other.name} wants {other}"
+        if why is not None:
+            raise UsageError(f"{why}: they cannot watch the same frames; show them one by one")
 
 
 def _followed(network: nn.Module, header: Header, name: str, path: Path) -> LoadedModel:
     if not isinstance(network, VideoClassifier):
         raise DataError(f"{path} holds a {header.model}, which needs whole clips; give a model of `saccade train`")
-    scheme = label_scheme(header, path)
+    labels = classes_of(header, path)
     network.requires_grad_(False)
-    channels = int(header.arguments.get("channels", 1))
+    wanted = network.frame_format
+    if wanted.size is not None and max(wanted.size) > MAX_PX:
+        raise DataError(f"{path} sees frames of {wanted.size} px; the page shows edges of up to {MAX_PX} px")
     # Tells what it is made of, and lets torch set up now what it sets up at first use.
-    looked, _ = look(network, torch.zeros(1, channels, 64, 64), saliency=True)
-    if looked.logits.shape[-1] != scheme.num_classes:
-        came = f"{looked.logits.shape[-1]} classes, its labels {scheme.name!r} {scheme.num_classes}"
+    looked, _ = look(network, torch.zeros(1, wanted.channels, *wanted.fit((64, 64))), saliency=True)
+    if looked.logits.shape[-1] != len(labels.names):
+        came = f"{looked.logits.shape[-1]} classes, its labels name {len(labels.names)}"
         raise DataError(f"{path} has {came}; train it anew")
     has_attention = looked.quadrilateral_px is not None or looked.points_px is not None
-    return LoadedModel(name, header.model, network, scheme, channels, has_attention)
+    return LoadedModel(name, header.model, network, labels, wanted, has_attention)

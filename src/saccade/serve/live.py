@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import WebSocket, WebSocketDisconnect
 
+from saccade.clips import FrameFormat
 from saccade.serve import messages
 from saccade.serve.engine import Engine
 from saccade.serve.messages import MessageError
@@ -39,6 +40,11 @@ class Live:
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._allowance = Allowance(MESSAGES_PER_S, MESSAGES_AT_ONCE)
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """What the models want of a frame."""
+        return self._engine.frame_format
 
     async def run(self) -> None:
         """Talk until the page goes, or breaks the rules."""

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-MAX_MESSAGE_BYTES = 1 << 16
+MAX_MESSAGE_BYTES = 1 << 18
 """Longest message that a page may send, in bytes."""
 
 MAX_STROKES, MAX_POINTS = 32, 512
-CAMERA_EDGES_PX = (28, 128)
 FPS = (1, 60)
 
 Coordinate = Annotated[int, Field(ge=0, le=255)]
@@ -135,7 +134,8 @@ class Show(_Message):
     Args:
         models: names of the models that shall run.
         saliency: names of those that shall say which pixels their verdict hangs on, which takes twice as long.
-        clean: whether pictures of camera and video become light strokes on a dark ground.
+        clean: whether pictures of camera and video become light strokes on a dark ground; only for models that know
+            digits.
     """
 
     type: Literal["show"]
@@ -174,21 +174,26 @@ def parse(text: str) -> Message:
         raise MessageError(f"message not understood: {place + ': ' if place else ''}{first['msg'][:200]}") from error
 
 
-def parse_camera(data: bytes) -> NDArray[np.uint8]:
-    """Read a frame of the camera.
+def parse_camera(data: bytes, channels: int) -> NDArray[np.uint8]:
+    """Read a frame of the camera: (height, width, channels).
 
-    *Conventions:* the first byte is the height, the second the width, then come the grey pixels, row by row.
+    *Conventions:* the first byte is the height, the second the width, 0 standing for 256; then come the pixels, row by
+    row, those of RGB as three bytes each.
+
+    Args:
+        data: the message.
+        channels: 1 for grey, 3 for RGB.
 
     Raises:
-        MessageError: an edge outside 28 to 128 pixels, or too few or too many bytes.
+        MessageError: too few or too many bytes.
 
-    >>> parse_camera(bytes([28, 30]) + bytes(28 * 30)).shape
-    (28, 30)
+    >>> parse_camera(bytes([28, 30]) + bytes(28 * 30), 1).shape
+    (28, 30, 1)
     """
-    low, high = CAMERA_EDGES_PX
-    if len(data) < 2 or not all(low <= edge <= high for edge in data[:2]):
-        raise MessageError(f"a camera frame has edges of {low} to {high} px; got {list(data[:2])}")
-    height, width = data[:2]
-    if len(data) != 2 + height * width:
-        raise MessageError(f"a camera frame of {height}x{width} px is {2 + height * width} bytes long; got {len(data)}")
-    return np.frombuffer(data, np.uint8, offset=2).reshape(height, width)
+    if len(data) < 2:
+        raise MessageError(f"a camera frame begins with its height and width; got {len(data)} bytes")
+    height, width = (edge or 256 for edge in data[:2])
+    if len(data) != (needed := 2 + height * width * channels):
+        kind = "grey" if channels == 1 else "RGB"
+        raise MessageError(f"a camera frame of {height}x{width} {kind} px is {needed} bytes long; got {len(data)}")
+    return np.frombuffer(data, np.uint8, offset=2).reshape(height, width, channels)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Connections beyond the pages: files, uploads, pages that are told that the server is busy.
 _MORE_CONNECTIONS = 128
 _GRACE_S = 3
+# As in `saccade.models.MATCHED`, whose module imports torch.
+_PACKAGED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class ServeConfig:
     """Show attention live, on a page in the browser.
 
     Args:
-        model: checkpoints, or folders of runs, to be shown side by side; the small ones of the package by default.
+        model: checkpoints, folders of runs, or names of models whose weights come with the package, to be shown side by
+            side; by default all of the package.
         host: address to listen at; other machines reach only another than the default.
         port: port to listen at; 0 takes a free one.
         max_clients: pages that get frames at once.
-        min_confidence: probability from which on the page shows a verdict; of a set of digits, that of exactly this
-            set.
-        digits: where digits come from: strokes (as a mouse draws), mnist, uci, auto or a folder.
-        data_dir: where MNIST is looked for before the user cache.
+        min_confidence: probability from which on the page shows a verdict; where classes hold together, that of exactly
+            this set.
+        digits: where digits come from, for models that know them: strokes (as a mouse draws), mnist, uci, auto or a
+            folder.
+        digits_dir: where MNIST is looked for before the user cache.
         open: open the page in a browser.
     """
 
@@ -43,8 +47,9 @@ class ServeConfig:
     port: int = 8000
     max_clients: int = 4
     min_confidence: float = 0.5
+    # Not a DigitSourceConfig, whose module imports torch: the page is there before.
     digits: str = "strokes"
-    data_dir: Path | None = None
+    digits_dir: Path | None = None
     open: bool = False
 
     def __post_init__(self) -> None:
@@ -65,7 +70,7 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
 
     Raises:
         MissingExtraError: the extra `serve` is not installed.
-        UsageError: the address cannot be had.
+        UsageError: the address cannot be had, or models for different frames.
         DataError: a checkpoint or the digits cannot be read.
     """
     try:
@@ -78,8 +83,15 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
     from saccade.serve.guard import own_names
 
     for path in config.model:
-        if not path.exists():
-            raise DataError(f"no checkpoint at {path}; give a .safetensors file or the folder of a run")
+        if not path.exists() and str(path) not in _PACKAGED:
+            raise DataError(
+                f"no checkpoint at {path}; give a .safetensors file, the folder of a run, or {', '.join(_PACKAGED)}"
+            )
+    if len(config.model) > 1:
+        # Before the page, though torch takes its time: what cannot be shown side by side gets no page.
+        from saccade.serve.engine import check_together
+
+        check_together(config.model)
     with listening_socket(config.host, config.port) as listening:
         address = _address(config.host, listening.getsockname()[1])
 
@@ -160,9 +172,10 @@ def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
 
     # Frames are small: a second thread would mostly wait, and take its core from the browser.
     torch.set_num_threads(1)
-    return Engine(
-        load_models(config.model or tuple(weights.paths().values())),
-        digits.load(config.digits, "test", data_dir=config.data_dir, say=say),
-        min_confidence=config.min_confidence,
-        digits_only=not config.model,
-    )
+    models = load_models(config.model or tuple(weights.paths().values()))
+    drawn = None
+    if models[0].knows_digits:
+        drawn = digits.load(config.digits, "test", digits_dir=config.digits_dir, say=say)
+    elif config.digits != "strokes" or config.digits_dir is not None:
+        raise UsageError(f"{models[0].name} knows no digits; leave out --digits and --digits-dir")
+    return Engine(models, drawn, min_confidence=config.min_confidence)

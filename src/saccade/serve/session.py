@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from saccade.data.digits import Digits
 from saccade.serve import messages
 from saccade.serve.camera import light_on_dark
 from saccade.serve.engine import Engine, Memory
@@ -38,11 +39,12 @@ class Session:
         self._engine = engine
         self._memory = Memory()
         self._shown = messages.Show(type="show", models=list(engine.models), saliency=[], clean=True)
-        self._kind = "digits"
+        self._kind = "camera" if engine.digits is None else "digits"
         self._digits: DigitSource | None = None
         self._camera = CameraSource()
         self._video: VideoSource | None = None
         self._fps, self._pace = 25.0, Pace(25.0)
+        self._frame_size: torch.Size | None = None
         self._paused, self._steps, self._stepped = False, 0, False
         self._sent = self._seen = 0
         self._dropped = self._skipped = 0
@@ -59,7 +61,7 @@ class Session:
             case messages.Seen(number=number):
                 self._seen = max(self._seen, min(number, self._sent))
             case messages.Start():
-                self._digits = DigitSource(self._engine.digits, message)
+                self._digits = DigitSource(self._known_digits(), message)
                 self._forget_digits()
                 self._pace.restart()
             case messages.Change():
@@ -90,16 +92,21 @@ class Session:
         """Take a frame of the page's camera.
 
         Raises:
-            MessageError: it is none.
+            MessageError: it is none, or not of a size at which the models see frames.
         """
-        grey = messages.parse_camera(data)
+        wanted = self._engine.frame_format
+        frame = torch.tensor(messages.parse_camera(data, wanted.channels)).permute(2, 0, 1)
+        size = (frame.shape[-2], frame.shape[-1])
+        if (fitting := wanted.fit(size)) != size:
+            came, seen = ("{}x{}".format(*edges) for edges in (size, fitting))
+            raise MessageError(f"a camera frame of {came} px is seen at {seen}; send it so")
         if self._kind == "camera":
-            self._dropped += self._camera.put(torch.tensor(grey).unsqueeze(0))
+            self._dropped += self._camera.put(frame)
 
     def put_video(self, decoded: Decoded) -> None:
         """Take a video, in the place of an earlier one, and show it."""
         frames = torch.frombuffer(bytearray(decoded.pixels), dtype=torch.uint8).view(decoded.shape)
-        self._video = VideoSource(frames.unsqueeze(1), decoded.fps)
+        self._video = VideoSource(frames, decoded.fps)
         self._begin_anew("video")
 
     # --- What the stream asks
@@ -144,20 +151,25 @@ class Session:
         if picture is None:
             self._paused = True
             return json.dumps({"type": "ended"})
-        grey = light_on_dark(picture.grey) if self._shown.clean and self._kind != "digits" else picture.grey
+        frame = self._as_seen(picture.frame)
+        if frame.shape != self._frame_size:
+            # What a model remembers of a frame is of its size.
+            self._memory.forget()
+            self._frame_size = frame.shape
         self._sent += 1
         return json.dumps(
             {
                 "type": "frame",
                 "number": self._sent,
                 "source": self._kind,
-                "size": list(grey.shape[-2:]),
-                "grey": _base64(grey),
+                "size": list(frame.shape[-2:]),
+                "channels": len(frame),
+                "pixels": _base64(frame.permute(1, 2, 0)),
                 "digits": picture.digits,
                 "boxes": picture.box_px,
                 "position": picture.position,
                 "stepped": self._stepped,
-                "models": self._see(grey, picture),
+                "models": self._see(frame, picture),
                 "dropped": self._dropped,
                 "skipped": self._skipped,
             },
@@ -171,16 +183,20 @@ class Session:
         self._camera = CameraSource()
         self._paused = True
 
-    def _see(self, grey: UInt8[Tensor, "1 height width"], picture: Picture) -> dict[str, Any]:
+    def _as_seen(self, frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor, "channels height width"]:
+        cleans = self._shown.clean and self._kind != "digits" and self._engine.digits is not None
+        return light_on_dark(frame) if cleans else frame
+
+    def _see(self, frame: UInt8[Tensor, "channels height width"], picture: Picture) -> dict[str, Any]:
         found = {}
         for name in self._shown.models:
             model = self._engine.models[name]
-            seen = self._engine.see(model, grey, self._memory, saliency=name in self._shown.saliency)
+            seen = self._engine.see(model, frame, self._memory, saliency=name in self._shown.saliency)
             found[name] = {
                 "look": seen.look,
                 "probabilities": seen.probabilities,
                 "verdict": asdict(seen.verdict),
-                "right": is_right(seen.verdict.digits, picture.digits, model.scheme),
+                "right": is_right(seen.verdict.classes, picture.things, model.labels),
                 "ms": round(seen.duration_ms, 1),
             }
         return found
@@ -194,7 +210,13 @@ class Session:
     def _rate(self) -> float:
         return self._video.fps if self._kind == "video" and self._video is not None else self._fps
 
+    def _known_digits(self) -> Digits:
+        if self._engine.digits is None:
+            raise MessageError("these models know no digits; choose camera or video")
+        return self._engine.digits
+
     def _stream_of_digits(self) -> DigitSource:
+        self._known_digits()
         if self._digits is None:
             raise MessageError("there is no stream of digits yet; send start first")
         return self._digits
@@ -218,6 +240,8 @@ class Session:
     def _choose(self, kind: str) -> None:
         if kind == "video" and self._video is None:
             raise MessageError("there is no video yet; give one first")
+        if kind == "digits":
+            self._known_digits()
         self._begin_anew(kind)
 
     def _seek(self, frame: int) -> None:
@@ -236,5 +260,5 @@ class Session:
         self._shown = show
 
 
-def _base64(grey: UInt8[Tensor, "..."]) -> str:
-    return base64.b64encode(grey.contiguous().numpy().tobytes()).decode("ascii")
+def _base64(pixels: UInt8[Tensor, "..."]) -> str:
+    return base64.b64encode(pixels.contiguous().numpy().tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""Where the frames of a page come from: moving digits, its camera, a video it gave."""
+"""Where the frames of a page come from: its camera, a video it gave, moving digits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from saccade.data import Digits, DigitStream, StreamSettings
-from saccade.data import strokes as pen
+from saccade.data.digits import Digits, DigitStream, StreamSettings
+from saccade.data.digits import strokes as pen
 from saccade.errors import UsageError
 from saccade.serve.messages import Change, Drawn, MessageError, Picked, Settings, Start
 
@@ -23,16 +23,21 @@ class Picture:
     """A frame and what is known of it.
 
     Args:
-        grey: the frame as it came, in [0, 255].
+        frame: as it came, in [0, 255]; grey or RGB.
         digits: what it shows, None for a digit that nobody named; empty where nothing is known.
         box_px: where (top, left, bottom, right), one for each digit.
         position: which frame of a video it is.
     """
 
-    grey: UInt8[Tensor, "1 height width"]
+    frame: UInt8[Tensor, "channels height width"]
     digits: tuple[int | None, ...] = ()
     box_px: tuple[tuple[int, int, int, int], ...] = ()
     position: int | None = None
+
+    @property
+    def things(self) -> tuple[str | None, ...]:
+        """What it shows, by name."""
+        return tuple(None if digit is None else str(digit) for digit in self.digits)
 
 
 class Source(Protocol):
@@ -97,17 +102,17 @@ class CameraSource:
     """The newest frame of the page's camera; older ones that nobody took are dropped."""
 
     def __init__(self) -> None:
-        self._newest: UInt8[Tensor, "1 height width"] | None = None
+        self._newest: UInt8[Tensor, "channels height width"] | None = None
 
     @property
     def waiting(self) -> bool:
         """Whether a frame lies there that nobody took."""
         return self._newest is not None
 
-    def put(self, grey: UInt8[Tensor, "1 height width"]) -> int:
+    def put(self, frame: UInt8[Tensor, "channels height width"]) -> int:
         """Take a frame; return how many were dropped for it."""
         dropped = int(self.waiting)
-        self._newest = grey
+        self._newest = frame
         return dropped
 
     def next_picture(self, missed: int) -> Picture | None:
@@ -121,10 +126,10 @@ class VideoSource:
 
     Args:
         frames: all of it.
-        fps: its own rate.
+        fps: frames a second.
     """
 
-    def __init__(self, frames: UInt8[Tensor, "time 1 height width"], fps: float) -> None:
+    def __init__(self, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
         self.frames, self.fps, self.position = frames, fps, 0
 
     @property

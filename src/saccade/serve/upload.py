@@ -5,21 +5,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.errors import DataError
+
+if TYPE_CHECKING:
+    # The page is there before torch, which this imports.
+    from saccade.clips import FrameFormat
 
 MAX_UPLOAD_BYTES = 64 << 20
 MAX_UPLOAD_S = 120.0
 MAX_FRAMES = 1800
 """Longest video in frames, one minute at 30 a second; what is behind is left away."""
 
-MAX_FRAME_BYTES = 256 * 256
+MAX_FRAME_BYTES = 3 * 256 * 256
+MAX_CLIP_BYTES = MAX_FRAMES * 256 * 256
+"""What a page's video may take of the server's memory: large frames in colour are cut earlier."""
+
 MAX_DECODE_S = 30.0
 READY = b"ready\n"
 """What the decoder writes once it has loaded what it needs: only then does its time run."""
@@ -32,19 +41,28 @@ MAX_EXTRA_MEMORY_BYTES = 768 << 20
 
 @dataclass(frozen=True)
 class Decoded:
-    """A video as small grey frames.
+    """A video as models see it.
 
     Args:
         pixels: the frames one after the other.
-        shape: (time, height, width).
-        fps: its own rate; 25 where the file does not say.
+        shape: (time, channels, height, width).
+        fps: frames a second; 25 where neither the models nor the file say.
         warning: one line if the file is damaged or was cut.
     """
 
     pixels: bytes
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int, int]
     fps: float
     warning: str | None
+
+
+def most_frames(channels: int, height: int, width: int) -> int:
+    """Return how many frames of a size are shown.
+
+    >>> most_frames(1, 64, 64), most_frames(3, 256, 256)
+    (1800, 600)
+    """
+    return min(MAX_FRAMES, MAX_CLIP_BYTES // (channels * height * width))
 
 
 async def save(body: AsyncIterator[bytes], file: int, *, max_bytes: int = MAX_UPLOAD_BYTES) -> int:
@@ -67,7 +85,11 @@ async def save(body: AsyncIterator[bytes], file: int, *, max_bytes: int = MAX_UP
 
 
 async def take(
-    body: AsyncIterator[bytes], decoders: asyncio.Semaphore, *, max_bytes: int = MAX_UPLOAD_BYTES
+    body: AsyncIterator[bytes],
+    decoders: asyncio.Semaphore,
+    frame_format: FrameFormat,
+    *,
+    max_bytes: int = MAX_UPLOAD_BYTES,
 ) -> Decoded:
     """Receive a video and decode it; no trace of the file stays.
 
@@ -76,6 +98,7 @@ async def take(
     Args:
         body: the file.
         decoders: how many videos may be decoded at once.
+        frame_format: what the models want of a frame.
         max_bytes: longest file.
 
     Raises:
@@ -92,16 +115,17 @@ async def take(
         finally:
             os.close(file)
         async with decoders:
-            return await decode(path)
+            return await decode(path, frame_format)
 
 
-async def decode(path: Path, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
+async def decode(path: Path, frame_format: FrameFormat, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
     """Decode a video in a fresh process with limits on time and memory.
 
     Raises:
         DataError: no video, or one that cannot be decoded within the limits.
     """
-    command = [sys.executable, "-m", "saccade.serve.decode", str(path), str(round(max_seconds))]
+    wanted = json.dumps(frame_format.as_json())
+    command = [sys.executable, "-m", "saccade.serve.decode", str(path), str(round(max_seconds)), wanted]
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -116,7 +140,7 @@ async def decode(path: Path, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
         async with asyncio.timeout(_MAX_START_S):
             await process.stdout.readline()
         async with asyncio.timeout(max_seconds):
-            return await _received(process.stdout)
+            return await _received(process.stdout, frame_format)
     except TimeoutError as error:
         raise DataError(f"decoding took longer than {max_seconds:.0f} s; give a shorter or smaller video") from error
     finally:
@@ -128,20 +152,23 @@ async def decode(path: Path, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
         await process.wait()
 
 
-async def _received(stdout: asyncio.StreamReader) -> Decoded:
+async def _received(stdout: asyncio.StreamReader, wanted: FrameFormat) -> Decoded:
     """Read what the decoder writes, and believe none of it: a line of JSON, then the pixels."""
     try:
         header = json.loads(await stdout.readuntil(b"\n"))
         if "error" in header:
             raise DataError(str(header["error"])[:500])
         time, height, width = (int(header[name]) for name in ("time", "height", "width"))
-        fps, warning = float(header["fps"] or 25.0), header["warning"]
-        if not (1 <= time <= MAX_FRAMES and 1 <= height * width <= MAX_FRAME_BYTES and height > 0):
+        fps, warning = float(wanted.fps or header["fps"] or 25.0), header["warning"]
+        shape = (time, wanted.channels, height, width)
+        if not (min(shape) > 0 and math.prod(shape[1:]) <= MAX_FRAME_BYTES and time <= most_frames(*shape[1:])):
             raise ValueError(f"{time} frames of {height}x{width} px")
-        pixels = await stdout.readexactly(time * height * width)
+        if wanted.fit((height, width)) != (height, width):
+            raise ValueError(f"frames of {height}x{width} px are none that models see")
+        pixels = await stdout.readexactly(math.prod(shape))
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "the video cannot be decoded within the limits on time and memory; give a shorter or smaller one, or "
             "convert it, to H.264 for example"
         ) from error
-    return Decoded(pixels, (time, height, width), min(60.0, max(1.0, fps)), warning and str(warning)[:500])
+    return Decoded(pixels, shape, min(60.0, max(1.0, fps)), warning and str(warning)[:500])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
 
-from saccade.data.labels import LabelScheme
-from saccade.predict import verdicts
+from saccade.explain.truth import names_digits
+from saccade.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -17,46 +18,64 @@ class Verdict:
     """The most probable answer.
 
     Args:
-        digits: the digits that the model names; for the labels `digits` each once, rising.
-        confidence: probability of exactly this answer; of a set of digits the product over all ten, taken as
-            independent, as `saccade predict` has it.
+        name: of the class, or of the classes that hold together.
+        classes: indices of the classes that are named.
+        confidence: probability of exactly this answer, as `saccade predict` has it.
         sure: whether the confidence is enough for a verdict.
     """
 
-    digits: tuple[int, ...]
+    name: str
+    classes: tuple[int, ...]
     confidence: float
     sure: bool
 
 
-def verdict_of(logits: Float[Tensor, "classes"], scheme: LabelScheme, min_confidence: float) -> Verdict:
+def verdict_of(logits: Float[Tensor, "classes"], labels: Labels, min_confidence: float) -> Verdict:
     """Return the most probable answer.
 
     >>> import torch
-    >>> from saccade.data import labels
-    >>> logits = torch.tensor([-9.0, 2, -9, 9, -9, -9, -9, -9, -9, -9])
-    >>> found = verdict_of(logits, labels.create("digits"), min_confidence=0.9)
-    >>> found.digits, round(found.confidence, 2), found.sure
-    ((1, 3), 0.88, False)
+    >>> logits = torch.tensor([-9.0, 2, -9, 9])
+    >>> found = verdict_of(logits, Labels(("0", "1", "2", "3"), exclusive=False, separator="-"), min_confidence=0.9)
+    >>> found.name, round(found.confidence, 2), found.sure
+    ('1-3', 0.88, False)
     """
-    ((name, confidence),) = verdicts(logits.unsqueeze(0), scheme)
-    digits = tuple(int(character) for character in name if character.isdigit())
-    return Verdict(digits, confidence, confidence >= min_confidence)
+    (said,) = labels.verdicts(logits.unsqueeze(0))
+    return Verdict(said.name, said.classes, said.probability, said.probability >= min_confidence)
 
 
-def is_right(digits: Sequence[int], truth: Sequence[int | None], scheme: LabelScheme) -> bool | None:
-    """Tell whether the digits named are those shown; None where nobody knows, or the labels cannot name them.
+def task_of(labels: Labels) -> str:
+    """Return a sentence about what a model names; empty for one that names any digits.
 
-    >>> from saccade.data import labels
-    >>> is_right((3, 7), (7, 3), labels.create("pair")), is_right((3, 7), (7, 3), labels.create("ordered"))
-    (True, False)
-    >>> is_right((3,), (3, 3), labels.create("digits")), is_right((3,), (3, None), labels.create("digits"))
+    >>> task_of(Labels(("wave", "clap", "jump")))
+    'Names one of 3 classes.'
+    """
+    if names_digits(labels):
+        if labels.parts is None:
+            return ""
+        return "Names two digits." if labels.unordered_pairs else "Names two digits in order."
+    return f"Names {'one' if labels.exclusive else 'any'} of {len(labels.names)} classes."
+
+
+def is_right(classes: Sequence[int], shown: Sequence[str | None], labels: Labels) -> bool | None:
+    """Tell whether the classes named are of what is shown; None where nobody knows, or they cannot name it.
+
+    Args:
+        classes: what a verdict names.
+        shown: the things that are shown, None for one that nobody knows.
+        labels: the model's classes.
+
+    >>> labels = Labels(("a", "b", "c"), exclusive=False)
+    >>> is_right((0, 2), ("c", "a"), labels), is_right((0,), ("a", None), labels)
     (True, None)
     """
-    known = [digit for digit in truth if digit is not None]
-    if len(known) < len(truth) or not truth:
+    known = [thing for thing in shown if thing is not None]
+    if len(known) < len(shown) or not shown or not set(known) <= set(labels.things):
         return None
-    if scheme.multi_label:
-        return set(digits) == set(known)
-    if len(known) != 2:
+    if labels.parts is None:
+        if labels.exclusive and len(known) > 1:
+            return None
+        return {labels.names[index] for index in classes} == set(known)
+    if len(known) != len(labels.parts[0]):
         return None
-    return list(digits) == (known if scheme.name == "ordered" else sorted(known))
+    named = [part for index in classes for part in labels.parts[index]]
+    return Counter(named) == Counter(known) if labels.unordered_pairs else named == known

@@ -35,7 +35,7 @@ class LookPicture:
         look: where the model looked in them; None draws the frames alone.
         colour: of the quadrilateral.
         layers: which of `LAYERS` to draw, of those that the model has.
-        boxes_px: (top, left, bottom, right) around digits, bottom and right exclusive.
+        boxes_px: (top, left, bottom, right) around things, bottom and right exclusive.
         origin: (y, x) on the axis, for several frames on one.
         line_pt: width of the quadrilateral's line; other marks follow it.
     """
@@ -48,7 +48,7 @@ class LookPicture:
         *,
         colour: str = "#ee7733",
         layers: Collection[str] = ("quad", "points"),
-        boxes_px: Float[Tensor, "time digits 4"] | None = None,
+        boxes_px: Float[Tensor, "time things 4"] | None = None,
         origin: tuple[float, float] = (0.0, 0.0),
         line_pt: float = 2.0,
     ) -> None:
@@ -122,13 +122,13 @@ class LookPicture:
         self.artists.append(lines)
         self._updates.append(lambda t: lines.set_segments(list(_with_heads(arrows[t]).numpy())))
 
-    def _add_boxes(self, boxes_px: Float[Tensor, "time digits 4"]) -> None:
+    def _add_boxes(self, boxes_px: Float[Tensor, "time things 4"]) -> None:
         # A box's edges lie between pixels, whose centres have whole coordinates.
         top, left, bottom, right = (boxes_px.cpu() - 0.5).unbind(-1)
         corners = torch.stack((top, left, top, right, bottom, right, bottom, left, top, left), -1)
         placed = self._placed(corners.unflatten(-1, (5, 2)))
-        for digit in range(boxes_px.shape[1]):
-            line, path = self._line(BOX_COLOUR, 0.6 * self._pt), placed[:, digit]
+        for thing in range(boxes_px.shape[1]):
+            line, path = self._line(BOX_COLOUR, 0.6 * self._pt), placed[:, thing]
             self._updates.append(lambda t, line=line, path=path: line.set_data(*path[t].T))
 
     def _placed(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:

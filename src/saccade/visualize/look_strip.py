@@ -72,7 +72,7 @@ class LookStrip:
         else:
             below = ("points",) if self.look.points_px is not None else ("saliency",)
             self._draw_frames(lower, self.frames, below, line_pt)
-        upper.set_title(self.title, fontsize=8, loc="left", pad=3)
+        upper.set_title(self.title, fontsize=8, loc="left", pad=3, parse_math=False)
 
     def picture(self, width_px: int = 960) -> UInt8[Tensor, "3 height width"]:
         """Return the pair as a picture of its own.

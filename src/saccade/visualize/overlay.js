@@ -4,6 +4,8 @@
 // A context's unit is a CSS pixel (see `prepare`), `zoom` is CSS pixels per pixel of the frame.
 
 const TAU = 2 * Math.PI;
+const NAMES_FONT = "600 12px system-ui, sans-serif";
+const MOST_FOR_NAMES = 0.3; // of a chart's width
 const LIGHT = {
   ink: "#1c1f24", muted: "#656b75", grid: "#dfe2e7", paper: "#ffffff",
   series: ["#0b6bb5", "#c24e00", "#00785a", "#a2418f", "#7d6600", "#b3202c", "#4b55c8", "#3f6f1f", "#0f7f93", "#5d6470"],
@@ -37,13 +39,13 @@ export function prepare(canvas, [height, width], margin = 0) {
 }
 
 /** Draw a frame (one byte a pixel, or three) with sharp pixels. */
-export function drawFrame(ctx, grey, [height, width], zoom) {
-  const channels = grey.length / (height * width);
+export function drawFrame(ctx, pixels, [height, width], zoom) {
+  const channels = pixels.length / (height * width);
   drawPixels(ctx, [height, width], zoom, (data) => {
     for (let i = 0, from = 0, to = 0; i < height * width; i++, from += channels, to += 4) {
-      data[to] = grey[from];
-      data[to + 1] = grey[channels === 3 ? from + 1 : from];
-      data[to + 2] = grey[channels === 3 ? from + 2 : from];
+      data[to] = pixels[from];
+      data[to + 1] = pixels[channels === 3 ? from + 1 : from];
+      data[to + 2] = pixels[channels === 3 ? from + 2 : from];
       data[to + 3] = 255;
     }
   });
@@ -163,12 +165,14 @@ function drawArrows(ctx, arrows, zoom, { arrow, rim }) {
  *   start: where on the axis the first row stands (0); dark, colours: as `palette`.
  * Return a function that tells the frame at a horizontal position in CSS pixels.
  */
-export function drawProbabilities(canvas, rows, names, options = {}) {
+export function drawProbabilities(canvas, rows, classes, options = {}) {
   const colours = { ...palette(options.dark ?? false), ...options.colours };
   const size = [canvas.clientWidth, canvas.clientHeight];
   const ctx = sharpContext(canvas, ...size);
+  ctx.font = NAMES_FONT;
+  const { names, width } = fitting(ctx, classes, Math.round(MOST_FOR_NAMES * size[0]));
   ctx.font = "12px system-ui, sans-serif";
-  const area = { left: 34, top: 14, right: size[0] - 10 - widest(ctx, names), bottom: size[1] - 20 };
+  const area = { left: 34, top: 14, right: size[0] - 10 - width, bottom: size[1] - 20 };
   const start = options.start ?? 0;
   const length = options.length ?? start + rows.length;
   const axes = {
@@ -179,7 +183,8 @@ export function drawProbabilities(canvas, rows, names, options = {}) {
   const named = strongestOf(rows, options.strongest ?? 5);
   const paint = paintsOf(named, colours.series);
   for (let k = 0; k < names.length; k++) {
-    if (!paint.has(k)) drawLine(ctx, rows, k, start, axes, colours.muted, 1, 0.25);
+    // Of hundreds of classes most lie on the axis.
+    if (!paint.has(k) && rows.some((row) => row[k] >= 0.01)) drawLine(ctx, rows, k, start, axes, colours.muted, 1, 0.25);
   }
   for (const k of [...named].reverse()) drawLine(ctx, rows, k, start, axes, paint.get(k), 2, 1);
   drawNow(ctx, rows, named, area, axes, options, paint, colours);
@@ -242,7 +247,7 @@ function drawNames(ctx, rows, named, names, area, axes, paint) {
   labels.reverse().forEach((label, i) => { label.y = Math.min(label.y, i ? labels[i - 1].y - 14 : area.bottom); });
   ctx.textAlign = "left";
   ctx.textBaseline = "middle";
-  ctx.font = "600 12px system-ui, sans-serif";
+  ctx.font = NAMES_FONT;
   for (const { k, y } of labels) {
     ctx.fillStyle = paint.get(k);
     ctx.fillText(names[k], area.right + 6, y);
@@ -290,8 +295,21 @@ function niceStep(length, wanted) {
   }
 }
 
-function widest(ctx, names) {
-  return Math.max(12, ...names.map((name) => ctx.measureText(name).width)) + 4;
+const fitted = new WeakMap();
+
+/** Shorten names that are wider than so many pixels, and return them with the width that they take; kept for later. */
+function fitting(ctx, classes, most) {
+  const before = fitted.get(classes);
+  if (before?.most === most) return before;
+  const widthOf = (text) => ctx.measureText(text).width;
+  const names = classes.map((name) => {
+    let kept = name;
+    while (kept && widthOf(kept === name ? name : `${kept}…`) > most) kept = [...kept].slice(0, -1).join("");
+    return kept === name ? name : `${kept.trimEnd()}…`;
+  });
+  const width = Math.max(12, ...names.map(widthOf)) + 4;
+  fitted.set(classes, { most, names, width });
+  return fitted.get(classes);
 }
 
 function onCanvas([y, x], zoom) {

@@ -100,6 +100,7 @@ class ProbabilityChart:
                 fontweight="bold",
                 va="center",
                 annotation_clip=False,
+                parse_math=False,
             )
 
 

@@ -13,7 +13,12 @@ const RATE_EVERY_MS = 500;
 const find = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
+const DEFAULT_FPS = 25;
+const MOST_NAMED = 20;
+
 const state = fromFragment(location.hash);
+let knowsDigits = false;
+let wantedFps = null;
 let cards = [];
 let arrivals = [];
 let rateToldAt = 0;
@@ -29,7 +34,7 @@ const controls = new Controls(state, { send: change, begin, announce });
 const sources = new Sources({
   send: change,
   sendBytes: (bytes) => player.paused || connection.sendBytes(bytes),
-  fps: () => state.settings.fps,
+  fps: () => (knowsDigits ? Math.min(state.settings.fps, wantedFps ?? Infinity) : wantedFps ?? DEFAULT_FPS),
   play: () => player.paused && player.setPaused(false),
   notice,
 });
@@ -45,24 +50,55 @@ function loading() {
   if (!cards.length) announce("Loading models");
 }
 
-function hello({ models, min_confidence: least, digits_only: isDigitsOnly, token, limits }) {
+function hello(message) {
+  const { models, min_confidence: least } = message;
+  knowsDigits = message.knows_digits;
+  wantedFps = message.frame_format.fps;
   cards = models.map((model, i) => new Card(model, i, least, showWanted));
   find("models").replaceChildren(...cards.map((card) => card.element));
   find("models").style.setProperty("--columns", Math.min(3, cards.length));
+  find("models").classList.toggle("alone", cards.length === 1);
   find("models").removeAttribute("aria-busy");
-  const what = isDigitsOnly ? "These weights know handwritten digits and nothing else: whatever they see, they look for digits. " : "";
-  const percent = "The percentage under a verdict is the probability of exactly these digits";
-  setText(find("about"), `${what}${percent}; below ${Math.round(100 * least)} % there is no verdict.`);
+  const what = knowsDigits ? "These weights know handwritten digits and nothing else: whatever they see, they look for digits. " : "";
+  const those = knowsDigits ? "these digits" : models.every(({ exclusive }) => exclusive) ? "this class" : "these classes";
+  const percent = `The percentage under a verdict is the probability of exactly ${those}`;
+  setText(find("about"), `${what}${percent}${least ? `; below ${Math.round(100 * least)} % there is no verdict` : ""}.`);
+  find("link").hidden = !knowsDigits;
+  find("controls").hidden = false;
   player.clear();
   arrivals = [];
-  sources.connected(token, limits.upload_bytes);
+  showTruth({ digits: [] });
+  setText(find("rate"), "ready");
+  sources.connected(message);
+  showIdle(!knowsDigits);
   begin();
-  announce("The models are running");
+  announce(knowsDigits ? "The models are running" : "The models are ready");
+}
+
+/** Instead of cards without a picture, say what can be done. */
+function showIdle(isIdle) {
+  if (find("idle").hidden === !isIdle) return;
+  find("idle").hidden = !isIdle;
+  find("models").hidden = isIdle;
+  if (!isIdle) return;
+  // Models mostly share their classes, which are then told once.
+  const kinds = new Map(cards.map(({ model }) => [model.classes.join(), model]));
+  find("idle-told").replaceChildren(
+    element("strong", { textContent: cards.map(({ title }) => title).join(", ") }),
+    ...[...kinds.values()].flatMap(({ task, classes }) => [
+      element("br"),
+      task.replace(/\.$/, ": "),
+      ...classes.slice(0, MOST_NAMED).flatMap((name, i) => [i ? ", " : "", element("span", { textContent: name })]),
+      classes.length > MOST_NAMED ? ", …" : "",
+    ]),
+  );
 }
 
 function frame(message) {
-  message.bytes = bytesOf(message.grey);
+  message.bytes = bytesOf(message.pixels);
+  delete message.pixels;
   requestAnimationFrame(() => {
+    showIdle(false);
     player.take(message);
     // Only now may the next but one come: what the screen cannot show is never sent.
     connection.send("seen", { number: message.number });
@@ -169,14 +205,15 @@ function announce(text) {
 /** Tell everything: at the start, for another stream, and to a server that was started again. */
 function begin() {
   notice("");
+  if (knowsDigits) connection.send("pace", { fps: state.settings.fps });
+  connection.send("pause", { paused: player.paused });
+  connection.send("show", wanted());
+  connection.send("source", { kind: sources.kind });
+  if (!knowsDigits) return;
   const digits = [...state.digits].map(([slot, digit]) => {
     const [type, fields] = asMessage(slot, digit);
     return { type, ...fields };
   });
-  connection.send("pace", { fps: state.settings.fps });
-  connection.send("pause", { paused: player.paused });
-  connection.send("show", wanted());
-  connection.send("source", { kind: sources.kind });
   change("start", { seed: state.seed, settings: streamSettings(state.settings), digits });
 }
 
@@ -199,6 +236,7 @@ function showWanted() {
 function change(type, fields) {
   connection.send(type, fields);
   if (player.paused) connection.send("step");
+  if (!knowsDigits) return; // there is nothing that a link could hold
   clearTimeout(linkTimer);
   linkTimer = setTimeout(() => history.replaceState(null, "", toFragment(state)), 300);
 }
@@ -222,6 +260,11 @@ function redraw() {
 }
 
 find("link").onclick = copyLink;
+find("idle-camera").onclick = () => sources.useCamera();
+find("idle-video").onclick = () => {
+  sources.choose("video");
+  find("file").click();
+};
 find("forget").onclick = () => {
   change("forget");
   announce("The models have forgotten what they saw");
@@ -233,6 +276,7 @@ for (const id of ["layer-attention", "layer-saliency", "layer-arrows", "layer-bo
   };
 }
 addEventListener("hashchange", () => {
+  if (!knowsDigits) return;
   Object.assign(state, fromFragment(location.hash));
   controls.pad.clear();
   controls.reflect();

@@ -1,18 +1,23 @@
-// The webcam: its middle square, shrunk to what the models know, sent as grey bytes.
+// The webcam: the middle of its picture, shrunk to what the models see, sent as bytes.
 
-const EDGE = 64;
+const SHORT_SIDE = 64;
+const LONGEST_SIDE = 256;
 
 export class Camera {
-  /** video: shows the picture. send: takes a frame's bytes. fps: tells how many a second at most. */
-  constructor(video, send, fps) {
-    Object.assign(this, { video, send, fps });
-    this.canvas = Object.assign(document.createElement("canvas"), { width: EDGE, height: EDGE });
+  /**
+   * video: shows the picture. send: takes a frame's bytes. fps: tells how many a second at most.
+   * changed: called when it is switched on or off.
+   */
+  constructor(video, send, fps, changed) {
+    Object.assign(this, { video, send, fps, changed });
+    this.canvas = document.createElement("canvas");
     this.ctx = this.canvas.getContext("2d", { willReadFrequently: true });
-    this.ctx.imageSmoothingQuality = "high";
+    this.wants(1, [SHORT_SIDE, SHORT_SIDE]);
   }
 
-  get isOn() {
-    return Boolean(this.stream);
+  /** Send grey or RGB (1 or 3 channels) of a size; null keeps the picture's proportions. */
+  wants(channels, size) {
+    Object.assign(this, { channels, size });
   }
 
   /** Ask for the camera and begin to send; throws an error with a line for people. */
@@ -20,49 +25,80 @@ export class Camera {
     if (!navigator.mediaDevices?.getUserMedia) {
       throw new Error("Browsers give the camera only to pages at localhost or over HTTPS.");
     }
-    this.wanted = true;
+    this.switched(true);
     let stream;
     try {
       stream = await navigator.mediaDevices.getUserMedia({
         video: { facingMode: "environment", width: { ideal: 640 }, height: { ideal: 480 } },
       });
     } catch (error) {
+      this.switched(false);
       const denied = error.name === "NotAllowedError";
       throw new Error(denied ? "The camera may not be used; allow it for this page." : `No camera: ${error.message}`);
     }
-    if (!this.wanted) { // another source was chosen meanwhile
+    if (!this.isOn || this.stream) { // another source was chosen meanwhile
       stream.getTracks().forEach((track) => track.stop());
       return;
     }
     this.stream = stream;
     this.video.srcObject = stream;
     await this.video.play();
+    this.due = performance.now();
     this.next();
   }
 
   stop() {
-    this.wanted = false;
     clearTimeout(this.timer);
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = this.video.srcObject = null;
+    this.switched(false);
   }
 
+  switched(isOn) {
+    this.isOn = isOn;
+    this.changed(isOn);
+  }
+
+  /** Send the frame that shows now, and the next one when it is due: late ones do not make the others late. */
   next() {
     if (!this.stream) return;
-    this.timer = setTimeout(() => this.next(), 1000 / this.fps());
+    const now = performance.now();
+    this.due = Math.max(this.due + 1000 / this.fps(), now);
+    this.timer = setTimeout(() => this.next(), this.due - now);
     const { videoWidth: width, videoHeight: height } = this.video;
-    if (!width || !height) return;
-    const edge = Math.min(width, height);
-    this.ctx.drawImage(this.video, (width - edge) / 2, (height - edge) / 2, edge, edge, 0, 0, EDGE, EDGE);
-    this.send(grey(this.ctx.getImageData(0, 0, EDGE, EDGE).data));
+    if (width && height) this.send(this.frame(height, width));
+  }
+
+  frame(height, width) {
+    const [rows, columns] = this.size ?? fitting(height, width);
+    this.shape(rows, columns);
+    const zoom = Math.min(height / rows, width / columns);
+    const [cutHeight, cutWidth] = [zoom * rows, zoom * columns];
+    const from = [(width - cutWidth) / 2, (height - cutHeight) / 2, cutWidth, cutHeight];
+    this.ctx.drawImage(this.video, ...from, 0, 0, columns, rows);
+    return packed(this.ctx.getImageData(0, 0, columns, rows).data, rows, columns, this.channels);
+  }
+
+  shape(rows, columns) {
+    if (this.canvas.height === rows && this.canvas.width === columns) return;
+    Object.assign(this.canvas, { height: rows, width: columns });
+    this.ctx.imageSmoothingQuality = "high";
+    this.video.style.aspectRatio = `${columns} / ${rows}`;
   }
 }
 
-function grey(rgba) {
-  const bytes = new Uint8Array(2 + EDGE * EDGE);
-  bytes.set([EDGE, EDGE]);
-  for (let i = 0, j = 2; j < bytes.length; i += 4, j++) {
-    bytes[j] = Math.round(0.299 * rgba[i] + 0.587 * rgba[i + 1] + 0.114 * rgba[i + 2]);
+/** Return the size at which models without a size of their own see a picture. */
+function fitting(height, width) {
+  const zoom = SHORT_SIDE / Math.min(height, width);
+  return [height, width].map((edge) => Math.min(LONGEST_SIDE, Math.round(edge * zoom)));
+}
+
+function packed(rgba, rows, columns, channels) {
+  const bytes = new Uint8Array(2 + rows * columns * channels);
+  bytes.set([rows % 256, columns % 256]);
+  for (let i = 0, to = 2; i < rgba.length; i += 4) {
+    if (channels === 1) bytes[to++] = Math.round(0.299 * rgba[i] + 0.587 * rgba[i + 1] + 0.114 * rgba[i + 2]);
+    else for (let c = 0; c < 3; c++) bytes[to++] = rgba[i + c];
   }
   return bytes;
 }

@@ -7,9 +7,11 @@ const KINDS = {
   "stn-lstm": ["STN-LSTM", "Spatial transformer: one window on the whole frame."],
   "dcn-lstm": ["DCN-LSTM", "Deformable convolution: each unit chooses its own points."],
 };
-const LABELS = { pair: "Names two digits.", ordered: "Names two digits in order." };
 const MARGIN_PX = 4;
-const MOST_BARS = 10;
+const MOST_BARS = 10; // beside each other, with names of at most so many characters
+const SHORT_NAME = 2;
+const MOST_ROWS = 5; // below each other: the strongest
+const LENGTHS = [8, 16]; // of verdicts in large letters, and in small ones on a single line
 
 export class Card {
   /** model: as the server's hello has it. index: which card it is. switched: called when it is switched on or off. */
@@ -18,7 +20,9 @@ export class Card {
     this.minConfidence = minConfidence;
     const [title, what] = KINDS[model.kind] ?? [model.kind, ""];
     this.title = title + model.name.slice(model.kind.length);
-    const names = model.classes.length <= MOST_BARS ? model.classes : [];
+    const { classes } = model;
+    this.inRows = classes.length > MOST_BARS || classes.some((name) => name.length > SHORT_NAME);
+    this.kinds = Array.from(classes.keys()).slice(0, this.inRows ? MOST_ROWS : MOST_BARS);
     this.element = element("article", { className: "card" }, [
       element("header", {}, [
         element("h2", { textContent: this.title }),
@@ -28,7 +32,7 @@ export class Card {
           "on",
           element("span", { className: "unseen", textContent: `, ${this.title}` }),
         ]),
-        element("p", { className: "what", textContent: `${what} ${LABELS[model.labels] ?? ""}` }),
+        element("p", { className: "what", textContent: `${what} ${model.task}`.trim() }),
       ]),
       element("figure", { className: "view" }, [(this.view = picture(`What ${this.title} sees, and where it looks`))]),
       element("div", { className: "say" }, [
@@ -41,9 +45,10 @@ export class Card {
           "what it keeps",
         ])),
       ]),
-      (this.bars = element("div", { className: "bars", hidden: !names.length }, names.map(bar))),
+      (this.bars = element("div", { className: `bars ${this.inRows ? "rows" : ""}` }, this.kinds.map((k) => bar(classes[k])))),
       (this.time = picture(`Probabilities of ${this.title} over time`, "time")),
     ]);
+    this.bars.style.setProperty("--longest", Math.max(...classes.map((name) => name.length)));
     this.element.dataset.kind = model.kind;
     // On a phone, where cards stand in bands of three.
     this.element.style.setProperty("--column", (index % 3) + 1);
@@ -67,7 +72,7 @@ export class Card {
     this.cropFigure.hidden = !look.crop;
     if (!look.crop) return;
     const { ctx: small, zoom: smaller } = prepare(this.crop, look.crop.size);
-    drawFrame(small, bytesOf(look.crop.grey), look.crop.size, smaller);
+    drawFrame(small, bytesOf(look.crop.pixels), look.crop.size, smaller);
   }
 
   /** Give the picture the proportions of the frame, where they have changed. */
@@ -84,18 +89,24 @@ export class Card {
     this.element.classList.toggle("off", !seen);
     if (!seen) return;
     setText(this.ms, `${seen.ms.toFixed(0)} ms`);
-    this.say(seen, frame.digits);
-    [...this.bars.children].forEach((bar, k) => {
-      bar.firstChild.style.setProperty("--part", `${(100 * seen.probabilities[k]).toFixed(1)}%`);
-      bar.classList.toggle("on", seen.verdict.digits.includes(k));
+    this.say(seen);
+    if (this.kinds.length < seen.probabilities.length) this.kinds = strongest(seen.probabilities, this.kinds.length);
+    [...this.bars.children].forEach((bar, i) => {
+      const k = this.kinds[i];
+      const [name, part, percent] = bar.children;
+      setText(name, this.model.classes[k]);
+      part.style.setProperty("--part", `${(100 * seen.probabilities[k]).toFixed(1)}%`);
+      setText(percent, `${Math.round(100 * seen.probabilities[k])} %`);
+      bar.classList.toggle("on", seen.verdict.classes.includes(k));
     });
   }
 
-  say({ verdict, right }, digits) {
-    const words = verdict.digits.join(" ") || "no digit";
+  say({ verdict, right }) {
+    const words = verdict.name;
     const percent = Math.round(100 * verdict.confidence);
     setText(this.verdict, verdict.sure ? words : "not sure");
-    this.verdict.classList.toggle("unsure", !verdict.sure || !verdict.digits.length);
+    this.verdict.classList.toggle("unsure", !verdict.sure || !verdict.classes.length);
+    this.verdict.dataset.length = verdict.sure ? LENGTHS.filter((length) => words.length > length).length : 0;
     const judged = verdict.sure && right !== null;
     this.judged.className = `judged ${judged ? (right ? "right" : "wrong") : ""}`;
     const sign = judged ? (right ? "✓ right, " : "✗ wrong, ") : "";
@@ -128,7 +139,13 @@ export class Card {
 }
 
 function bar(name) {
-  return element("div", { className: "bar" }, [element("i"), element("span", { textContent: name })]);
+  return element("div", { className: "bar" }, [
+    element("span", { textContent: name }), element("i"), element("span", { className: "percent" }),
+  ]);
+}
+
+function strongest(probabilities, count) {
+  return Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]).slice(0, count);
 }
 
 function picture(label, className = "") {

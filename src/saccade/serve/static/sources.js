@@ -1,4 +1,4 @@
-// Where frames come from: the generator, the webcam, a video file.
+// Where frames come from: the webcam, a video file, or for models that know digits the generator.
 
 import { Camera } from "./camera.js";
 import { setText } from "./cards.js";
@@ -16,9 +16,14 @@ export class Sources {
   constructor({ send, sendBytes, fps, play, notice }) {
     Object.assign(this, { send, play, notice });
     this.kind = "digits";
+    this.knowsDigits = true;
     this.hasVideo = false;
     this.soughtAt = -SLIDER_RESTS_MS;
-    this.camera = new Camera(find("preview"), sendBytes, fps);
+    this.camera = new Camera(find("preview"), sendBytes, fps, (isOn) => {
+      find("preview").hidden = !isOn;
+      setText(find("camera-switch"), `${isOn ? "Stop" : "Start"} webcam`);
+    });
+    find("camera-switch").onclick = () => (this.camera.isOn ? this.camera.stop() : this.useCamera());
     for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
     find("file").onchange = () => this.upload(find("file").files[0]);
     find("position").oninput = () => this.seek();
@@ -26,13 +31,26 @@ export class Sources {
     Object.assign(document, { ondragover: dragging(true), ondragleave: dragging(false), ondrop: dragging(false) });
   }
 
-  /** The server is there (again): token and limit of uploads to it. */
-  connected(token, uploadBytes) {
-    Object.assign(this, { token, uploadBytes });
+  /**
+   * The server is there (again): token and limit of uploads to it, whether its models know digits, and what they want
+   * of a frame.
+   */
+  connected({ token, limits, knows_digits: knowsDigits, frame_format: { channels, size, fps } }) {
+    Object.assign(this, { token, knowsDigits, uploadBytes: limits.upload_bytes });
     // A video is with the server only as long as the connection lasts.
     this.hasVideo = false;
     find("seek").hidden = true;
-    if (this.kind === "video") this.choose("digits");
+    this.camera.wants(channels, size ?? (knowsDigits ? [64, 64] : null));
+    const shrunk = `${size ? `${size[1]}x${size[0]}` : "64"} ${channels === 1 ? "grey" : "colour"} pixels`;
+    setText(find("camera-told"), knowsDigits
+      ? "Hold a thick, dark digit on white paper before the camera. The middle square is shrunk to 64x64 grey pixels here, and goes nowhere but to this server."
+      : `The ${size ? "middle of the " : ""}picture is shrunk to ${shrunk}${size ? "" : " at its shorter side"} here${fps ? `, ${told(fps)} times a second` : ""}, and goes nowhere but to this server.`);
+    this.show(this.camera.isOn ? "camera" : this.home);
+  }
+
+  /** What shows where nobody has chosen; a camera waits until it is asked for. */
+  get home() {
+    return this.knowsDigits ? "digits" : "camera";
   }
 
   disconnected() {
@@ -57,24 +75,34 @@ export class Sources {
     setText(find("position-told"), `${position + 1}`);
   }
 
-  async choose(kind) {
+  /** Let the page say where frames come from. */
+  show(kind) {
     this.kind = kind;
     for (const radio of all('[name="source"]')) radio.checked = radio.value === kind;
     for (const panel of all("[data-source]")) panel.hidden = panel.dataset.source !== kind;
-    for (const part of all("[data-only]")) part.hidden = !part.dataset.only.split(" ").includes(kind);
+    for (const part of all("[data-only], [data-digits]")) {
+      const { only, digits } = part.dataset;
+      part.hidden = (only && !only.split(" ").includes(kind)) || (digits !== undefined && !this.knowsDigits);
+    }
+    if (kind !== "camera" && this.camera.isOn) this.camera.stop();
+  }
+
+  async choose(kind) {
+    this.show(kind);
     this.notice("");
-    if (kind !== "camera") this.camera.stop();
     if (kind === "digits" || (kind === "video" && this.hasVideo)) this.send("source", { kind });
     if (kind === "camera") await this.useCamera();
   }
 
   async useCamera() {
+    if (this.kind !== "camera") this.show("camera");
+    this.notice("");
     this.send("source", { kind: "camera" });
     this.play();
     try {
       await this.camera.start();
     } catch (error) {
-      await this.choose("digits");
+      if (this.knowsDigits) await this.choose("digits");
       this.notice(error.message);
     }
   }
@@ -109,7 +137,7 @@ export class Sources {
       this.hasVideo = true;
       find("position").max = frames;
       find("seek").hidden = frames < 2;
-      return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${Math.round(fps)}/s. ${warning ?? ""}`;
+      return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${told(fps)}/s. ${warning ?? ""}`;
     } catch {
       return "the upload broke off; the server may have refused it, or be gone.";
     }
@@ -118,4 +146,8 @@ export class Sources {
   say(text) {
     setText(find("video-state"), text);
   }
+}
+
+function told(fps) {
+  return Number(fps.toFixed(1));
 }
