@@ -1,0 +1,86 @@
+import pytest
+import torch
+
+from saccade.data import StoredClips, StoredData
+from saccade.data.stored import StoredBatches
+from saccade.errors import UsageError
+from saccade.labels import Labels
+
+LABELS = Labels(("a", "b"))
+
+
+def clips_of(lengths, size=(32, 40)):
+    """Clips whose pixels tell clip and frame."""
+    frames = [
+        torch.stack([torch.full((1, *size), 10 * clip + t, dtype=torch.uint8) for t in range(length)])
+        for clip, length in enumerate(lengths)
+    ]
+    return StoredClips(frames, torch.arange(len(lengths)) % 2, LABELS)
+
+
+def seen_in(batch):
+    """Which clip, and which first and last frame of it, each row shows."""
+    lengths = [batch.frames.shape[1]] * len(batch.frames) if batch.lengths is None else batch.lengths.tolist()
+    first = [int(row[0, 0, 0, 0]) for row in batch.frames]
+    last = [int(row[length - 1, 0, 0, 0]) for row, length in zip(batch.frames, lengths, strict=True)]
+    return [(one // 10, one % 10, other % 10) for one, other in zip(first, last, strict=True)]
+
+
+def test_whole_clips_are_padded_with_lengths():
+    batch = clips_of((3, 5, 2)).batch(torch.tensor([2, 1]))
+    assert batch.lengths.tolist() == [2, 5]
+    assert seen_in(batch) == [(2, 0, 1), (1, 0, 4)]
+    assert batch.targets.tolist() == [0, 1]
+    assert not batch.frames[0, 2:].any()
+    assert clips_of((3, 3)).batch(torch.arange(2)).lengths is None
+
+
+def test_each_pass_shows_every_clip_once_in_an_order_of_its_own():
+    batches = StoredBatches(clips_of((2,) * 7), size=3, num_frames=4, seed=0)
+    shown = [clip for step in range(14) for clip, _, _ in seen_in(batches(step, 14))]
+    passes = [shown[start : start + 7] for start in range(0, 42, 7)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len(set(map(tuple, passes))) > 1
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    def shown(seed, step):
+        return seen_in(StoredBatches(clips_of((9,) * 7), size=4, num_frames=3, seed=seed)(step, 100))
+
+    assert shown(0, 5) == shown(0, 5)
+    assert shown(0, 5) != shown(0, 6)
+    assert shown(0, 5) != shown(1, 5)
+
+
+def test_long_clips_are_cut_anywhere_and_short_ones_are_whole():
+    batches = StoredBatches(clips_of((9, 2)), size=2, num_frames=4, seed=0)
+    cuts = set()
+    for step in range(60):
+        for clip, first, last in seen_in(batches(step, 60)):
+            assert (first, last) == (0, 1) if clip else last - first == 3
+            cuts.add((clip, first))
+    assert cuts == {(1, 0), *((0, start) for start in range(6))}
+
+
+def test_targets_follow_their_clips():
+    batch = StoredBatches(clips_of((2,) * 6), size=6, num_frames=2, seed=3)(0, 1)
+    assert batch.targets.tolist() == [clip % 2 for clip, _, _ in seen_in(batch)]
+
+
+def test_data_in_memory_tells_what_a_model_needs():
+    data = StoredData(clips_of((3, 4)), clips_of((5,)), name="mine")
+    assert (data.frame_format.channels, data.frame_format.size) == (1, (32, 40))
+    assert data.facts == {"data": "mine"}
+    assert len(data.clips("test")) == 1
+    with pytest.raises(UsageError, match="no clips for validation"):
+        data.clips("validation")
+
+
+def test_clips_that_do_not_belong_together_are_refused():
+    frames = [torch.zeros(2, 1, 32, 32, dtype=torch.uint8), torch.zeros(2, 1, 32, 33, dtype=torch.uint8)]
+    with pytest.raises(UsageError, match="several shapes"):
+        StoredClips(frames, torch.tensor([0, 1]), LABELS)
+    with pytest.raises(UsageError, match="1 clips, but 2 targets"):
+        StoredClips(frames[:1], torch.tensor([0, 1]), LABELS)
+    with pytest.raises(UsageError, match="no clips"):
+        StoredClips([], torch.tensor([]), LABELS)
