@@ -29,8 +29,7 @@ from rich.table import Table
 from saccade import files
 from saccade.checkpoint import versions
 from saccade.data import digits
-from saccade.data.motion import CONDITIONS, Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.digits import CONDITIONS, Motion, MovingDigits
 from saccade.run_folder import commit, device_name
 
 # What is compared with what: the plain generator has no counterpart of the other conditions.

@@ -1,4 +1,4 @@
-"""Moving digits the plain way, one frame after the other: what `saccade.data.MovingDigits` is measured beside.
+"""Moving digits the plain way, one frame after the other: what `saccade.data.digits.MovingDigits` is measured beside.
 
 Written in the manner of the generators that people publish: a loop over frames, within it a loop over digits, NumPy for
 pasting, SciPy for turning and resizing, everything bilinear. The motion is the experiment's: 10 settings of 5 frames,

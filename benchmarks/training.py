@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,21 +22,20 @@ from rich.table import Table
 from torch import nn
 from torch.nn import functional as F
 
-from saccade import files
+from saccade import files, models
 from saccade.checkpoint import versions
-from saccade.precision import choose_precision
+from saccade.data.digits import TRAINING, DigitsConfig
+from saccade.device import choose_precision
 from saccade.run_folder import commit, device_name
-from saccade.train import TrainConfig, loop
-
-MODELS = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+from saccade.train import TrainConfig, end_to_end, loop
 
 
 class PlainLoop:
     """What one writes first: float32, the default memory format, the generator called between two steps."""
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.model = config.create_model().train()
-        self.clips = config.clips(config.load_digits("train"))
+    def __init__(self, config: TrainConfig, digits: DigitsConfig) -> None:
+        self.model = models.create(config.model, labels=digits.labels).train()
+        self.clips = digits.clips("train")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
         self.batch_size, self.step = config.batch_size, 0
 
@@ -43,18 +43,20 @@ class PlainLoop:
         first = self.step * self.batch_size
         batch = self.clips.batch(torch.arange(first, first + self.batch_size))
         logits = self.model(batch.frames.float() / 255)
-        loss = F.cross_entropy(logits.flatten(0, 1), batch.labels.repeat_interleave(logits.shape[1]))
+        loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.repeat_interleave(logits.shape[1]))
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), loop.MAX_GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(self.model.parameters(), end_to_end.MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.step += 1
 
 
 def measure(model: str, precision: str, num_steps: int) -> dict[str, float | str]:
-    config = TrainConfig(model=model, digits="uci", steps=1000, short_fraction=0.0, precision=precision)
-    trainer = loop.start(config)
-    plain = PlainLoop(config)
+    config = TrainConfig(model=model, steps=1000, precision=precision)
+    digits = replace(TRAINING, digits="uci", short_fraction=0.0)
+    trainer = end_to_end.start(config, digits)
+    trainer.num_steps = 1000
+    plain = PlainLoop(config, digits)
     seconds: dict[str, list[float]] = {"ours": [], "plain": []}
     shares = []
     for _ in range(num_steps + 2):
@@ -80,10 +82,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     best = str(choose_precision("auto", torch.device("cpu"))).removeprefix("torch.")
-    rows = [measure(m, p, arguments.steps) for p in dict.fromkeys(("float32", best)) for m in MODELS]
+    rows = [measure(m, p, arguments.steps) for p in dict.fromkeys(("float32", best)) for m in models.MATCHED]
     device = f"{device_name('cpu')}, {torch.get_num_threads()} threads"
     table = Table(title=f"training, {device}, torch {torch.__version__}, commit {commit()}")
     for name in ("model", "precision", "clips/s", "plain float32 NCHW", "ratio", "generation", "step to LeNet's"):
@@ -101,7 +104,7 @@ def main() -> None:
         )
     Console().print(table)
     result = {"device": device, "versions": versions(), "commit": commit(), "steps": arguments.steps, "rows": rows}
-    files.write_json(Path(__file__).parent / "results" / "training.json", result)
+    files.write_json(arguments.out, result)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,20 @@ from pathlib import Path
 import torch
 
 from saccade import checkpoint
-from saccade.data import Motion, MovingDigits, digits
+from saccade.data.digits import DigitsConfig
 from saccade.train import TrainConfig, train
 
 steps = int(sys.argv[1]) if len(sys.argv) > 1 else 100
+learned = DigitsConfig("uci", condition=("normal",), num_frames=8, frames_per_setting=2)
 with tempfile.TemporaryDirectory() as folder:
-    config = TrainConfig(model="lenet-lstm", condition="normal", digits="uci", steps=steps, num_frames=8)
-    path = train(config, Path(folder), progress=lambda row: print(f"\rstep {row['step']}/{steps}", end=""))
+    config = TrainConfig(model="lenet-lstm", steps=steps)
+    path = train(config, learned, Path(folder), progress=lambda row: print(f"\rstep {row['step']}/{steps}", end=""))
     model, _ = checkpoint.load(path)
 
-clips = MovingDigits(digits.load("uci", "test"), Motion("normal"), num_clips=55)
+clips = DigitsConfig("uci", condition=("normal",)).clips("test")
 batch = clips.batch(torch.tensor([18]))
 with torch.no_grad():
-    probabilities = model(batch.frames).softmax(-1)[0]
-shown = clips.labels.names[int(batch.labels[0])]
-print(f"\nthe clip shows {shown}")
+    verdicts = clips.labels.verdicts(model(batch.frames)[0])
+print(f"\nthe clip shows {clips.labels.names[int(batch.targets[0])]}")
 for frame in (0, 4, 9, 24, 49):
-    value, index = probabilities[frame].max(-1)
-    print(f"after {frame + 1:2} frames: {clips.labels.names[int(index)]} with probability {value:.2f}")
+    print(f"after {frame + 1:2} frames: {verdicts[frame].name} with probability {verdicts[frame].probability:.2f}")

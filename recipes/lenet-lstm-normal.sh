@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # MNIST, digits never seen in test, neither rotation nor scaling.
 # The trunk and the optimiser of version 0.1, which the rows in results/end_to_end.csv are of.
-# Usage: recipes/lenet-lstm-normal.sh [--data-dir FOLDER]
+# Usage: recipes/lenet-lstm-normal.sh [--digits-dir FOLDER]
 set -euo pipefail
 out=runs/lenet-lstm-normal
 saccade train --model lenet-lstm --condition normal --digits mnist --steps 4000 --batch-size 32 \

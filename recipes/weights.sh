@@ -3,7 +3,7 @@
 # scaled, among pieces of others and noise; which digits are there is to be told. Tested on digits never seen: those
 # two sources, and UCI's, which training knows nothing of.
 # The weights in the package were trained by version 0.1: its trunk is `wide`, its optimiser AdamW.
-# Usage: recipes/weights.sh [--data-dir FOLDER]; RUNS names another folder than runs/weights. SEED=1 trains anew from
+# Usage: recipes/weights.sh [--digits-dir FOLDER]; RUNS names another folder than runs/weights. SEED=1 trains anew from
 # other weights on other clips, tests on the same clips, adds the rows, and leaves the package's weights as they are.
 set -euo pipefail
 seed=${SEED:-0}

@@ -9,25 +9,30 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from saccade import checkpoint, models
+from saccade import checkpoint, models, weights
 from saccade.checkpoint import FORMAT, NAME, Header, load, load_weights, locate, read_header, save
-from saccade.errors import DataError, SaccadeError
+from saccade.clips import FrameFormat
+from saccade.data.digits import DigitsConfig, schemes
+from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.labels import Labels
+from saccade.train import TrainConfig
 
-ARGUMENTS = {"num_classes": 7}
+LABELS = Labels.numbered(7)
 
 
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return models.create("lenet-lstm", **ARGUMENTS).eval()
+    return models.create("lenet-lstm", labels=LABELS).eval()
 
 
 @pytest.fixture
 def path(model, tmp_path):
     """A checkpoint as training writes it."""
     path = tmp_path / NAME
-    data, training = {"digits": "uci"}, {"step": 3}
-    save(path, model, Header("lenet-lstm", ARGUMENTS, data, training), {"optimizer.0.exp_avg": torch.arange(3.0)})
+    data = {"config": DigitsConfig(digits="uci", noise=3.0).as_json(), "facts": {"data": "moving digits"}}
+    header = Header("lenet-lstm", {"trunk": "light"}, LABELS, data=data, training={"step": 3})
+    save(path, model, header, {"optimizer.0.exp_avg": torch.arange(3.0)})
     return path
 
 
@@ -54,19 +59,27 @@ def header_with(path, **changes):
 
 
 @pytest.mark.parametrize("name", ["lenet-lstm", "stn-lstm", "dcn-lstm"])
-@pytest.mark.parametrize("arguments", [{"num_classes": 3, "channels": 3}, {"temporal": "gru"}])
-def test_a_loaded_model_is_the_saved_one(name, arguments, tmp_path):
-    model = models.create(name, **arguments).to(memory_format=torch.channels_last)
-    save(tmp_path / NAME, model, Header(name, arguments))
-    loaded, header = load(tmp_path)
-    assert (header.model, header.arguments) == (name, arguments)
+@pytest.mark.parametrize(
+    ("arguments", "labels", "frame_format"),
+    [
+        ({}, Labels(("wave", "take2"), exclusive=False), FrameFormat(3, (48, 64), (0.5, 0.4, 0.3), (0.2,) * 3, 12.5)),
+        ({"temporal": "gru", "input": "both"}, None, None),
+    ],
+)
+def test_a_loaded_model_is_the_saved_one(name, arguments, labels, frame_format, tmp_path):
+    header = Header(name, arguments, labels, frame_format)
+    model = header.create_model().to(memory_format=torch.channels_last)
+    save(tmp_path / NAME, model, header)
+    loaded, read = load(tmp_path)
+    assert read == header
+    assert (loaded.labels, loaded.frame_format) == (labels or model.labels, frame_format or FrameFormat())
     assert not loaded.training
     for key, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], tensor), key
 
 
 def test_loading_keeps_the_memory_layout_of_the_model(model, path):
-    into = models.create("lenet-lstm", **ARGUMENTS).to(memory_format=torch.channels_last)
+    into = models.create("lenet-lstm", labels=LABELS).to(memory_format=torch.channels_last)
     strides = {name: tensor.stride() for name, tensor in into.state_dict().items()}
     load_weights(into, path)
     assert {name: tensor.stride() for name, tensor in into.state_dict().items()} == strides
@@ -76,11 +89,18 @@ def test_loading_keeps_the_memory_layout_of_the_model(model, path):
 def test_the_header_says_what_is_needed(path):
     header = read_header(path)
     assert header.model == "lenet-lstm"
-    assert header.arguments == ARGUMENTS
-    assert header.data == {"digits": "uci"}
+    assert header.arguments == {"trunk": "light"}
+    assert header.labels == LABELS
+    assert header.data_config() == DigitsConfig(digits="uci", noise=3.0)
+    assert header.facts == {"data": "moving digits"}
     assert header.training == {"step": 3}
     assert header.format == FORMAT
     assert header.versions.keys() >= {"saccade", "torch", "python"}
+
+
+def test_a_model_that_does_not_say_what_it_learned_on_asks_for_clips():
+    with pytest.raises(UsageError, match="does not say what it learned on; name the clips with --data"):
+        Header("lenet-lstm").data_config()
 
 
 def test_a_copy_of_the_header_lies_beside(path):
@@ -100,7 +120,7 @@ def test_a_folder_means_the_checkpoint_in_it(path):
 
 
 def test_saving_again_replaces_and_leaves_nothing_else(model, path):
-    save(path, model, Header("lenet-lstm", ARGUMENTS, training={"step": 4}))
+    save(path, model, Header("lenet-lstm", labels=LABELS, training={"step": 4}))
     assert read_header(path).training == {"step": 4}
     assert contents(path.parent) == {"checkpoint.json", NAME}
 
@@ -117,7 +137,7 @@ def test_a_save_that_fails_halfway_leaves_the_old_one_whole(model, path, monkeyp
 
     monkeypatch.setattr(checkpoint, "save_file", half)
     with pytest.raises(OSError, match="No space"):
-        save(path, model, Header("lenet-lstm", ARGUMENTS, training={"step": 4}))
+        save(path, model, Header("lenet-lstm", labels=LABELS, training={"step": 4}))
     assert (path.read_bytes(), path.with_suffix(".json").read_bytes()) == before
     assert contents(path.parent) == {"checkpoint.json", NAME}
 
@@ -130,7 +150,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(model, path):
     try:
         # Either is one line on the command line.
         with pytest.raises((OSError, SaccadeError)):
-            save(path, model, Header("lenet-lstm", ARGUMENTS))
+            save(path, model, Header("lenet-lstm", labels=LABELS))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
@@ -138,13 +158,150 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_one_whole(model, path):
     assert contents(path.parent) == {"checkpoint.json", NAME}
 
 
-def test_a_checkpoint_of_the_first_version_has_its_trunk(tmp_path):
-    wide = models.create("dcn-lstm", **ARGUMENTS, trunk="wide").eval()
-    save(tmp_path / NAME, wide, Header("dcn-lstm", ARGUMENTS, format=1))
-    loaded, header = load(tmp_path)
-    assert header.arguments == {**ARGUMENTS, "trunk": "wide"}
+# --- Earlier formats
+
+OLD_CONFIG = {
+    "model": "lenet-lstm",
+    "trunk": "light",
+    "condition": ["rotation", "scaling"],
+    "digits": "auto",
+    "data_dir": None,
+    "labels": "pair",
+    "steps": 30,
+    "minutes": None,
+    "batch_size": 4,
+    "num_frames": 12,
+    "frames_per_setting": 3,
+    "short_fraction": 0.25,
+    "angle": 45.0,
+    "num_digits": 2,
+    "clutter": 1,
+    "noise": 6.0,
+    "learning_rate": 0.001,
+    "muon_rate": 0.01,
+    "attention_rate": 0.2,
+    "weight_decay": 0.02,
+    "ema": 0.9,
+    "seed": 5,
+    "device": "auto",
+    "precision": "auto",
+    "start_from": None,
+}
+OLD_DATA = {"digits": "uci", "condition": "rotation+scaling", "labels": "pair", "protocol": "end_to_end"}
+
+
+def old_checkpoint(path, model, *, arguments, data, config, format=2, name="lenet-lstm"):
+    """Write a checkpoint as versions before this did."""
+    save(path, model, Header(name))
+    training = {"step": 3, "config": config} if config else {}
+    described = {"model": name, "arguments": arguments, "data": data, "training": training, "format": format}
+    rewrite(path, metadata={"saccade": json.dumps(described | {"versions": checkpoint.versions()})})
+    return path
+
+
+def test_a_header_of_the_second_format_is_read(tmp_path):
+    model = models.create("lenet-lstm").eval()
+    arguments = {"num_classes": 55, "trunk": "light", "digit_pairs": True}
+    path = old_checkpoint(tmp_path / NAME, model, arguments=arguments, data=OLD_DATA, config=OLD_CONFIG)
+    loaded, header = load(path)
+    assert (header.model, header.arguments) == ("lenet-lstm", {"trunk": "light"})
+    assert header.labels == loaded.labels == schemes.create("pair").labels
+    assert header.frame_format == FrameFormat()
+    assert header.data_config() == DigitsConfig(
+        digits="uci",
+        condition=("rotation", "scaling"),
+        scheme="pair",
+        num_digits=2,
+        clutter=1,
+        noise=6.0,
+        num_frames=12,
+        frames_per_setting=3,
+        short_fraction=0.25,
+        angle=45.0,
+    )
+    assert header.facts == {"data": "moving digits", **OLD_DATA}
+    assert header.training["step"] == 3
+    assert TrainConfig(**header.training["config"]) == TrainConfig(
+        input="frames",
+        steps=30,
+        batch_size=4,
+        learning_rate=0.001,
+        muon_rate=0.01,
+        attention_rate=0.2,
+        weight_decay=0.02,
+        ema=0.9,
+        seed=5,
+    )
+    assert header.training["data"] == header.data_config().identity()
+    clips = torch.rand(1, 2, 1, 28, 28)
+    assert torch.equal(loaded(clips), model(clips))
+
+
+@pytest.mark.parametrize("scheme", ["pair", "ordered", "digits"])
+@pytest.mark.parametrize("format", [1, 2])
+def test_old_labels_are_those_of_the_scheme(tmp_path, scheme, format):
+    labels = schemes.create(scheme).labels
+    model = models.create("stn-lstm", labels=labels, trunk="wide").eval()
+    arguments = {"num_classes": len(labels.names), "digit_pairs": scheme == "pair"}
+    arguments |= {} if format == 1 else {"trunk": "wide"}
+    data = OLD_DATA | {"labels": scheme, "condition": "elastic"}
+    config = OLD_CONFIG | {"labels": scheme, "condition": "elastic"}
+    path = tmp_path / NAME
+    old_checkpoint(path, model, arguments=arguments, data=data, config=config, format=format, name="stn-lstm")
+    loaded, header = load(path)
+    assert header.labels == loaded.labels == labels
+    assert header.data_config().scheme == scheme
+    assert header.data_config().condition == ("elastic",)
+    clips = torch.rand(1, 2, 1, 28, 28)
+    assert torch.equal(loaded(clips), model(clips))
+
+
+def test_what_the_first_format_leaves_out_is_what_there_was(tmp_path):
+    wide = models.create("dcn-lstm", labels=LABELS, trunk="wide").eval()
+    config = {name: value for name, value in OLD_CONFIG.items() if name not in ("trunk", "muon_rate", "ema")}
+    given = {"arguments": {"num_classes": 7}, "data": {"digits": "uci"}, "config": config}
+    loaded, header = load(old_checkpoint(tmp_path / NAME, wide, **given, format=1, name="dcn-lstm"))
+    assert header.arguments == {"trunk": "wide"}
+    assert header.labels == LABELS
+    asked = TrainConfig(**header.training["config"])
+    assert (asked.trunk, asked.muon_rate, asked.ema) == ("wide", 0.0, 0.0)
     clips = torch.rand(1, 2, 1, 28, 28)
     assert torch.equal(loaded(clips), wide(clips))
+
+
+def test_an_old_model_that_is_only_to_be_used(tmp_path):
+    model = models.create("lenet-lstm", labels=LABELS, frame_format=FrameFormat(3))
+    arguments = {"num_classes": 7, "channels": 3, "trunk": "light"}
+    _, header = load(old_checkpoint(tmp_path / NAME, model, arguments=arguments, data={}, config=None))
+    assert (header.labels, header.frame_format) == (LABELS, FrameFormat(3))
+    assert (header.facts, header.training) == ({}, {})
+
+
+@pytest.mark.parametrize("named", ["digits", "data_dir"])
+def test_an_old_model_is_read_though_its_digits_are_gone(tmp_path, named):
+    gone = str(tmp_path / "gone")
+    data, config = OLD_DATA | {"digits": "gone" if named == "digits" else "mnist"}, OLD_CONFIG | {named: gone}
+    arguments = {"num_classes": 55, "trunk": "light", "digit_pairs": True}
+    model = models.create("lenet-lstm")
+    header = read_header(old_checkpoint(tmp_path / NAME, model, arguments=arguments, data=data, config=config))
+    asked = header.data_config()
+    assert (asked.digits, asked.digits_dir) == ((gone, None) if named == "digits" else ("mnist", tmp_path / "gone"))
+    assert header.facts["digits"] == header.training["data"]["digits"] == data["digits"]
+
+
+@pytest.mark.parametrize("name", models.MATCHED)
+def test_the_weights_of_the_package_are_read(name):
+    path = weights.find(name)
+    assert json.loads(path.with_suffix(".json").read_text())["format"] == 1
+    loaded, header = load(path)
+    assert header.arguments == {"trunk": "wide"}
+    assert header.labels == loaded.labels == schemes.create("digits").labels
+    assert loaded.frame_format == FrameFormat()
+    asked = header.data_config()
+    assert (asked.digits, asked.scheme, asked.condition) == ("mnist+strokes", "digits", ("rotation_scaling",))
+    assert (asked.num_digits, asked.clutter, asked.noise, asked.num_frames) == ((1, 5), 4, 25.0, 16)
+    with torch.no_grad():
+        assert loaded(torch.zeros(1, 2, 1, 64, 64)).shape == (1, 2, 10)
 
 
 # --- What is refused
@@ -152,7 +309,9 @@ def test_a_checkpoint_of_the_first_version_has_its_trunk(tmp_path):
 
 def test_a_missing_checkpoint(tmp_path):
     for path in (tmp_path, tmp_path / "none", tmp_path / "none.safetensors"):
-        with pytest.raises(DataError, match=r"no checkpoint at .*; give a \.safetensors file or the folder of a run"):
+        with pytest.raises(
+            DataError, match=r"no checkpoint at .*; give a \.safetensors file, the folder of a run, or "
+        ):
             load(path)
 
 
@@ -217,8 +376,12 @@ def test_another_format(path, format):
     "changes",
     [
         {"model": "vit-lstm"},
-        {"arguments": {"num_clases": 7}},
-        {"arguments": ["num_classes"]},
+        {"arguments": {"trunck": "wide"}},
+        {"arguments": ["trunk"]},
+        {"labels": {"names": []}},
+        {"labels": {"names": ["a", "a"]}},
+        {"labels": 7},
+        {"frame_format": {"chanels": 1}},
         {"model": None},
         {"something": "new"},
     ],
@@ -229,7 +392,9 @@ def test_a_header_of_another_version(path, changes):
         load(path)
 
 
-@pytest.mark.parametrize("changes", [{"model": "dcn-lstm"}, {"model": "stn-lstm"}, {"arguments": {"num_classes": 8}}])
+@pytest.mark.parametrize(
+    "changes", [{"model": "dcn-lstm"}, {"model": "stn-lstm"}, {"labels": Labels.numbered(8).as_json()}]
+)
 def test_weights_of_another_model(path, changes):
     header_with(path, **changes)
     with pytest.raises(DataError, match=r"does not fit: .* should be \(.*\), is "):
@@ -262,7 +427,7 @@ def test_weights_that_are_not_finite(path, value):
 
 
 def test_what_is_refused_leaves_the_model_as_it_was(path):
-    model = models.create("lenet-lstm", **ARGUMENTS)
+    model = models.create("lenet-lstm", labels=LABELS)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rewrite(path, **{"model.head.bias": torch.full((7,), torch.nan)})
     with pytest.raises(DataError):

@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 import saccade
-from saccade import cli
+from saccade import checkpoint, console
 from saccade.cli import VERBS, main
+from saccade.data.digits import DigitsConfig
 
 TINY = [
     "train",
@@ -89,12 +92,14 @@ def test_every_verb_shows_its_options_and_an_example(name, capsys):
     assert VERBS[name].example in shown
 
 
+def flags_of(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", capsys.readouterr().out)) - {"--help"}
+
+
 # What says which moving digits: one group, in whatever verb.
-DIGIT_FLAGS = {
-    *("--digits", "--data-dir", "--condition", "--labels", "--order", "--instances", "--split", "--num-digits"),
-    *("--num-clips", "--num-frames", "--frames-per-setting", "--continuous", "--canvas", "--digit-size", "--angle"),
-    *("--scale", "--clutter", "--noise"),
-}
+DIGIT_FLAGS = {"--labels"} | {"--" + field.name.replace("_", "-") for field in fields(DigitsConfig)}
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -102,10 +107,15 @@ def test_a_verb_has_few_flags_and_they_need_no_prefix(name, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])
     shown = capsys.readouterr().out
-    assert "--config." not in shown
-    assert "--no-" not in shown
-    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", shown)) - {"--help"}
-    assert len(flags - DIGIT_FLAGS) <= 20
+    for unwanted in ("--config.", "--digits.", "--source.", "--no-"):
+        assert unwanted not in shown
+    assert len(flags_of(name, capsys) - DIGIT_FLAGS) <= 20
+
+
+def test_verbs_of_moving_digits_have_all_their_flags(capsys):
+    for name in ("train", "evaluate", "generate"):
+        assert flags_of(name, capsys) >= DIGIT_FLAGS - {"--scheme"}
+        assert "--scheme" not in flags_of(name, capsys)
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -118,6 +128,84 @@ def test_examples_begin_with_their_verb_and_parse(name):
     except SystemExit as error:
         ended = error.code
     assert ended == 0
+
+
+# --- Which clips
+
+
+def out_of(words, tmp_path):
+    """Train a step; return what the checkpoint remembers of the clips."""
+    assert main([*words, "--steps", "1", "--out", str(tmp_path)]) == 0
+    return checkpoint.read_header(tmp_path).data_config()
+
+
+def test_an_option_of_version_01_is_known_by_its_name_of_today(capsys, tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for name in ("--data-dir", "--data_dir", "--digits-dir"):
+        learned = out_of([*TINY, name, str(folder)], tmp_path / name)
+        assert learned.digits_dir == folder
+    for words, seed in ((["--seed", "3"], 3), (["--clips-seed=4"], 4), (["--seed=5"], 5)):
+        out = tmp_path / str(seed)
+        words = ["generate", "--digits", "uci", "--num-clips", "1", "--num-frames", "2", *words, "--out", str(out)]
+        assert main(words) == 0
+        assert json.loads((out / "dataset.json").read_text())["config"]["clips_seed"] == seed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "clips", "--condition", "normal"], "--condition is an option of moving digits"),
+        (["--data", "clips", "--labels", "digits"], "--labels is an option of moving digits"),
+        (["--data", "clips", "--data-dir", "there"], "--digits-dir is an option of moving digits"),
+        (["--data", "clips", "--num_frames=3"], "--num-frames is an option of moving digits"),
+        (["--group", "_([0-9]+)_"], "--group tells apart the clips of a folder; name the folder with --data"),
+        (["--data", "nowhere"], "nowhere"),
+    ],
+)
+def test_options_of_digits_and_of_folders_do_not_mix(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "there").mkdir()
+    assert main(["train", *words, "--steps", "1", "--batch-size", "1", "--out", "run"]) in (1, 2)
+    assert message in only_line(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+DIGITS = ["--digits", "uci", "--condition", "normal", "rotation", "--labels", "digits", "--num-digits", "1", "2"]
+
+
+def test_a_run_goes_on_with_the_clips_that_it_began_with(capsys, tmp_path, monkeypatch):
+    words = ["train", "--steps", "4", "--batch-size", "2", "--precision", "float32", "--device", "cpu"]
+    clips = [*DIGITS, "--num-frames", "5", "--clutter", "1"]
+    assert main([*words, *clips, "--out", str(tmp_path / "whole")]) == 0
+
+    def stop_at_2(row):
+        if row["step"] == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(console, "training_bar", lambda _model: nullcontext(stop_at_2))
+        assert main([*words, *clips, "--out", str(tmp_path / "run")]) == 130
+    assert main([*words, "--condition", "normal", "--resume", "--out", str(tmp_path / "run")]) == 2
+    assert "was made with" in capsys.readouterr().err
+    assert main([*words, "--resume", "--out", str(tmp_path / "run")]) == 0
+    resumed, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("run", "whole"))
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_clips_of_a_test_may_differ_from_those_of_training_in_what_is_given_alone(capsys, tmp_path):
+    assert main([*TINY, "--labels", "digits", "--num-digits", "1", "3", "--steps", "1", "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    words = ["evaluate", "--model", str(tmp_path), "--num-clips", "2", "--num-frames", "2", "--json"]
+    for given, (num_digits, clutter) in (
+        ([], (2, None)),
+        (["--num-digits", "1", "3", "--clutter", "1"], ("1 to 3", 1)),
+    ):
+        assert main([*words, *given]) == 0
+        row = json.loads(capsys.readouterr().out)["row"]
+        assert (row["labels"], row["num_digits"], row["clutter"]) == ("digits", num_digits, clutter)
 
 
 # --- Errors
@@ -186,20 +274,24 @@ def test_debug_shows_the_whole_error(words, capsys):
     assert "UsageError: no verb is called 'trian'" in shown
 
 
-def test_an_error_of_several_lines_is_told_in_one(capsys, monkeypatch):
-    def fail(_name, _words):
-        raise OSError("first\n  second")
+def raising(error):
+    def make(_words):
+        def verb() -> None:
+            raise error
 
-    monkeypatch.setattr(cli, "_call", fail)
+        return verb
+
+    return VERBS["info"]._replace(make=make)
+
+
+def test_an_error_of_several_lines_is_told_in_one(capsys, monkeypatch):
+    monkeypatch.setitem(VERBS, "info", raising(OSError("first\n  second")))
     assert main(["info"]) == 1
     assert only_line(capsys.readouterr().err) == "saccade: first second"
 
 
 def test_an_interrupt_without_anything_saved_promises_nothing(capsys, monkeypatch):
-    def fail(_name, _words):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "_call", fail)
+    monkeypatch.setitem(VERBS, "info", raising(KeyboardInterrupt()))
     assert main(["info"]) == 130
     assert only_line(capsys.readouterr().err) == "interrupted"
 
@@ -315,5 +407,5 @@ def test_a_result_that_cannot_be_kept_is_told_before_the_work(capsys, tmp_path):
 def test_training_writes_into_no_foreign_folder(capsys, tmp_path):
     (tmp_path / "thesis.txt").write_text("kept")
     assert main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 2
-    assert "holds thesis.txt, but no run" in error_after_digits(capsys.readouterr().err)
+    assert "holds thesis.txt, but no run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

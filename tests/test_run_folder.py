@@ -1,12 +1,23 @@
 import json
+import re
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
 
 from saccade import run_folder
+from saccade.data.digits import Digits, DigitsConfig, DigitSourceConfig, load
 from saccade.errors import DataError, UsageError
+from saccade.generate import GenerateConfig, generate
+from saccade.models.published import CNNS
+from saccade.published import stage1
+from saccade.reproduce import ReproduceConfig, reproduce
+from saccade.train import TrainConfig, train
+
+from .published.small import small_cnn
 
 
 @pytest.fixture
@@ -46,6 +57,73 @@ def test_what_a_run_that_hardly_began_leaves_is_in_nobodys_way(tmp_path):
         run_folder.check_free(tmp_path)
     with pytest.raises(UsageError, match=r"notes\.txt is a file"):
         run_folder.check_free(tmp_path / "notes.txt")
+
+
+# --- The same run?
+
+
+def test_what_differs_is_named_with_what_came_and_what_is_wanted(tmp_path):
+    before = {"seed": 3, "model": "a", "gone": 1}
+    run_folder.check_same(tmp_path, before, {"model": "a", "seed": 3})
+    with pytest.raises(UsageError, match=r"was made with seed=3, now seed=4; give the same .* or choose another --out"):
+        run_folder.check_same(tmp_path, before, {"model": "a", "seed": 4})
+    with pytest.raises(UsageError, match="was made with new=None, now new=1"):
+        run_folder.check_same(tmp_path, before, {"new": 1})
+
+
+TINY = DigitsConfig("uci", num_frames=2, num_clips=1)
+
+
+def trained(out, options=(), clips=(), **again):
+    config = TrainConfig(batch_size=1, precision="float32", **{"steps": 1} | dict(options))
+    train(config, replace(TINY, **dict(clips)), out, **again)
+
+
+def generated(out, clips=()):
+    generate(GenerateConfig(out, format="npz"), replace(TINY, **dict(clips)))
+
+
+def reproduced(out, options=()):
+    def begun(line):
+        if "look like" in line:
+            raise KeyboardInterrupt
+
+    asked = {"preset": "full", "steps": 1, "conditions": ("normal",), "trained_on": ("condition",), "jobs": 1}
+    config = ReproduceConfig(out=out, source=DigitSourceConfig("uci"), **asked | dict(options))
+    with suppress(KeyboardInterrupt):
+        reproduce(config, say=begun)
+
+
+def stage_1(out, source="uci", seed=0):
+    digits = load("uci", "train")
+    few = Digits(digits.images[:40], digits.labels[:40], source, "train")
+    begun = stage1.start("lenet-lstm-published", few, seed=seed)
+    stage1.train_cnn(begun, stage1.Limits(max_steps=1), few, out)
+
+
+@pytest.mark.parametrize(
+    ("work", "again", "told"),
+    [
+        (trained, {"options": {"seed": 1}, "resume": True}, "seed=0, now seed=1"),
+        (trained, {"clips": {"clutter": 2}, "resume": True}, "clutter=0, now clutter=2"),
+        (generated, {"clips": {"clips_seed": 5}}, "clips_seed=0, now clips_seed=5"),
+        (reproduced, {"options": {"steps": 2}}, "steps=1, now steps=2"),
+        (stage_1, {"source": "mnist"}, "digits=uci, now digits=mnist"),
+        (stage_1, {"seed": 1}, "seed=0, now seed=1"),
+    ],
+)
+def test_every_verb_asks_at_one_place_whether_it_goes_on_with_the_same(work, again, told, tmp_path, monkeypatch):
+    monkeypatch.setitem(CNNS, "lenet-lstm-published", small_cnn)
+    if work is reproduced:
+        pytest.importorskip("matplotlib")
+    work(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path} was made with {told}; give the same to go on")):
+        work(tmp_path, **again)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    # There is no second place: with this one silenced, nobody asks.
+    monkeypatch.setattr(run_folder, "check_same", lambda *_given: None)
+    work(tmp_path, **again)
 
 
 def test_facts_are_added(run):

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from saccade import checkpoint, weights
-from saccade.data import Motion, MovingDigits, digits
+from saccade.data import digits
+from saccade.data.digits import Motion, MovingDigits
 from saccade.evaluate import evaluate
 from saccade.models import MATCHED
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import saccade
-from saccade import files, models
+from saccade import data, files, models
+from saccade.clips import DataConfig, FrameFormat
 from saccade.errors import DataError, UsageError
+from saccade.labels import Labels
 
-FORMAT = 2
-_READ = (1, FORMAT)
+FORMAT = 3
+_READ = (1, 2, FORMAT)
 NAME = "checkpoint.safetensors"
 _WEIGHTS = "model."
 
@@ -34,17 +36,73 @@ class Header:
 
     Args:
         model: a name in `models.names()`.
-        arguments: keyword arguments that `models.create` gets.
-        data: what the model learned on: digits, condition, labels and the like.
+        arguments: keyword arguments that `models.create` gets besides labels and frame format.
+        labels: the model's classes.
+        frame_format: what it wants of a frame.
+        data: what it learned on: under `config` what `saccade.data.from_json` reads, under `facts` columns of a result
+            row.
         training: where training stands; empty for a model that is only to be used.
+        versions: of what it was made with.
+        format: of the header.
     """
 
     model: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    labels: Labels | None = None
+    frame_format: FrameFormat | None = None
     data: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=lambda: versions())
     format: int = FORMAT
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it learned on, as columns of a result row."""
+        return dict(self.data.get("facts", {}))
+
+    def data_config(self) -> DataConfig:
+        """Return the configuration of what it learned on.
+
+        Raises:
+            UsageError: it is not known.
+        """
+        if not self.data.get("config"):
+            raise UsageError(f"this {self.model} does not say what it learned on; name the clips with --data")
+        return data.from_json(self.data["config"])
+
+    def create_model(self) -> nn.Module:
+        """Build the model with fresh weights.
+
+        Raises:
+            UsageError: a name or arguments of another version.
+        """
+        own = {"labels": self.labels, "frame_format": self.frame_format}
+        takes = models.arguments_of(self.model)
+        return models.create(
+            self.model, **self.arguments, **{n: v for n, v in own.items() if v is not None and n in takes}
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        described = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("labels", "frame_format"):
+            if described[name] is not None:
+                described[name] = described[name].as_json()
+        return described
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> Header:
+        """Return what `as_json` described.
+
+        Raises:
+            TypeError, ValueError, KeyError: it describes no header.
+        """
+        read = dict(described)
+        if read.get("labels") is not None:
+            read["labels"] = Labels.from_json(read["labels"])
+        if read.get("frame_format") is not None:
+            read["frame_format"] = FrameFormat.from_json(read["frame_format"])
+        return cls(**read)
 
 
 def versions() -> dict[str, str]:
@@ -61,13 +119,13 @@ def save(path: Path, model: nn.Module, header: Header, state: Mapping[str, Tenso
 
     Args:
         path: a `.safetensors` file.
-        model: built by `models.create(header.model, **header.arguments)`.
+        model: built by `header.create_model()`.
         header: what the checkpoint says of itself.
         state: further tensors, such as the optimiser's; their names must not start with `model.`.
     """
     tensors = {_WEIGHTS + name: tensor for name, tensor in model.state_dict().items()} | dict(state or {})
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    described = asdict(header)
+    described = header.as_json()
     write_tensors(path, tensors, {"saccade": json.dumps(described)})
     files.write_json(path.with_suffix(".json"), described)
 
@@ -85,15 +143,17 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
         raise DataError(f"{path} cannot be written ({error}); make room, or choose another --out") from error
 
 
-def locate(path: Path) -> Path:
+def locate(path: Path | str) -> Path:
     """Return the checkpoint file meant by a path: the file itself, or the one in a run folder.
 
     Raises:
         DataError: there is none.
     """
+    path = Path(path)
     found = path / NAME if path.is_dir() else path
     if not found.is_file():
-        raise DataError(f"no checkpoint at {found}; give a .safetensors file or the folder of a run")
+        known = ", ".join(models.MATCHED)
+        raise DataError(f"no checkpoint at {found}; give a .safetensors file, the folder of a run, or {known}")
     return found
 
 
@@ -117,7 +177,7 @@ def _place(path: Path) -> str:
     return path.stem if path.is_file() and path.name != NAME else folder.resolve().name
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path | str) -> Header:
     """Read what a checkpoint says of itself, without its tensors.
 
     Raises:
@@ -142,19 +202,12 @@ def read_header(path: Path) -> Header:
             f"{path} has checkpoint format {described.get('format')}; this version reads formats up to {FORMAT}"
         )
     try:
-        return _of_this_version(Header(**described))
-    except TypeError as error:
+        return Header.from_json(data.header_of_today(described))
+    except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
         raise DataError(f"{path} has a header of another version of saccade: {error}") from error
 
 
-def _of_this_version(header: Header) -> Header:
-    """Say what a header of version 0.1 leaves unsaid: its matched models have the trunk that was the only one then."""
-    if header.format == 1 and header.model in models.MATCHED:
-        return replace(header, arguments={"trunk": "wide"} | header.arguments)
-    return header
-
-
-def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
+def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
     """Rebuild the model of a checkpoint, in evaluation mode.
 
     Raises:
@@ -162,15 +215,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> tuple[nn.Module, Hea
     """
     header = read_header(path)
     try:
-        models.check(header.model, header.arguments)
+        model = header.create_model()
     except (TypeError, ValueError, UsageError) as error:
         raise DataError(f"{path} has a header of another version of saccade: {error}") from error
-    model = models.create(header.model, **header.arguments)
     load_weights(model, path)
     return model.to(device).eval(), header
 
 
-def load_weights(model: nn.Module, path: Path) -> dict[str, Tensor]:
+def load_weights(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
     """Copy a checkpoint's weights into a model and return the other tensors it holds.
 
     Raises:

@@ -6,73 +6,163 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import saccade
-from saccade.errors import DataError, Interrupted, SaccadeError, unknown_name
+from saccade.errors import DataError, Interrupted, SaccadeError, UsageError, unknown_name
+
+# Options by their names in version 0.1, for all verbs and for some.
+ALIASES = {"--data-dir": "--digits-dir"}
+CLIPS_SEED = {"--seed": "--clips-seed"}
+OWN_ALIASES = {"generate": CLIPS_SEED, "evaluate": CLIPS_SEED}
 
 
 class Verb(NamedTuple):
     """A verb: what it does, a line to type, and the function that makes its function.
 
-    The function is made late, because its module imports torch.
+    The function is made late, because its module imports torch, and gets the words that were typed.
     """
 
     summary: str
     example: str
-    make: Callable[[], Callable[..., Any]]
+    make: Callable[[Sequence[str]], Callable[..., Any]]
 
 
-def _generate() -> Callable[..., None]:
+def _generate(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import generate as verb
-    from saccade.data import digits
+    from saccade.data.digits import DigitsConfig
 
-    def generate(config: verb.GenerateConfig) -> None:
-        console.say(f"digits: {digits.resolve(config.digits, config.data_dir)}")
+    generated = DigitsConfig(num_clips=1000)
+
+    def generate(config: verb.GenerateConfig, digits: DigitsConfig = generated) -> None:
+        console.say(f"digits: {digits.resolve()}")
         with console.counting_bar("clips") as progress:
-            folder = verb.generate(config, progress)
-        console.say(f"{folder} holds {config.num_clips} clips")
+            folder = verb.generate(config, digits, progress)
+        console.say(f"{folder} holds {digits.num_clips} clips")
 
     return generate
 
 
-def _train() -> Callable[..., None]:
-    from saccade import console
-    from saccade.data import digits
+def _train(words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console, run_folder
+    from saccade.clips import DataConfig
+    from saccade.data.digits import TRAINING, DigitsConfig
     from saccade.train import TrainConfig, train
 
-    def run(config: TrainConfig, out: Path = Path("runs/train"), resume: bool = False) -> None:
+    def run(
+        config: TrainConfig,
+        digits: DigitsConfig = TRAINING,
+        data: Path | None = None,
+        group: str | None = None,
+        split_seed: int = 0,
+        out: Path = Path("runs/train"),
+        resume: bool = False,
+    ) -> None:
         """Train a model end to end.
 
         Args:
             config: the run.
+            digits: moving digits, which it learns from without --data.
+            data: a folder of clips to learn from, in a folder for each class.
+            group: beside --data: a regular expression that captures, from a file's name, what must not be split between
+                training and test, such as the person shown: '_([0-9]+)_'.
+            split_seed: beside --data: what the split into training, validation and test is drawn from.
             out: the run folder.
             resume: go on with the run in that folder.
         """
-        console.say(f"digits: {digits.resolve(config.digits, config.data_dir)}")
+        given = _given(words, digits)
+        learned: DataConfig
+        if resume:
+            config, begun = _as_begun(words, config, out)
+        else:
+            run_folder.check_free(out)
+        if data is not None:
+            if given:
+                raise UsageError(
+                    f"{_flag(next(iter(given)))} is an option of moving digits; leave it out beside --data"
+                )
+            learned = _read_folder(data, group, split_seed, config.start_from)
+        elif group is not None:
+            raise UsageError("--group tells apart the clips of a folder; name the folder with --data")
+        elif resume:
+            learned = replace(begun, **given) if isinstance(begun, DigitsConfig) else begun
+        else:
+            console.say(f"digits: {digits.resolve()}")
+            learned = digits
         with console.training_bar(config.model) as progress:
-            path = train(config, out, resume=resume, progress=progress)
+            path = train(config, learned, out, resume=resume, progress=progress)
         console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
 
     return run
 
 
-def _evaluate() -> Callable[..., None]:
+def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
+    """Return how a run was begun, but for the options that are typed now, and what it learns from."""
+    from saccade import checkpoint
+
+    if not out.exists():
+        raise DataError(f"there is no run to go on with at {out}; name its folder with --out")
+    header = checkpoint.read_header(out)
+    before = {name: value for name, value in header.training.get("config", {}).items() if name in _names(config)}
+    if before.get("start_from"):
+        before["start_from"] = Path(before["start_from"])
+    given = _given(words, config)
+    if "steps" in given or "minutes" in given:
+        before |= {"steps": None, "minutes": None}
+    return replace(config, **before | given), header.data_config()
+
+
+def _read_folder(root: Path, group: str | None, split_seed: int, start_from: Path | None) -> Any:
+    """Read the training clips of a folder, and tell what was found.
+
+    Weights to start from that learned from the same folder keep its split, or they would be tested on what they know.
+    """
+    from saccade import checkpoint, console, weights
+    from saccade.data import Folder
+
+    before = checkpoint.read_header(weights.find(start_from)).data.get("config", {}) if start_from else {}
+    kept = {"held_out": before["held_out"]} if before.get("root") == str(root.resolve()) else {}
+    with console.counting_bar("clips read") as counted:
+        folder = Folder(root, group=group, seed=split_seed, remembered=kept, progress=counted)
+        console.say(f"{root}: {folder.summary()}")
+        folder.clips("train")
+    return folder
+
+
+def _evaluate(words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import evaluate as verb
+    from saccade.data import Folder
+    from saccade.data.digits import DigitsConfig
 
-    def evaluate(config: verb.EvaluateConfig, json: bool = False) -> None:
-        """Measure a checkpoint.
+    # Labels are those of training unless they are given; these let every number of digits through until that is known.
+    standard = DigitsConfig(scheme="digits")
+
+    def evaluate(
+        config: verb.EvaluateConfig,
+        digits: DigitsConfig = standard,
+        data: Path | None = None,
+        json: bool = False,
+    ) -> None:
+        """Measure a checkpoint on the test part of what it learned on.
 
         Args:
-            config: what is measured on what.
+            config: what is measured, and how.
+            digits: moving digits. Condition, digits, digits-dir, labels and order are those of training where they are
+                not given.
+            data: where the folder of clips that it learned from lies now.
             json: print the figures as JSON, one line a condition, instead of a table.
         """
+        measured = verb.standard_test(config.model, **_given(words, digits))
+        if data is not None:
+            if not isinstance(measured, Folder):
+                raise UsageError(f"{config.model} learned from moving digits, not from a folder; leave out --data")
+            measured = measured.moved(data)
         with console.counting_bar("clips, in each pass") as progress:
-            for result in verb.each(config, progress=progress):
+            for result in verb.each(config, measured, progress=progress):
                 if json:
                     print(json_format.dumps(result.as_json()), flush=True)
                 else:
@@ -81,7 +171,7 @@ def _evaluate() -> Callable[..., None]:
     return evaluate
 
 
-def _predict() -> Callable[..., None]:
+def _predict(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import predict as verb
 
@@ -111,7 +201,7 @@ def _predict() -> Callable[..., None]:
     return predict
 
 
-def _reproduce() -> Callable[..., None]:
+def _reproduce(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import reproduce as verb
 
@@ -124,7 +214,7 @@ def _reproduce() -> Callable[..., None]:
     return reproduce
 
 
-def _explain() -> Callable[..., None]:
+def _explain(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import explain as verb
 
@@ -135,7 +225,7 @@ def _explain() -> Callable[..., None]:
     return explain
 
 
-def _serve() -> Callable[..., None]:
+def _serve(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import serve as verb
 
@@ -145,7 +235,7 @@ def _serve() -> Callable[..., None]:
     return serve
 
 
-def _info() -> Callable[..., None]:
+def _info(_words: Sequence[str]) -> Callable[..., None]:
     def info() -> None:
         """Show versions, device, models and digit sources."""
         from saccade import console
@@ -221,13 +311,40 @@ def _call(name: str, words: list[str]) -> None:
     import tyro
 
     verb = VERBS[name]
+    known = _by_names_of_today(name, words)
     tyro.cli(
-        verb.make(),
+        verb.make(known),
         prog=f"saccade {name}",
         description=f"{verb.summary[0].upper()}{verb.summary[1:]}. Example: {verb.example}",
-        args=words,
+        args=known,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+
+
+def _given(words: Sequence[str], config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration whose options were typed."""
+    typed = {word.partition("=")[0] for word in words}
+    return {name: getattr(config, name) for name in _names(config) if _flag(name) in typed}
+
+
+def _names(config: Any) -> list[str]:
+    return [field.name for field in fields(config)]
+
+
+def _flag(name: str) -> str:
+    """Return how a field of `DigitsConfig` is called as an option."""
+    return "--labels" if name == "scheme" else "--" + name.replace("_", "-")
+
+
+def _by_names_of_today(name: str, words: list[str]) -> list[str]:
+    """Return words with options as they are called now."""
+    aliases = ALIASES | OWN_ALIASES.get(name, {})
+    found = []
+    for word in words:
+        option, equals, value = word.partition("=")
+        option = "--" + option[2:].replace("_", "-") if option.startswith("--") else option
+        found.append(aliases.get(option, option) + equals + value)
+    return found
 
 
 def _fail(error: BaseException, status: int, debug: bool) -> int:

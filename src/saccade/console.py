@@ -22,11 +22,10 @@ FIGURES = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:6.1%}",
     "clips_per_s": "{:.0f} clips/s",
-    "digits_per_s": "{:.0f} digits/s",
 }
 
 # Left out where the terminal is narrow.
-SPEEDS = ("clips_per_s", "digits_per_s")
+SPEEDS = ("clips_per_s",)
 
 # Results go to standard output; everything that only accompanies them to standard error.
 err = Console(stderr=True, highlight=False)
@@ -81,7 +80,6 @@ class TrainingBars:
                 done, total = row["clips"], row["num_clips"]
                 self._progress.update(task, completed=done, total=total, figures="clips tested", visible=True)
                 return
-            # Stage 1 of the published protocol counts digits instead of clips, and has no accuracy on the way.
             for name in FIGURES.keys() & row.keys():
                 smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
             shown = [name for name in FIGURES if name in smooth and not (name in SPEEDS and _narrow())]

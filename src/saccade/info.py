@@ -8,10 +8,10 @@ from rich.table import Table
 from saccade import models
 from saccade.checkpoint import versions
 from saccade.data import digits
+from saccade.device import choose_device, choose_precision
 from saccade.nn.attention import num_attention_parameters
 from saccade.ops.deform_conv.backends import BACKENDS
 from saccade.ops.deform_conv.cpu import instruction_sets
-from saccade.precision import choose_device, choose_precision
 from saccade.run_folder import commit, device_name
 
 

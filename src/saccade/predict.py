@@ -8,25 +8,21 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tyro.conf import Positional
 
-from saccade import checkpoint
+from saccade import checkpoint, weights
 from saccade.checkpoint import Header
-from saccade.data import labels as label_schemes
+from saccade.clips import FrameFormat, Size
 from saccade.data import video
-from saccade.data.labels import LabelScheme
+from saccade.data.folder import find_clips
+from saccade.device import choose_device
 from saccade.errors import DataError, UsageError
+from saccade.labels import Labels
 from saccade.models import VideoClassifier
-from saccade.precision import choose_device
 
-# Digit models learn from 64x64 frames. From 28 px on they see anything, and up to 128 px a frame is taken to be drawn
-# at the scale that the model knows.
-TRAINED_PX = 64
-MIN_PX, MAX_KEPT_PX, MAX_PX = 28, 128, 256
 _FRAMES_PER_ROUND = 256
 _NUM_TOP = 5
 
@@ -37,7 +33,7 @@ class PredictConfig:
 
     Args:
         clips: video files, GIFs, `.npz` files (array `frames`), or folders of such.
-        model: a checkpoint, or the folder of a run.
+        model: a checkpoint, the folder of a run, or the name of a model whose weights come with the package.
         max_frames: read only so many frames of each clip.
         device: auto, cpu or cuda.
     """
@@ -62,9 +58,9 @@ class Prediction:
 
     Args:
         clip: the file.
-        verdict: the class, by the last frame; for the label scheme `digits` the set, such as `0-3-7`, or `none`.
-        probability: of the verdict; of a set, that of exactly this set, digits taken as independent.
-        top: the five most probable classes with their probabilities.
+        verdict: the class, by the last frame; where classes do not exclude each other the set, such as `0-3-7`.
+        probability: of exactly this verdict; classes that do not exclude each other are taken as independent.
+        top: the most probable classes with their probabilities, at most five.
         decided_at: first frame from which on the verdict stays the same; None for a model that speaks only at the end.
         num_frames: frames that the model saw.
         frame_size: (height, width) of the frames that the model saw.
@@ -104,71 +100,37 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
         UsageError: an unknown device.
         DataError: the checkpoint cannot be read; without `unreadable` also where a clip cannot.
     """
-    paths = [path for given in config.clips for path in find_clips(given)]
+    paths = [path for given in config.clips for path in find_clips(Path(given))]
     device = choose_device(config.device)
-    model, header = checkpoint.load(config.model, device)
-    scheme = label_scheme(header, config.model)
+    checkpoint_path = weights.find(config.model)
+    model, header = checkpoint.load(checkpoint_path, device)
+    labels = classes_of(header, checkpoint_path)
+    frame_format = format_of(model)
     for path in paths:
         try:
-            size, num_channels = input_format(model, header, size_of(path))
-            clip = video.read_clip(path, size=size, num_channels=num_channels, max_frames=config.max_frames)
+            clip = read_for(frame_format, path, max_frames=config.max_frames)
             logits = _logits_that_fit(model, clip.frames.to(device), path)
         except DataError as error:
             if unreadable is None:
                 raise
             unreadable(error)
             continue
-        yield prediction_of(path, clip, logits, scheme)
-
-
-def find_clips(path: Path) -> list[Path]:
-    """Return the file itself, or the clips in a folder and the folders below, in order of their names.
-
-    Raises:
-        DataError: a folder without clips.
-    """
-    if not path.is_dir():
-        return [path]
-    inside = [p for p in path.rglob("*") if p.suffix.lower() in video.SUFFIXES and p.is_file()]
-    clips = sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts))
-    if not clips:
-        raise DataError(f"{path} holds no clip; files that end in {', '.join(sorted(video.SUFFIXES))} are looked for")
-    return clips
-
-
-def fitting_size(size: tuple[int, int], *, any_size: bool = True) -> tuple[int, int]:
-    """Return the size at which a digit model sees a frame.
-
-    *Conventions:* (height, width) in pixels. A model that takes any size sees frames from 28 to 128 px as they are;
-    others are resized, keeping their proportions, until the shorter side is 64 px and the longer at most 256. A
-    published model sees 64x64, squeezed if need be.
-
-    >>> [fitting_size(size) for size in ((64, 96), (240, 320), (18, 32))]
-    [(64, 96), (64, 85), (64, 114)]
-    >>> fitting_size((240, 320), any_size=False)
-    (64, 64)
-    """
-    if not any_size:
-        return TRAINED_PX, TRAINED_PX
-    if min(size) >= MIN_PX and max(size) <= MAX_KEPT_PX:
-        return size
-    zoom = TRAINED_PX / min(size)
-    height, width = (min(round(edge * zoom), MAX_PX) for edge in size)
-    return height, width
+        yield prediction_of(path, clip, logits, labels)
 
 
 def render(predictions: Sequence[Prediction]) -> Table:
     """Lay predictions out as a table, a row per clip; damaged files are told of below it."""
-    warnings = [escape(p.warning) for p in predictions if p.warning]
-    table = Table(caption="\n".join(warnings) or None, caption_justify="left")
+    # Names of files and classes are others' words: as `Text` nothing in them is markup.
+    warnings = [p.warning for p in predictions if p.warning]
+    table = Table(caption=Text("\n".join(warnings)) if warnings else None, caption_justify="left")
     table.add_column("clip", overflow="fold")
     table.add_column("verdict", style="bold", no_wrap=True)
     for name in ("probability", "decided at frame"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(f"top {_NUM_TOP}")
+    table.add_column(f"top {max((len(p.top) for p in predictions), default=_NUM_TOP)}")
     for p in predictions:
         top = "  ".join(f"{name} {100 * probability:.1f}" for name, probability in p.top)
-        table.add_row(escape(str(p.clip)), p.verdict, f"{100 * p.probability:.1f} %", _moment(p), top)
+        table.add_row(Text(str(p.clip)), Text(p.verdict), f"{100 * p.probability:.1f} %", _moment(p), Text(top))
     return table
 
 
@@ -179,29 +141,46 @@ def _moment(prediction: Prediction) -> str:
     return f"{prediction.decided_at} of {prediction.num_frames}{seconds}"
 
 
-def label_scheme(header: Header, path: Path) -> LabelScheme:
-    """Return what a checkpoint's classes are called.
+def classes_of(header: Header, path: Path) -> Labels:
+    """Return a checkpoint's classes.
 
     Raises:
         DataError: the checkpoint does not say.
     """
-    if "labels" not in header.data:
+    if header.labels is None:
         raise DataError(
             f"{path} does not say what its classes are; a video classifier made by `saccade train` is needed"
         )
-    return label_schemes.create(header.data["labels"])
+    return header.labels
 
 
-def input_format(model: nn.Module, header: Header, file_size: tuple[int, int]) -> tuple[tuple[int, int], int]:
-    """Return the size, (height, width), and the number of channels at which a model sees frames of a file's size."""
-    size = fitting_size(file_size, any_size=isinstance(model, VideoClassifier))
-    return size, int(header.arguments.get("channels", 1))
+def format_of(model: nn.Module) -> FrameFormat:
+    """Return what a model wants of a frame; grey frames of any size where it does not say."""
+    found = getattr(model, "frame_format", None)
+    return found if isinstance(found, FrameFormat) else FrameFormat()
 
 
-def size_of(path: Path) -> tuple[int, int]:
-    """Return the height and width of a clip's frames."""
-    height, width = video.read_clip(path, max_frames=1).frames.shape[-2:]
-    return height, width
+def read_for(
+    frame_format: FrameFormat, path: Path, *, max_frames: int | None = None, size: Size | None = None
+) -> video.Clip:
+    """Read a clip as a model wants it.
+
+    Args:
+        frame_format: of the model.
+        path: the file.
+        max_frames: read only so many frames.
+        size: (height, width) of the file's frames, where that is known already.
+
+    Raises:
+        DataError: as `video.read_clip`.
+    """
+    return video.read_clip(
+        path,
+        size=frame_format.fit(size or video.describe(path).size),
+        num_channels=frame_format.channels,
+        max_frames=max_frames,
+        fps=frame_format.fps,
+    )
 
 
 def _logits_that_fit(
@@ -227,56 +206,29 @@ def _logits(model: nn.Module, frames: UInt8[Tensor, "time channels height width"
     return torch.cat(parts)
 
 
-def prediction_of(
-    path: Path, clip: video.Clip, logits: Float[Tensor, "time classes"], scheme: LabelScheme
-) -> Prediction:
+def prediction_of(path: Path, clip: video.Clip, logits: Float[Tensor, "time classes"], labels: Labels) -> Prediction:
     """Put what a model said of a clip into words.
 
     Args:
         path: the file.
         clip: what the model saw of it.
         logits: what it said, a row a frame or one row at the end.
-        scheme: what the classes are called.
+        labels: its classes.
 
     Raises:
-        DataError: the logits are not those of the scheme's classes.
+        DataError: the logits are not those of the classes.
     """
-    if logits.shape[-1] != scheme.num_classes:
-        raise DataError(f"the model has {logits.shape[-1]} classes, its labels {scheme.name!r} {scheme.num_classes}")
-    chosen, last = _chosen(logits, scheme), probabilities(logits[-1], scheme)
-    verdict, probability = verdicts(logits[-1:], scheme)[0]
+    if logits.shape[-1] != len(labels.names):
+        raise DataError(f"the model has {logits.shape[-1]} classes, its labels name {len(labels.names)}")
+    chosen, last = labels.chosen(logits), labels.probabilities(logits[-1])
+    (verdict,) = labels.verdicts(logits[-1:])
     best = last.topk(min(_NUM_TOP, len(last)))
-    top = tuple((scheme.names[index], value) for value, index in zip(*(part.tolist() for part in best), strict=True))
+    top = tuple((labels.names[index], value) for value, index in zip(*(part.tolist() for part in best), strict=True))
     num_frames, (height, width) = len(clip.frames), clip.frames.shape[-2:]
     decided_at = _first_of_last_run((chosen == chosen[-1]).all(-1)) if len(logits) == num_frames else None
-    return Prediction(path, verdict, probability, top, decided_at, num_frames, (height, width), clip.fps, clip.warning)
-
-
-def probabilities(logits: Float[Tensor, "*time classes"], scheme: LabelScheme) -> Float[Tensor, "*time classes"]:
-    """Turn logits into the probability of each class; those of the scheme `digits` do not sum to 1."""
-    return logits.sigmoid() if scheme.multi_label else logits.softmax(-1)
-
-
-def verdicts(logits: Float[Tensor, "time classes"], scheme: LabelScheme) -> list[tuple[str, float]]:
-    """Name the verdict at each frame, with its probability.
-
-    It is a class, or for the scheme `digits` a set such as `0-3-7`, or `none`, with the probability of exactly this
-    set, digits taken as independent.
-
-    >>> logits = torch.tensor([[9.0, -9, -9, 9, -9, -9, -9, 1, -9, -9], [-9.0] * 10])
-    >>> [(name, round(p, 2)) for name, p in verdicts(logits, label_schemes.create("digits"))]
-    [('0-3-7', 0.73), ('none', 1.0)]
-    """
-    chosen, said = _chosen(logits, scheme), probabilities(logits, scheme)
-    probability = torch.where(chosen, said, 1 - said).prod(-1) if scheme.multi_label else said.amax(-1)
-    names = ("-".join(name for name, there in zip(scheme.names, row, strict=True) if there) for row in chosen.tolist())
-    return [(name or "none", p) for name, p in zip(names, probability.tolist(), strict=True)]
-
-
-def _chosen(logits: Float[Tensor, "time classes"], scheme: LabelScheme) -> Bool[Tensor, "time classes"]:
-    if scheme.multi_label:
-        return logits.sigmoid() > 0.5
-    return F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
+    return Prediction(
+        path, verdict.name, verdict.probability, top, decided_at, num_frames, (height, width), clip.fps, clip.warning
+    )
 
 
 def _first_of_last_run(same: Bool[Tensor, "time"]) -> int:

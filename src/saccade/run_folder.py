@@ -34,6 +34,24 @@ def check_free(out: Path) -> None:
         raise UsageError(f"{out} holds {others[0]}, but no run; choose a new or empty folder as --out")
 
 
+def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UsageError where what lies in a folder was made with other settings than those of now.
+
+    This is the one place where it is asked whether two runs are the same.
+
+    Args:
+        out: the folder.
+        before: the settings of what lies there.
+        now: those of now; settings that may change are in neither.
+    """
+    for name, wanted in now.items():
+        if (came := before.get(name)) != wanted:
+            raise UsageError(
+                f"{out} was made with {name}={came}, now {name}={wanted}; give the same to go on, or choose another"
+                " --out"
+            )
+
+
 def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **facts: Any) -> None:
     """Start a run folder with its `run.json`.
 

@@ -6,7 +6,8 @@ from captum.attr import Saliency
 from torch.nn import functional as F
 
 from saccade.attention import look
-from saccade.attention.attribution import tap_weight, verdict_score
+from saccade.attention.attribution import tap_weight
+from saccade.labels import Labels
 from saccade.nn import DeformConv2d, OffsetResample2d
 
 from .stand_ins import MATCHED, random_frames, wandering
@@ -22,22 +23,18 @@ def test_saliency_is_captums(name):
     assert torch.allclose(found.saliency, expected / expected.sum((1, 2), keepdim=True), atol=1e-6)
 
 
-def test_saliency_of_present_digits_is_captums_of_their_sum():
-    model, frames = wandering("lenet-lstm", num_classes=10), random_frames(3)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_saliency_of_ten_classes_is_captums_of_what_they_say(exclusive):
+    labels = Labels(tuple("abcdefghij"), exclusive=exclusive)
+    model, frames = wandering("lenet-lstm", labels=labels), random_frames(3)
     model.head.bias.data = torch.tensor([1.0, -1] * 5)
     found, _ = look(model, frames, saliency=True)
-    present = found.logits[-1] > 0
-    assert 0 < present.sum() < 10
+    last = found.logits[-1]
+    assert 1 < (last > 0).sum() < 10
+    said = torch.arange(10) == last.argmax() if exclusive else last > 0
     pixels = (frames.float() / 255).unsqueeze(0).requires_grad_()
-    expected = Saliency(lambda clips: model(clips)[:, -1, present].sum(-1)).attribute(pixels)[0].sum(1)
+    expected = Saliency(lambda clips: model(clips)[:, -1, said].sum(-1)).attribute(pixels)[0].sum(1)
     assert torch.allclose(found.saliency, expected / expected.sum((1, 2), keepdim=True), atol=1e-6)
-
-
-def test_scores():
-    final = torch.tensor([[3.0, -1.0, 2.0] + [-5.0] * 7, [-3.0, -1.0, -2.0] + [-5.0] * 7])
-    logits = torch.stack((torch.full_like(final, 9.0), final), 1)
-    assert verdict_score(logits).tolist() == [5.0, -1.0]  # of the digits present, or the likeliest where none is
-    assert verdict_score(logits[..., :9]).tolist() == [3.0, -1.0]  # of the one class
 
 
 @pytest.mark.parametrize(("groups", "offset_groups"), [(1, 1), (2, 1), (1, 2), (2, 4)])

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from saccade.attention.following import circular_mean, following, turn_and_zoom
 from saccade.attention.geometry import quadrilateral
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 from saccade.nn import SpatialTransformer
 
 from .stand_ins import Says

@@ -9,6 +9,9 @@ from torch.nn import functional as F
 
 from saccade import models
 from saccade.attention import look
+from saccade.clips import FrameFormat
+from saccade.labels import Labels
+from saccade.models import VideoClassifier
 
 from .stand_ins import MATCHED, looking, random_frames, wandering
 
@@ -114,6 +117,42 @@ def test_frame_by_frame_is_as_the_whole_clip(name):
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(state, last, strict=True))
 
 
+class Remembers(nn.Module):
+    """A temporal part whose state is three tensors: the feature before, the sum of all, and their number."""
+
+    num_units = 8
+
+    def initial_state(self, batch):
+        return torch.zeros(batch, 8), torch.zeros(batch, 8), torch.zeros(batch, 1)
+
+    def forward(self, features, state):
+        before, total, number = state
+        states = []
+        for feature in features.unbind(1):
+            total, number = total + feature, number + 1
+            states.append(feature - before + total / number)
+            before = feature
+        return torch.stack(states, 1), (before, total, number)
+
+
+@pytest.mark.parametrize("input", ["frames", "both"])
+@pytest.mark.parametrize("saliency", [False, True])
+def test_frame_by_frame_is_as_the_whole_clip_whatever_the_state(input, saliency):
+    torch.manual_seed(0)
+    given = models.build(labels=Labels(("a", "b", "c")), attention="stn", input=input, num_features=8)
+    parts = {name: getattr(given, name) for name in ("input", "encoder", "labels", "frame_format")}
+    model, frames = VideoClassifier(**parts, temporal=Remembers(), head=nn.Linear(8, 3)).eval(), random_frames(4)
+    whole, last = look(model, frames)
+    logits, state = [], None
+    for frame in frames:
+        found, state = look(model, frame.unsqueeze(0), state, saliency=saliency)
+        logits.append(found.logits)
+    assert torch.allclose(torch.cat(logits), whole.logits, atol=1e-5)
+    assert len(state) == len(last) == (3 if input == "frames" else 5)
+    assert state[-1].item() == 4
+    assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(state, last, strict=True))
+
+
 def test_going_on_after_saliency_needs_no_graph():
     model, frames = wandering("dcn-lstm"), random_frames(2)
     _, state = look(model, frames[:1], saliency=True)
@@ -197,7 +236,9 @@ def test_a_frame_as_json():
     told = json.loads(json.dumps(found.frame_json(1), allow_nan=False))
     assert (told["points"], told["units"], told["arrows"]) == (None, None, None)
     assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1], atol=0.006)
-    assert torch.equal(grey(told["crop"]), (found.crop[1, 0] * 255).round().to(torch.uint8))
+    assert (
+        base64.b64decode(told["crop"]["pixels"]) == (found.crop[1, 0] * 255).round().to(torch.uint8).numpy().tobytes()
+    )
     for name, maps in (("saliency", found.saliency), ("field", found.receptive_field)):
         levels = grey(told[name])
         assert levels.shape == (48, 64)
@@ -223,7 +264,7 @@ def test_points_and_arrows_as_json(published):
 
 def test_a_black_frame_has_no_saliency_to_scale():
     dark = models.create("lenet-lstm").eval()
-    nn.init.zeros_(dark.head.weight)
+    nn.init.zeros_(dark.head.evidence.weight)
     found, _ = look(dark, torch.zeros(1, 1, 64, 64), saliency=True)
     assert not found.saliency.any()
     assert not grey(found.frame_json(0)["saliency"]).any()
@@ -240,3 +281,14 @@ def test_a_black_frame_has_no_saliency_to_scale():
 def test_wrong_calls(frames, options, message):
     with pytest.raises(ValueError, match=message):
         look(models.create("dcn-lstm"), frames, **options)
+
+
+def test_a_crop_in_colour_stays_so():
+    model = models.create("stn-lstm", frame_format=FrameFormat(3), input="both").eval()
+    frames = random_frames(2, channels=3)
+    with torch.no_grad():
+        found, _ = look(model, frames)
+    told = found.frame_json(1)["crop"]
+    assert told["size"] == [64, 64]
+    # Training starts with the whole frame.
+    assert base64.b64decode(told["pixels"]) == frames[1].permute(1, 2, 0).contiguous().numpy().tobytes()

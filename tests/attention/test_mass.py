@@ -6,6 +6,7 @@ from saccade.attention.attribution import verdict_gradients
 from saccade.attention.forward import run
 from saccade.attention.mass import Mass, mass_ratio, of_pixels, of_sampled_area, of_sampling_points
 from saccade.attention.route import route_of
+from saccade.labels import Labels
 from saccade.nn import DeformConv2d, OffsetResample2d
 
 from .stand_ins import Sums, constant_offsets
@@ -89,7 +90,7 @@ def sampled(encoder, weight, channels=1):
     model = Sums(encoder, weight)
     seen, logits, _ = run(model, route_of(model), clips, gradients=True)
     with torch.no_grad():
-        return of_sampling_points(seen, verdict_gradients(logits, seen)[1])
+        return of_sampling_points(seen, verdict_gradients(logits, seen, Labels.numbered(2))[1])
 
 
 def test_sampling_points_stand_where_the_taps_look_and_weigh_what_hangs_on_them():

@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from saccade.attention.measure import MEASURES, measure
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits, Poses
+from saccade.clips import Poses
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 from saccade.nn import SpatialTransformer
 from saccade.nn.attention import switched_off
 

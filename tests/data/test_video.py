@@ -4,6 +4,7 @@ import resource
 import signal
 import wave
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -429,3 +430,47 @@ def test_a_gif_without_its_end_is_damaged(tmp_path):
     cut = read_clip(tmp_path / "cut.gif")
     assert 5 < len(cut.frames) < 25
     assert f"cut.gif is damaged: {len(cut.frames)} frames could be read" in cut.warning
+
+
+# --- At another rate, by time stamps
+
+
+@pytest.mark.parametrize(
+    ("fps", "wanted", "shown"),
+    [
+        (10.0, 10.0, list(range(12))),
+        (10.0, 5.0, [0, 2, 4, 6, 8, 10]),
+        (10.0, 4.0, [0, 2, 5, 7, 10]),
+        (10.0, 20.0, [t for t in range(12) for _ in range(2)][:-1]),
+        (30.0, 15.0, [0, 2, 4, 6, 8, 10]),
+    ],
+)
+def test_frames_are_those_that_a_player_shows_at_each_moment(tmp_path, fps, wanted, shown):
+    frames = torch.arange(12, dtype=torch.uint8).mul(20).view(12, 1, 1, 1).expand(12, 1, 32, 32).contiguous()
+    write_gif(tmp_path / "a.gif", frames, fps) if fps <= 10 else write_mp4(tmp_path / "a.mp4", frames, fps)
+    (path,) = tmp_path.iterdir()
+    clip = read_clip(path, fps=wanted)
+    assert clip.fps == wanted
+    assert clip.frames[:, 0, 0, 0].float().div(20).round().int().tolist() == shown
+
+
+def test_frames_of_a_damaged_file_count_before_they_are_left_out(tmp_path):
+    write_mp4(tmp_path / "a.mp4", blobs(24), 24.0)
+    assert read_clip(tmp_path / "a.mp4", fps=6.0).warning is None
+    assert len(read_clip(tmp_path / "a.mp4", fps=6.0).frames) == 6
+
+
+def test_time_stamps_that_leap_do_not_fill_the_gap(tmp_path):
+    path = tmp_path / "leap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for t, pts in enumerate((0, 100, 10_000_000, 10_000_100, 10_000_200)):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64), 40 * t, np.uint8), format="gray").reformat(
+                format="yuv420p"
+            )
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert len(read_clip(path, fps=10.0).frames) == 5

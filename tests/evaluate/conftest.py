@@ -1,8 +1,8 @@
 import pytest
 
 from saccade.data import digits
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 
 
 @pytest.fixture(scope="session")

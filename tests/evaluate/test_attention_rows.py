@@ -4,8 +4,9 @@ from rich.console import Console
 
 from saccade import models
 from saccade.attention.measure import measure
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits, Poses
+from saccade.clips import Poses
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 from saccade.errors import UsageError
 from saccade.evaluate import attention_rows, attention_table, evaluate, mean_interval, t_interval
 from saccade.evaluate.attention_rows import NUM_UNTRAINED
@@ -14,6 +15,7 @@ from saccade.evaluate.rows import ATTENDED, append_rows, read_rows
 
 FACTS = {
     "model": "m",
+    "data": "moving digits",
     "protocol": "end_to_end",
     "condition": "rotation_scaling",
     "digits": "uci",
@@ -150,7 +152,7 @@ def test_rows_go_through_a_file_and_a_repetition_replaces_them(found, tmp_path):
 def test_two_digits_named_by_presence_are_measured(test_digits):
     clips = MovingDigits(test_digits, Motion("normal", 2), labels="digits", num_digits=2, num_clips=2)
     setup = Setup.choose(clips, None, 2, "cpu", "float32")
-    model = models.create("lenet-lstm", num_classes=10)
+    model = models.create("lenet-lstm", labels=clips.labels)
     rows = attention_rows(model, clips, setup, FACTS, untrained=lambda seed: model)
     assert rows[0]["ratio_digit_2"] > 1
     one = MovingDigits(test_digits, Motion("normal", 2), labels="digits", num_digits=1, num_clips=1)
@@ -164,7 +166,7 @@ def test_two_digits_named_by_presence_are_measured(test_digits):
 def test_clips_of_several_numbers_of_digits_have_a_column_for_each(test_digits):
     clips = MovingDigits(test_digits, Motion("normal", 2), labels="digits", num_digits=(1, 3), num_clips=8)
     setup = Setup.choose(clips, None, 8, "cpu", "float32")
-    model = models.create("lenet-lstm", num_classes=10)
+    model = models.create("lenet-lstm", labels=clips.labels)
     rows = attention_rows(model, clips, setup, FACTS | {"num_digits": "1 to 3"}, untrained=lambda seed: model)
     header = [str(column.header) for column in attention_table(rows).columns]
     assert [f"digit {digit}" in header for digit in (1, 2, 3, 4)] == [True, True, True, False]

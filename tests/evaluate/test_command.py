@@ -1,50 +1,78 @@
+import csv
 import json
 from dataclasses import replace
 
 import pytest
 import torch
-import tyro
 from rich.console import Console
 
-from saccade import checkpoint, models
+from saccade import checkpoint, cli, models
 from saccade.checkpoint import Header
-from saccade.data import digits as digit_sources
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.clips import FrameFormat
+from saccade.data.digits import DigitsConfig
+from saccade.data.digits import sources as digit_sources
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 from saccade.errors import DataError, UsageError
-from saccade.evaluate import EvaluateConfig, each, evaluate, read_rows, render, run, worst_confusions
-from saccade.evaluate.command import clips_for
+from saccade.evaluate import (
+    EvaluateConfig,
+    each,
+    evaluate,
+    read_rows,
+    render,
+    run,
+    standard_test,
+    worst_confusions,
+)
+from saccade.labels import Labels
 
-DATA = {"digits": "uci", "condition": "scaling", "labels": "pair", "protocol": "end_to_end"}
-TRAINING = {"step": 12, "config": {"seed": 5, "digits": "auto", "data_dir": None}}
+from .stand_ins import Canned
+
+TRAINING = {"step": 12, "config": {"seed": 5}}
+SMALL = {"num_clips": 6, "num_frames": 3}
 
 
-def header(**changes):
-    return Header("stn-lstm", {"num_classes": 55}, DATA | changes, TRAINING)
+def header(name="stn-lstm", *, facts=None, frame_format=None, arguments=None, **changes):
+    """Describe a model that learned from moving digits."""
+    learned = DigitsConfig(**{"digits": "uci", "condition": "scaling"} | changes)
+    told = {**learned.facts, "protocol": "end_to_end", **(facts or {})}
+    data = {"config": learned.as_json(), "facts": told}
+    return Header(name, arguments or {}, learned.labels, frame_format or learned.frame_format, data, TRAINING)
+
+
+def save(path, described):
+    """Save an untrained model; its attention does something."""
+    torch.manual_seed(0)
+    model = described.create_model()
+    if described.model == "stn-lstm":
+        torch.nn.init.normal_(model.encoder.attention.positions.to_map.bias, std=0.7)
+    checkpoint.save(path / checkpoint.NAME, model, described)
+    return path
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run folder with a checkpoint of a model that attends."""
-    torch.manual_seed(0)
-    model = models.create("stn-lstm", num_classes=55)
-    torch.nn.init.normal_(model.encoder.attention.positions.to_map.bias, std=0.7)
-    folder = tmp_path_factory.mktemp("run")
-    checkpoint.save(folder / checkpoint.NAME, model, header())
-    return folder
+    return save(tmp_path_factory.mktemp("run"), header())
 
 
-def small(trained, **options):
-    return EvaluateConfig(trained, **{"num_clips": 6, "num_frames": 3} | options)
+def measured(trained, out=None, attention=None, **digits):
+    """Measure a model on few short clips."""
+    return run(EvaluateConfig(trained, out=out, attention=attention), standard_test(trained, **SMALL | digits))
+
+
+def clips_of(folder, described, split="test", **digits):
+    """Return the clips that a model is tested on."""
+    return standard_test(save(folder, described), **SMALL | digits).clips(split)
 
 
 def images(clips):
     """Tell which digit images the first clips show."""
-    return clips.batch(torch.arange(8), poses=True).poses.instance.tolist()
+    return clips.located(torch.arange(8)).poses.instance.tolist()
 
 
 def test_what_is_left_open_is_as_in_training(trained):
-    result = run(small(trained))
+    result = measured(trained)
     row = result.row
     assert (row["model"], row["protocol"], row["condition"]) == ("stn-lstm", "end_to_end", "scaling")
     assert (row["digits"], row["labels"], row["instances"], row["split"]) == ("uci", "pair", "disjoint", "test")
@@ -58,14 +86,14 @@ def test_what_is_left_open_is_as_in_training(trained):
 def test_the_command_gives_what_the_function_gives(trained):
     model, _ = checkpoint.load(trained)
     clips = MovingDigits(digit_sources.load("uci", "test"), Motion("rotation", 3), num_clips=6, seed=4)
-    result = run(small(trained, condition="rotation", seed=4))
+    result = measured(trained, condition="rotation", clips_seed=4)
     assert result.evaluation == evaluate(model, clips)
 
 
 def test_rows_are_added_to_a_file_and_a_repetition_replaces_its_own(trained, tmp_path):
     out = tmp_path / "results" / "table.csv"
     for condition in ("normal", "rotation", "rotation"):
-        result = run(small(trained, condition=condition, out=out))
+        result = measured(trained, condition=condition, out=out)
     rows = read_rows(out)
     assert [row["condition"] for row in rows] == ["normal", "rotation"]
     assert {name: value for name, value in rows[1].items() if value is not None} == {
@@ -73,9 +101,26 @@ def test_rows_are_added_to_a_file_and_a_repetition_replaces_its_own(trained, tmp
     }
 
 
+def test_a_row_of_version_0_1_is_replaced_when_it_is_measured_again(trained, tmp_path):
+    out = tmp_path / "table.csv"
+    now = measured(trained, out=out).row
+    with out.open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    first = ["model", "protocol", "condition", "digits", "instances", "labels", "seed"]
+    columns = dict.fromkeys((*first, "accuracy", "cross_entropy", "num_clips", *(row.keys() - {"data"})))
+    with out.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerow(row | {"accuracy": 0.75})
+    assert read_rows(out)[0]["accuracy"] == 0.75
+    measured(trained, out=out)
+    (found,) = read_rows(out)
+    assert (found["accuracy"], found["data"]) == (now["accuracy"], "moving digits")
+
+
 def test_where_a_model_looks_goes_to_a_file_of_its_own(trained, tmp_path):
     out, attention = tmp_path / "table.csv", tmp_path / "attention.csv"
-    result = run(small(trained, out=out, attention=attention))
+    result = measured(trained, out=out, attention=attention)
     rows = read_rows(attention)
     assert len(read_rows(out)) == 1
     assert [(row["trained"], row["measure"]) for row in rows[:2]] == [
@@ -90,115 +135,146 @@ def test_where_a_model_looks_goes_to_a_file_of_its_own(trained, tmp_path):
     )
     assert rows[0]["accuracy"] == result.row["accuracy"]
     assert {row["seed"] for row in rows if row["trained"] == "untrained"} == {0, 1, 2}
-    run(small(trained, attention=attention))
+    measured(trained, attention=attention)
     assert read_rows(attention) == rows
     assert "sampled area" in shown(result)
     assert json.loads(json.dumps(result.as_json(), allow_nan=False))["looks"] == result.looks
 
 
-def test_disjoint_shared_and_validation_instances(trained):
-    config = small(trained)
+def test_disjoint_shared_and_validation_instances(tmp_path):
     test, train, validation = (digit_sources.load("uci", split) for split in ("test", "train", "validation"))
-    assert images(clips_for(config, header())) == images(MovingDigits(test, Motion("scaling", 3)))
-    of_validation = clips_for(small(trained, split="validation"), header())
+    assert images(clips_of(tmp_path, header())) == images(MovingDigits(test, Motion("scaling", 3)))
+    of_validation = clips_of(tmp_path, header(), "validation")
     assert images(of_validation) == images(MovingDigits(validation, Motion("scaling", 3)))
-    shared = clips_for(small(trained, instances="shared"), header())
+    shared = clips_of(tmp_path, header(), instances="shared")
     training = MovingDigits(train, Motion("scaling", 3), seed=5)  # the seed of training
     assert images(shared) == images(training)
     assert not torch.equal(shared.batch(torch.arange(2)).frames, training.batch(torch.arange(2)).frames)
     assert shared.split == "test"
 
 
-def test_shared_instances_of_another_source_are_refused(trained):
+def test_shared_instances_of_another_source_are_refused(tmp_path):
     with pytest.raises(UsageError, match="those of training, from mnist; got uci"):
-        clips_for(small(trained, instances="shared", digits="uci"), header(digits="mnist"))
+        clips_of(tmp_path, header(facts={"digits": "mnist"}), instances="shared", digits="uci")
 
 
-def test_order_and_angle_reach_the_clips(trained):
-    hidden = clips_for(small(trained, labels="ordered", order="hidden", condition="rotation", angle=20), header())
-    visible = clips_for(small(trained, condition="rotation", angle=20), header(labels="ordered"))
-    assert hidden.labels.name == visible.labels.name == "ordered"
+def test_order_and_angle_reach_the_clips(tmp_path):
+    asked = {"condition": "rotation", "angle": 20}
+    hidden = clips_of(tmp_path, header(), scheme="ordered", order="hidden", **asked)
+    visible = clips_of(tmp_path, header(scheme="ordered"), **asked)
+    assert hidden.scheme.name == visible.scheme.name == "ordered"
     assert not torch.equal(hidden.batch(torch.arange(4)).frames, visible.batch(torch.arange(4)).frames)
-    assert visible.batch(torch.arange(8), poses=True).poses.angle_deg.abs().max() <= 20
-    from_training = clips_for(small(trained, condition="rotation", angle=20), header(labels="ordered", order="hidden"))
+    assert visible.located(torch.arange(8)).poses.angle_deg.abs().max() <= 20
+    from_training = clips_of(tmp_path, header(scheme="ordered", order="hidden"), **asked)
     assert torch.equal(from_training.batch(torch.arange(4)).frames, hidden.batch(torch.arange(4)).frames)
 
 
+def test_a_model_for_clips_of_one_length_gets_them(trained, tmp_path):
+    published = header("lenet-lstm-published", scheme="ordered", arguments={"num_frames": 4})
+    save(tmp_path, published)
+    assert standard_test(tmp_path).clips("test").motion.num_frames == 4
+    assert standard_test(trained).clips("test").motion.num_frames == 50
+    with pytest.raises(UsageError, match=r"do not fit the model: .*has 3 frames; this model reads exactly 4"):
+        measured(tmp_path)
+
+
 def test_clutter_and_noise_reach_the_clips_and_the_row(trained):
-    motion = clips_for(small(trained, clutter=2, noise=10.0), header()).motion
+    asked = standard_test(trained, **SMALL | {"num_clips": 1}, clutter=2, noise=10.0)
+    motion = asked.clips("test").motion
     assert (motion.clutter, motion.noise) == (2, 10.0)
-    row = run(small(trained, num_clips=1, clutter=2, noise=10.0)).row
+    row = run(EvaluateConfig(trained), asked).row
     assert (row["clutter"], row["noise"]) == (2, 10.0)
 
 
 def test_each_condition_is_measured_by_itself_and_once(trained):
     asked = ("rotation", "normal", "rotation")
     done = []
-    found = list(each(small(trained, condition=asked, batch_size=4), progress=lambda *counts: done.append(counts)))
+    config, clips = EvaluateConfig(trained, batch_size=4), standard_test(trained, **SMALL, condition=asked)
+    found = list(each(config, clips, progress=lambda *counts: done.append(counts)))
     assert [result.row["condition"] for result in found] == ["rotation", "normal"]
-    assert found[1].evaluation == run(small(trained, condition="normal", batch_size=4)).evaluation
+    normal = standard_test(trained, **SMALL, condition=("normal",))
+    assert found[1].evaluation == run(config, normal).evaluation
     assert done == [(4, 6), (6, 6)] * 4  # with attention and without, under two conditions
 
 
 @pytest.mark.parametrize(("trunk", "told"), [("wide", None), ("light", "light")])
 def test_a_row_names_the_trunk_and_the_numbers_of_digits(tmp_path, trunk, told):
-    path = tmp_path / "digits.safetensors"
-    arguments = {"num_classes": 10, "trunk": trunk}
-    described = Header("lenet-lstm", arguments, DATA | {"labels": "digits"}, TRAINING)
-    checkpoint.save(path, models.create("lenet-lstm", **arguments), described)
-    row = run(EvaluateConfig(path, num_clips=2, num_frames=1, num_digits=(1, 4))).row
+    save(tmp_path, header("lenet-lstm", scheme="digits", arguments={"trunk": trunk}))
+    asked = standard_test(tmp_path, num_clips=2, num_frames=1, num_digits=(1, 4))
+    row = run(EvaluateConfig(tmp_path), asked).row
     assert (row["trunk"], row["num_digits"]) == (told, "1 to 4")
 
 
-def test_digits_of_training_are_looked_for_where_they_lay(trained, tmp_path):
-    training = {"config": {"data_dir": str(tmp_path / "gone")}}
+def test_digits_of_training_are_looked_for_where_they_lay(tmp_path):
+    described = header()
+    described.data["config"] |= {"digits": "mnist", "digits_dir": str(tmp_path / "gone")}
+    save(tmp_path, described)
     with pytest.raises(DataError, match="gone"):
-        clips_for(small(trained), Header("stn-lstm", {}, DATA | {"digits": "mnist"}, training))
+        run(EvaluateConfig(tmp_path))
 
 
-def test_a_model_for_clips_of_one_length_gets_them(trained):
-    published = Header("lenet-lstm-published", {"num_classes": 100, "num_frames": 20}, DATA | {"labels": "ordered"})
-    assert clips_for(EvaluateConfig(trained), published).motion.num_frames == 20
-    assert clips_for(EvaluateConfig(trained), header()).motion.num_frames == 50
-    with pytest.raises(UsageError, match="exactly 20 frames; got num_frames 3"):
-        clips_for(small(trained), published)
+def test_a_model_of_colour_is_refused(tmp_path):
+    save(tmp_path, header(frame_format=FrameFormat(channels=3)))
+    with pytest.raises(UsageError, match="do not fit the model: frames have 1 channels; this model takes 3"):
+        measured(tmp_path)
 
 
-def test_a_model_of_colour_is_refused(trained):
-    with pytest.raises(UsageError, match="3 channels"):
-        clips_for(small(trained), Header("stn-lstm", {"channels": 3}, DATA))
-
-
-def test_a_folder_of_digits_is_found_by_its_path(trained, tmp_path):
-    training = {"config": {"digits": str(tmp_path / "gone"), "seed": 1}}
+def test_a_folder_of_digits_is_found_by_its_path(tmp_path):
+    gone = header()
+    gone.data["config"]["digits"] = str(tmp_path / "gone")
     with pytest.raises(UsageError, match="gone"):
-        clips_for(small(trained), Header("stn-lstm", {}, DATA | {"digits": "gone"}, training))
+        clips_of(tmp_path, gone)
+
+
+def test_what_a_model_learned_on_must_be_known_or_named(trained, tmp_path):
+    checkpoint.save(tmp_path / checkpoint.NAME, models.create("lenet-lstm"), Header("lenet-lstm"))
+    with pytest.raises(UsageError, match="does not say what it learned on"):
+        run(EvaluateConfig(tmp_path))
+    assert run(EvaluateConfig(tmp_path), standard_test(trained, **SMALL)).row["num_clips"] == 6
+
+
+def test_several_conditions_are_measured_one_by_one(tmp_path):
+    save(tmp_path, header(condition=("normal", "rotation", "normal")))
+    results = each(EvaluateConfig(tmp_path), standard_test(tmp_path, **SMALL))
+    assert [result.row["condition"] for result in results] == ["normal", "rotation"]
+    with pytest.raises(UsageError, match="one at a time; name one of normal, rotation"):
+        measured(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"instances": "disjiont"}, "did you mean 'disjoint'"),
-        ({"split": "train"}, "no split is called 'train'"),
         ({"num_clips": 0}, "num_clips must be at least 1; got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
         ({"condition": "rotations"}, "did you mean 'rotation'"),
-        ({"labels": "ordered"}, "'ordered' have 100 classes; the model has 55"),
-        ({"device": "gpu"}, "no device is called 'gpu'"),
+        ({"scheme": "ordered"}, r"clips have 100 classes \(00, 01, 02 \.\.\.\), the model 55"),
         ({"num_digits": 3}, "use labels='digits'"),
+    ],
+)
+def test_clips_that_cannot_be_had_or_do_not_fit(trained, options, message):
+    with pytest.raises(UsageError, match=message):
+        measured(trained, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "train"}, "no split is called 'train'"),
+        ({"batch_size": 0}, "batch_size must be at least 1; got 0"),
+        ({"device": "gpu"}, "no device is called 'gpu'"),
     ],
 )
 def test_wrong_calls(trained, options, message):
     with pytest.raises(UsageError, match=message):
-        run(small(trained, **options))
+        run(EvaluateConfig(trained, **options), standard_test(trained, **SMALL))
 
 
 def test_a_failure_leaves_the_file_as_it_was(trained, tmp_path):
     out = tmp_path / "table.csv"
-    run(small(trained, out=out))
+    measured(trained, out=out)
     before = out.read_bytes()
     with pytest.raises(UsageError, match="100 classes"):
-        run(small(trained, labels="ordered", out=out))
+        measured(trained, scheme="ordered", out=out)
     assert out.read_bytes() == before
 
 
@@ -207,14 +283,16 @@ def test_no_checkpoint(tmp_path):
         run(EvaluateConfig(tmp_path))
 
 
-def test_the_command_line_knows_every_field(trained):
-    words = f"--model {trained} --condition elastic --digits uci --labels pair --num-clips 7 --angle 180 --seed 2"
-    config = tyro.cli(
-        EvaluateConfig, args=[*words.split(), "--instances", "shared", "--out", "a.csv", "--attention", "b.csv"]
-    )
-    assert (config.model, config.condition, config.num_clips, config.angle) == (trained, ("elastic",), 7, 180.0)
-    assert (config.instances, config.seed, config.out.name) == ("shared", 2, "a.csv")
-    assert config.attention.name == "b.csv"
+def test_the_command_line(trained, tmp_path, capsys):
+    out, attention = tmp_path / "a.csv", tmp_path / "b.csv"
+    words = f"evaluate --model {trained} --condition elastic --digits uci --num-clips 7 --num-frames 2 --angle 180"
+    words += f" --seed 2 --instances shared --split validation --out {out} --attention {attention} --json"
+    assert cli.main(words.split()) == 0
+    (row,) = read_rows(out)
+    assert json.loads(capsys.readouterr().out)["row"] == row
+    asked = {"condition": "elastic", "num_clips": 7, "num_frames": 2, "max_angle_deg": 180.0, "clips_seed": 2}
+    assert {name: row[name] for name in asked} == asked
+    assert (row["instances"], row["split"], len(read_rows(attention)) > 0) == ("shared", "validation", True)
 
 
 def shown(result):
@@ -225,7 +303,7 @@ def shown(result):
 
 
 def test_the_table_says_everything(trained):
-    result = run(small(trained))
+    result = measured(trained)
     text = shown(result)
     assert "stn-lstm on scaling, uci, disjoint digits, test split" in text
     assert f"{100 * result.evaluation.accuracy:.1f} % (" in text
@@ -237,9 +315,9 @@ def test_the_table_says_everything(trained):
 
 
 def test_figures_are_told_in_per_cent(trained):
-    result = run(small(trained))
-    recall = [0.25, None, *([1.0] * 8)]
-    known = replace(result.evaluation, accuracy=0.5, top5_accuracy=0.75, digit_recall=recall)
+    result = measured(trained)
+    recall = dict(zip("0123456789", [0.25, None, *([1.0] * 8)], strict=True))
+    known = replace(result.evaluation, accuracy=0.5, top5_accuracy=0.75, recall=recall)
     text = shown(replace(result, evaluation=known, row=result.row | {"accuracy": 0.5}))
     words = " ".join(text.split())
     assert "accuracy 50.0 % (18.8 to 81.2; Wilson, 6 clips)" in words
@@ -251,23 +329,21 @@ def test_figures_are_told_in_per_cent(trained):
 def test_a_digit_is_confused_with_nothing_where_it_is_missed(trained):
     cells = [[[20, 0], [0, 0]]] * 10
     cells[3] = [[5, 2], [4, 9]]
-    found = replace(run(small(trained)).evaluation, labels="digits", confusion_matrix=cells)
+    several = Labels(tuple("0123456789"), exclusive=False)
+    found = replace(measured(trained).evaluation, labels=several, confusion_matrix=cells)
     assert worst_confusions(found) == [("3", "nothing", 4), ("nothing", "3", 2)]
 
 
 def test_everything_is_json(trained):
-    told = json.loads(json.dumps(run(small(trained)).as_json(), allow_nan=False))
+    told = json.loads(json.dumps(measured(trained).as_json(), allow_nan=False))
     assert told["row"]["model"] == "stn-lstm"
     assert told["interval"]["label"] == "Wilson, 6 clips"
     assert told["attention"]["layers"]["encoder.attention"]["map_deviation"] > 0
 
 
 def test_presence_of_digits_from_checkpoint_to_table(tmp_path):
-    torch.manual_seed(0)
-    path = tmp_path / "digits.safetensors"
-    described = Header("lenet-lstm", {"num_classes": 10}, DATA | {"labels": "digits"}, TRAINING)
-    checkpoint.save(path, models.create("lenet-lstm", num_classes=10), described)
-    result = run(EvaluateConfig(path, num_clips=4, num_frames=2, num_digits=4))
+    save(tmp_path, header("lenet-lstm", scheme="digits"))
+    result = measured(tmp_path, num_digits=4)
     assert result.row["num_digits"] == 4
     assert result.row["top5_accuracy"] is None
     text = shown(result)
@@ -277,8 +353,6 @@ def test_presence_of_digits_from_checkpoint_to_table(tmp_path):
 
 
 def test_worst_confusions_come_in_order(make_clips):
-    from .stand_ins import Canned
-
     said = torch.tensor([0, 0, 0, 1, 4, 5])
     logits = torch.nn.functional.one_hot(said, 55).float()
     found = evaluate(Canned(logits), make_clips(6))

@@ -5,14 +5,18 @@ import torch
 from torch import nn
 
 from saccade import models
+from saccade.data import StoredClips
 from saccade.errors import NonFiniteError, UsageError
 from saccade.evaluate import COLUMNS, AttentionEffect, attention_effect, evaluate, read_rows, write_rows
+from saccade.evaluate.forward import Setup, run_clips
 from saccade.evaluate.rows import MEASURED
+from saccade.labels import Labels
 from saccade.models import published
+from saccade.nn.attention import attention_layers
 
 from .stand_ins import Canned, Glance, Says
 
-FACTS = {"model": "lenet-lstm", "protocol": "end_to_end", "instances": "disjoint", "seed": 3}
+FACTS = {"model": "lenet-lstm", "protocol": "end_to_end", "seed": 3}
 
 
 def one_hot(classes, num_classes=55, *, height=10.0):
@@ -26,7 +30,7 @@ def test_figures_of_known_verdicts(make_clips):
     assert found.verdicts == [0, 1, 2, 3, 4, 0, 0, 0]
     assert found.num_clips == 8
     # "00" to "07" all show a 0, and only "00" asks for two.
-    assert found.digit_recall == [1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, None, None]
+    assert found.recall == dict(zip("0123456789", [1.0] * 5 + [0.0] * 3 + [None] * 2, strict=True))
     assert [found.confusion_matrix[i][0] for i in range(8)] == [1, 0, 0, 0, 0, 1, 1, 1]
     right, wrong = -10 + torch.tensor(10.0).exp().add(54).log(), torch.tensor(10.0).exp().add(54).log()
     assert found.cross_entropy == pytest.approx(((5 * right + 3 * wrong) / 8).item(), rel=1e-5)
@@ -52,8 +56,7 @@ def test_a_model_with_one_prediction_a_clip_has_no_accuracy_by_frame(make_clips)
 
 def test_presence_of_digits(make_clips):
     clips = make_clips(20, labels="digits", num_digits=3)
-    labels = clips.batch(torch.arange(20)).labels
-    said = labels.clone()
+    said = clips.batch(torch.arange(20)).targets.clone()
     said[0, 0] = 1 - said[0, 0]  # the set of the first clip is not exact
     found = evaluate(Canned(said * 8 - 4), clips)
     assert found.accuracy == 19 / 20
@@ -118,14 +121,25 @@ def test_progress_counts_clips(make_clips):
 @pytest.mark.parametrize(
     ("num_classes", "labels", "message"),
     [
-        (100, "pair", r"'pair' have 55 classes; the model has 100: take the labels 'ordered', or another model"),
-        (55, "digits", r"'digits' have 10 classes; the model has 55: take the labels 'pair', or another model"),
-        (7, "ordered", r"'ordered' have 100 classes; the model has 7: take another model"),
+        (100, "pair", r"the clips have 55 classes \(00, 01, 02 \.\.\.\), the model 100: give clips of its classes"),
+        (55, "digits", r"the clips have 10 classes \(0, 1, 2 \.\.\.\), the model 55: give clips of its classes"),
     ],
 )
 def test_labels_of_another_number_of_classes(make_clips, num_classes, labels, message):
     with pytest.raises(UsageError, match=message):
         evaluate(Glance(num_classes), make_clips(labels=labels))
+
+
+def test_other_classes_of_the_same_number_are_refused(make_clips):
+    clips = make_clips(2, labels="digits")
+    words = models.create("lenet-lstm", labels=Labels(tuple("abcdefghij"), exclusive=False))
+    with pytest.raises(UsageError, match=r"10 classes \(0, 1, 2 \.\.\.\), the model 10 \(a, b, c \.\.\.\)"):
+        evaluate(words, clips)
+    one_of_ten = models.create("lenet-lstm", labels=Labels.numbered(10))
+    with pytest.raises(
+        UsageError, match="the clips' classes do not exclude each other, the model's exclude each other"
+    ):
+        evaluate(one_of_ten, clips)
 
 
 @pytest.mark.parametrize("option", ["num_clips", "batch_size"])
@@ -156,10 +170,11 @@ def test_a_row_says_what_was_evaluated_and_goes_through_a_file(make_clips, tmp_p
     found = evaluate(Glance(), make_clips(55))
     effect = AttentionEffect({}, found.accuracy, None, None, 0, 55)
     row = found.row(**FACTS, attention=effect, steps=7)
-    assert list(row)[:10] == list(COLUMNS)
+    assert list(row)[:3] == list(COLUMNS[:3])
+    assert (row["data"], row["instances"]) == ("moving digits", "disjoint")
     assert (row["labels"], row["condition"], row["digits"], row["steps"]) == ("pair", "rotation", "uci", 7)
-    assert set(row) - set(COLUMNS[:7]) - {"num_clips", "steps"} == set(MEASURED)
-    assert [row[f"recall_{digit}"] for digit in range(10)] == found.digit_recall
+    assert set(row) == {*FACTS, *found.facts, *MEASURED, "num_clips", "steps"} | {f"recall_{d}" for d in range(10)}
+    assert {name: row[f"recall_{name}"] for name in found.recall} == found.recall
     write_rows(tmp_path / "results.csv", [row])
     assert read_rows(tmp_path / "results.csv") == [row]
     assert found.row(**FACTS, condition="elastic")["condition"] == "elastic"
@@ -167,14 +182,14 @@ def test_a_row_says_what_was_evaluated_and_goes_through_a_file(make_clips, tmp_p
 
 def test_a_row_without_its_facts_is_refused(make_clips):
     found = evaluate(Glance(), make_clips(2))
-    with pytest.raises(UsageError, match="lacks protocol, seed"):
-        found.row(model="m", instances="shared")
+    with pytest.raises(UsageError, match="lacks seed"):
+        found.row(model="m")
 
 
 @pytest.mark.parametrize("name", ["lenet-lstm", "stn-lstm", "dcn-lstm"])
 def test_a_fresh_matched_model_attends_to_nothing(make_clips, name):
     torch.manual_seed(0)
-    model = models.create(name, num_classes=55)
+    model = models.create(name)
     found = evaluate(model, make_clips(4))
     assert len(found.accuracy_by_frame) == 3
     effect = attention_effect(model, make_clips(4), with_attention=found)
@@ -211,3 +226,75 @@ def test_the_gpu_gives_the_figures_of_the_cpu(make_clips):
     there = evaluate(Glance(), clips, precision="float32", device="cuda")
     assert there.accuracy == pytest.approx(here.accuracy, abs=0.026)
     assert there.cross_entropy == pytest.approx(here.cross_entropy, rel=1e-3)
+
+
+LABELS = Labels(("take2", "wave", "3 wheels"))
+LENGTHS = (4, 1, 6, 3, 6)
+
+
+def stored(*indices):
+    """Return clips of several lengths, or some of them."""
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randint(256, (n, 1, 32, 40), dtype=torch.uint8, generator=generator) for n in LENGTHS]
+    chosen = indices or range(len(LENGTHS))
+    return StoredClips([frames[i] for i in chosen], torch.tensor([(0, 2, 1, 1, 2)[i] for i in chosen]), LABELS)
+
+
+@pytest.fixture(scope="module", params=["lenet-lstm", "stn-lstm", "dcn-lstm"])
+def loud(request):
+    """A model whose verdicts change from frame to frame and whose attention looks elsewhere in each."""
+    torch.manual_seed(2)
+    model = models.create(request.param, labels=LABELS, input="both").eval()
+    with torch.no_grad():
+        for parameter in (*model.temporal.parameters(), *model.head.parameters()):
+            parameter.mul_(20)
+        for layer in attention_layers(model).values():
+            for parameter in layer.positions.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def test_padded_clips_are_measured_like_each_alone(loud):
+    setup = Setup.choose(stored(), None, len(LENGTHS), "cpu", "float32")
+    together = run_clips(loud, stored(), setup)
+    with torch.no_grad():
+        alone = [loud(clip.unsqueeze(0))[0] for clip in stored().frames]
+    assert torch.allclose(together.logits, torch.stack([said[-1] for said in alone]), rtol=1e-4, atol=1e-4)
+    targets = stored().targets.tolist()
+    right = [(said.argmax(-1) == target).tolist() for said, target in zip(alone, targets, strict=True)]
+    wanted = [[clip[t] for clip in right if t < len(clip)] for t in range(max(LENGTHS))]
+    assert together.accuracy_by_frame == [sum(some) / len(some) for some in wanted]
+    assert len({tuple(clip) for clip in right}) > 2  # the verdicts do change
+    each = [evaluate(loud, stored(index), precision="float32") for index in range(len(LENGTHS))]
+    for size in (1, 2, 5):
+        found = evaluate(loud, stored(), batch_size=size, precision="float32")
+        assert found.accuracy == pytest.approx(sum(one.accuracy for one in each) / len(each))
+        assert found.cross_entropy == pytest.approx(sum(one.cross_entropy for one in each) / len(each), rel=1e-4)
+        assert found.verdicts == [one.verdicts[0] for one in each]
+        assert found.accuracy_by_frame == together.accuracy_by_frame
+
+
+def test_attention_in_padding_does_not_count(loud):
+    one, all_at_once = (
+        attention_effect(loud, stored(), batch_size=size, precision="float32") for size in (1, len(LENGTHS))
+    )
+    for name, layer in one.layers.items():
+        for figure, value in vars(layer).items():
+            other = vars(all_at_once.layers[name])[figure]
+            assert other == (value if value is None else pytest.approx(value, rel=1e-3)), figure
+    assert one.num_changed == all_at_once.num_changed
+
+
+def test_what_is_said_of_padding_may_be_anything():
+    class OfTheirFrames(nn.Module):
+        causal = True
+
+        def forward(self, clips, lengths):
+            said = torch.full((len(clips), clips.shape[1], 3), float("nan"))
+            for row, length in zip(said, lengths.tolist(), strict=True):
+                row[:length] = torch.tensor([0.0, 9.0, 0.0])
+            return said
+
+    found = evaluate(OfTheirFrames(), stored())
+    assert found.verdicts == [1] * len(LENGTHS)
+    assert found.accuracy == 2 / 5

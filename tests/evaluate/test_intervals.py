@@ -8,6 +8,7 @@ from saccade.evaluate import interval, t_interval, wilson_interval
 
 ROW = {
     "model": "lenet-lstm",
+    "data": "moving digits",
     "protocol": "end_to_end",
     "condition": "normal",
     "digits": "mnist",

@@ -11,6 +11,7 @@ from saccade.evaluate.intervals import CELL
 
 ROW = {
     "model": "stn-lstm",
+    "data": "moving digits",
     "protocol": "end_to_end",
     "condition": "rotation",
     "digits": "uci",
@@ -32,13 +33,17 @@ def test_rows_come_back_as_they_were(tmp_path):
     write_rows(path, rows)
     every = dict.fromkeys(name for row in rows for name in row)
     assert read_rows(path) == [every | row for row in rows]
-    assert [type(value) for value in read_rows(path)[0].values()] == [type((every | rows[0])[name]) for name in every]
+    found = read_rows(path)[0]
+    assert {name: type(found[name]) for name in every} == {name: type((every | rows[0])[name]) for name in every}
 
 
 def test_the_columns_start_as_every_result_file(tmp_path):
     path = tmp_path / "results.csv"
     write_rows(path, [{"steps": 3, **dict(reversed(ROW.items()))}])
-    assert path.read_text().splitlines()[0] == ",".join((*COLUMNS, "steps"))
+    written = path.read_text().splitlines()[0].split(",")
+    assert written[: len(COLUMNS)] == list(COLUMNS)
+    assert written[len(COLUMNS)] == "steps"
+    assert set(written) == {*ROW, "steps"}
     with path.open() as file:
         assert next(csv.DictReader(file))["accuracy"] == "0.30000000000000004"
 
@@ -101,6 +106,10 @@ def test_a_row_that_is_measured_again_takes_the_place_of_the_first(tmp_path):
         {"clips_seed": 3},
         {"condition": "scaling"},
         {"instances": "shared"},
+        {"data": "my clips"},
+        {"input": "both"},
+        {"split_seed": 1},
+        {"group": "_(.*)_"},
     ],
 )
 def test_a_row_of_anything_else_stands_beside_it(tmp_path, change):
@@ -112,6 +121,28 @@ def test_a_row_of_anything_else_stands_beside_it(tmp_path, change):
     if change.keys() & {*CELL}:
         with pytest.raises(UsageError):
             interval([ROW | facts, ROW | facts | change])
+
+
+OLD = "model,protocol,condition,digits,instances,labels,seed,accuracy,cross_entropy,num_clips"
+
+
+def test_a_file_of_version_0_1_reads_and_its_rows_are_replaced(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text(f"{OLD}\nstn-lstm,end_to_end,rotation,uci,disjoint,pair,0,0.25,2.5,2000\n")
+    (old,) = read_rows(path)
+    assert old == ROW | {"accuracy": 0.25, "cross_entropy": 2.5}
+    append_rows(path, [ROW | {"seed": 1}])
+    append_rows(path, [ROW | {"calibration_error": 0.1}])
+    found = read_rows(path)
+    assert [(row["seed"], row["accuracy"]) for row in found] == [(1, ROW["accuracy"]), (0, ROW["accuracy"])]
+    assert {row["data"] for row in found} == {"moving digits"}
+
+
+def test_only_what_names_a_condition_is_taken_for_moving_digits(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("model,seed,accuracy,cross_entropy,num_clips\nm,0,0.5,1.0,10\n")
+    with pytest.raises(DataError, match="no column data"):
+        read_rows(path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import pytest
 
+from saccade.data.digits import DigitsConfig
 from saccade.generate import GenerateConfig, generate
 
 from .stand_ins import MATCHED, moving, save_model, save_npz
@@ -22,5 +23,5 @@ def clip(tmp_path_factory):
 def generated(tmp_path_factory):
     """Generate a folder of clips with labels and poses, and return one of them."""
     folder = tmp_path_factory.mktemp("generated") / "clips"
-    generate(GenerateConfig(folder, num_clips=4, digits="uci", num_frames=8, format="npz", labels="pair"))
+    generate(GenerateConfig(folder, format="npz"), DigitsConfig("uci", num_clips=4, num_frames=8))
     return folder / "03" / "000003.npz"

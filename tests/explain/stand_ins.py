@@ -4,23 +4,26 @@ import numpy as np
 import torch
 from torch import nn
 
-from saccade import checkpoint, models
+from saccade import checkpoint
 from saccade.checkpoint import Header
 from saccade.data import digits
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.digits import schemes
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
+from saccade.labels import Labels
 from saccade.nn import attention_layers
 
-CLASSES = {"pair": 55, "ordered": 100, "digits": 10}
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
-LEARNED = {"digits": "mnist", "condition": "rotation", "protocol": "end_to_end"}
+LEARNED = {"data": "moving digits", "digits": "mnist", "condition": "rotation", "protocol": "end_to_end"}
+WORDS = Labels(("take2", "wave", "3 wheels"))
 
 
-def save_model(folder, name="lenet-lstm", labels="pair", data=LEARNED, **arguments):
+def save_model(folder, name="lenet-lstm", labels="pair", data=LEARNED, frame_format=None, **arguments):
     """Save an untrained model whose verdicts change over time and whose attention is not where it starts."""
     torch.manual_seed(1)
-    arguments = {"num_classes": CLASSES[labels]} | arguments
-    model = models.create(name, **arguments).eval()
+    named = schemes.create(labels).labels if isinstance(labels, str) else labels
+    header = Header(name, arguments, named, frame_format, {"facts": data})
+    model = header.create_model().eval()
     with torch.no_grad():
         for part in ("temporal", "head"):
             for parameter in getattr(model, part, nn.Identity()).parameters():
@@ -28,7 +31,7 @@ def save_model(folder, name="lenet-lstm", labels="pair", data=LEARNED, **argumen
         for layer in attention_layers(model).values():
             for parameter in layer.positions.parameters():
                 parameter.add_(0.05 * torch.randn_like(parameter))
-    checkpoint.save(folder / checkpoint.NAME, model, Header(name, arguments, data | {"labels": labels}))
+    checkpoint.save(folder / checkpoint.NAME, model, header)
     return folder
 
 

@@ -10,6 +10,7 @@ import torch
 from saccade.data.video import read_clip
 from saccade.explain import ExplainConfig, explain, explain_clip, page
 from saccade.explain.truth import truth_of
+from saccade.labels import Labels
 
 from .stand_ins import noise, save_model, save_npz
 
@@ -173,8 +174,9 @@ def test_frames_of_a_second_and_percentages_are_told(opened, three_models, tmp_p
     path, column = rendered_with(tmp_path / "report.html", noise(8, 40, 40), three_models[0], fps=4.0)
     tab = opened(path, "#frame=6")
     assert position(tab) == "frame 6 of 8 · 1.5 s"
-    verdict, probability = column.verdicts[6]
-    assert tab.locator(".now").inner_text().replace("\u00a0", " ") == f"frame 6: {verdict} {100 * probability:.1f} %"
+    said = column.verdicts[6]
+    shown = tab.locator(".now").inner_text().replace("\u00a0", " ")
+    assert shown == f"frame 6: {said.name} {100 * said.probability:.1f} %"
 
 
 @pytest.mark.parametrize(
@@ -295,6 +297,20 @@ def test_a_hostile_name_is_only_a_name(opened, clip, tmp_path):
     assert tab.locator("h1").inner_text() == HOSTILE
     assert tab.title().startswith(HOSTILE)
     assert tab.locator("h2").first.inner_text() == "lenet-lstm (<b>one)"
+    assert tab.locator("img").count() == 0
+    assert tab.locator("b:not(.now b)").count() == 0
+
+
+def test_names_of_classes_are_only_names(opened, clip, tmp_path):
+    labels = Labels((f"{HOSTILE}1", f"</script>{HOSTILE}2", "<b>x</b>"))
+    model = save_model(tmp_path, labels=labels)
+    tab = opened(explain(ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu")), "#frame=7")
+    said = tab.locator(".now b").inner_text()
+    assert said in labels.names
+    assert tab.locator(".verdict strong").inner_text() == said
+    for name in labels.names:
+        assert name in tab.locator("table").first.inner_text()
+    assert tab.title().startswith("clip.npz")
     assert tab.locator("img").count() == 0
     assert tab.locator("b:not(.now b)").count() == 0
 

@@ -3,7 +3,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saccade import checkpoint, weights
+from saccade import checkpoint, models, weights
+from saccade.checkpoint import Header
+from saccade.clips import FrameFormat
+from saccade.data.digits import DigitsConfig, schemes
 from saccade.data.video import read_clip, write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.explain import ExplainConfig, explain_clip
@@ -31,7 +34,7 @@ def test_models_say_what_predict_says(clip, three_models):
         assert column.prediction.verdict == said.verdict
         assert column.prediction.probability == pytest.approx(said.probability, abs=1e-5)
         assert column.prediction.decided_at == said.decided_at
-        assert [name for name, _ in column.verdicts][-1] == said.verdict
+        assert column.verdicts[-1].name == said.verdict
         assert column.probabilities.shape == (8, 55)
 
 
@@ -56,13 +59,13 @@ def test_a_long_clip_is_cut_and_that_is_told(clip, three_models):
 def test_every_label_scheme(tmp_path, clip, labels):
     model = save_model(tmp_path, labels=labels)
     (column,) = explained(clip, [model]).columns
-    assert column.scheme.name == labels
+    assert column.labels == schemes.create(labels).labels
     total = column.probabilities.sum(-1)
     assert labels == "digits" or total.allclose(torch.ones(8), atol=1e-5)
-    for name, probability in column.verdicts:
-        assert 0 <= probability <= 1
-        known = {"none", *column.scheme.names}
-        assert name in known or set(name.split("-")) <= known
+    for verdict in column.verdicts:
+        assert 0 <= verdict.probability <= 1
+        known = {"no digit", *column.labels.names}
+        assert verdict.name in known or set(verdict.name.split("-")) <= known
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_colour_of_any_length_in_any_file(tmp_path, three_models, suffix, num_fr
 
 def test_a_model_of_colour_gets_colour(tmp_path):
     path = save_npz(tmp_path / "clip.npz", noise(3, 40, 40, channels=3))
-    grey, colour = save_model(tmp_path / "grey"), save_model(tmp_path / "colour", channels=3)
+    grey, colour = save_model(tmp_path / "grey"), save_model(tmp_path / "colour", frame_format=FrameFormat(3))
     columns = explained(path, [grey, colour]).columns
     assert [column.clip.frames.shape[1] for column in columns] == [1, 3]
     assert torch.equal(columns[1].clip.frames, read_clip(path, num_channels=3).frames)
@@ -135,10 +138,7 @@ def test_what_no_one_can_explain_is_refused(tmp_path, clip, three_models):
         explained(clip, [tmp_path])
     with pytest.raises(UsageError, match="device"):
         explain_clip(ExplainConfig(clip, three_models, device="gpu"))
-    save_model(tmp_path, data={"digits": "uci"})
-    model, header = checkpoint.load(tmp_path)
-    header.data.pop("labels")
-    checkpoint.save(tmp_path / checkpoint.NAME, model, header)
+    checkpoint.save(tmp_path / checkpoint.NAME, models.create("lenet-lstm"), Header("lenet-lstm"))
     with pytest.raises(DataError, match="does not say what its classes are"):
         explained(clip, [tmp_path])
 
@@ -189,7 +189,7 @@ def test_a_clip_of_which_nothing_is_known_is_not_measured(clip, three_models):
 def test_boxes_follow_the_size_that_a_model_gets(generated, tmp_path, three_models):
     published = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=8)
     large = tmp_path / "large"
-    generate(GenerateConfig(large, num_clips=1, digits="uci", num_frames=8, format="npz", canvas=160))
+    generate(GenerateConfig(large, format="npz"), DigitsConfig("uci", num_clips=1, num_frames=8, canvas=160))
     matched, squeezed = explained(large / "00" / "000000.npz", [three_models[0], published]).columns
     truth = explained(large / "00" / "000000.npz", [three_models[0]]).truth
     assert matched.frame_size == squeezed.frame_size == (64, 64)
@@ -323,4 +323,4 @@ def test_the_format_is_what_was_asked_or_what_the_name_ends_in(tmp_path, out, fo
 def test_without_a_model_those_of_the_package_are_shown(generated, tmp_path):
     explained = explain_clip(ExplainConfig(generated))
     assert [column.name for column in explained.columns] == list(weights.paths())
-    assert all(column.scheme.name == "digits" for column in explained.columns)
+    assert all(column.labels == schemes.create("digits").labels for column in explained.columns)

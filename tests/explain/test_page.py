@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from saccade.clips import FrameFormat
 from saccade.explain import ExplainConfig, explain_clip, page, prose
 from saccade.explain.explanation import Explanation
 
@@ -89,9 +90,16 @@ def test_figures_stand_in_it_without_any_script(of_generated):
     wanted = [
         "8 frames · 64x64 px · shown at 10 frames/s · shows 0 and 3",
         "Made by a test.",
-        "Learned on digits mnist",
+        "Learned on moving digits",
+        "Digits mnist",
     ]
-    wanted += ["Condition rotation", "pair: 55 classes", "On the digits", "Every frame in figures", "How to read this"]
+    wanted += [
+        "Condition rotation",
+        "Classes 55: 00, 01, 02, 03, ...",
+        "On the digits",
+        "Every frame in figures",
+        "How to read this",
+    ]
     for part in wanted:
         assert part in shown, part
 
@@ -100,7 +108,9 @@ def test_every_frame_has_its_row(of_generated):
     explanation, text = of_generated
     shown = Reader(text).text
     for t in range(8):
-        row = " ".join(f"{name} {100 * p:.1f} %" for name, p in (column.verdicts[t] for column in explanation.columns))
+        row = " ".join(
+            f"{said.name} {100 * said.probability:.1f} %" for said in (c.verdicts[t] for c in explanation.columns)
+        )
         assert f"{t} {row}".replace(" ", "") in shown.replace(" ", "")
 
 
@@ -113,7 +123,7 @@ def test_pixels_and_positions_are_those_that_the_models_gave(of_generated):
     assert data["truth"] == ["0", "3"]
     for column, carried in zip(explanation.columns, data["columns"], strict=True):
         assert np.allclose(carried["probabilities"], column.probabilities.tolist(), atol=1e-4)
-        assert carried["verdicts"] == [name for name, _ in column.verdicts]
+        assert carried["verdicts"] == [said.name for said in column.verdicts]
         drawn = [column.look.frame_json(t) for t in range(8)]
         for name in ("quad", "points", "units", "arrows", "crop"):
             assert [look[name] for look in carried["looks"]] == [look[name] for look in drawn]
@@ -178,8 +188,8 @@ def with_column(explanation, index=0, **changes):
 def test_a_model_that_speaks_at_the_end_has_one_row_there(tmp_path):
     model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=2)
     explanation = explained(save_npz(tmp_path / "clip.npz", noise(2, 64, 64)), [model])
-    ((verdict, probability),) = explanation.columns[0].verdicts
-    assert f"0 none 1 {verdict} {100 * probability:.1f} %" in Reader(rendered(explanation)).text
+    (said,) = explanation.columns[0].verdicts
+    assert f"0 none 1 {said.name} {100 * said.probability:.1f} %" in Reader(rendered(explanation)).text
 
 
 def test_right_and_wrong_are_told(of_generated):
@@ -219,7 +229,7 @@ def test_a_clip_plays_at_its_rate_within_bounds(of_generated, fps, shown, told):
 
 def test_models_that_got_other_frames_carry_their_own(tmp_path):
     path = save_npz(tmp_path / "clip.npz", noise(3, 32, 40, channels=3))
-    paths = [save_model(tmp_path / "grey"), save_model(tmp_path / "colour", channels=3)]
+    paths = [save_model(tmp_path / "grey"), save_model(tmp_path / "colour", frame_format=FrameFormat(3))]
     explanation = explained(path, paths)
     data = data_of(rendered(explanation))
     for column, carried in zip(explanation.columns, data["columns"], strict=True):
@@ -229,7 +239,7 @@ def test_models_that_got_other_frames_carry_their_own(tmp_path):
         )
         assert carried["size"] == [32, 40]
         assert carried["decidedAt"] == column.prediction.decided_at
-        assert np.allclose(carried["verdictProbabilities"], [p for _, p in column.verdicts], atol=1e-4)
+        assert np.allclose(carried["verdictProbabilities"], [said.probability for said in column.verdicts], atol=1e-4)
 
 
 def test_digits_are_listed_with_commas_and_an_and(of_generated):
@@ -261,7 +271,7 @@ def with_names(explanation: Explanation) -> Explanation:
     for column in explanation.columns:
         header = dataclasses.replace(
             column.header,
-            data=column.header.data | {"digits": HOSTILE, "condition": HOSTILE, "protocol": HOSTILE},
+            data={"facts": dict.fromkeys(("data", "digits", "condition", "protocol"), HOSTILE)},
             training={"step": HOSTILE, "before": {"before_steps": HOSTILE, "before_condition": HOSTILE}},
             versions={HOSTILE: HOSTILE},
             arguments={HOSTILE: HOSTILE},
@@ -288,10 +298,10 @@ def test_no_name_becomes_markup(of_generated):
 
 
 def test_a_checkpoint_may_say_anything_of_any_type(tmp_path, clip):
-    odd = {"digits": ["a", 1], "condition": None, "protocol": {"x": [1]}}
+    odd = {"data": 3, "digits": ["a", 1], "condition": None, "protocol": {"x": [1]}}
     model = save_model(tmp_path, data=odd)
     explanation = explained(clip, [model])
     (column,) = explanation.columns
     header = dataclasses.replace(column.header, training={"step": None, "before": "scratch"})
     text = rendered(dataclasses.replace(explanation, columns=(dataclasses.replace(column, header=header),)))
-    assert "Learned on digits" in Reader(text).text
+    assert "Learned on 3 Digits ['a', 1]" in Reader(text).text

@@ -5,9 +5,10 @@ import shutil
 import pytest
 import torch
 
-from saccade.data import digits, labels
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data import digits
+from saccade.data.digits import DigitsConfig, schemes
+from saccade.data.digits.motion import Motion
+from saccade.data.digits.moving_digits import MovingDigits
 from saccade.explain.truth import Truth, truth_of
 from saccade.generate import GenerateConfig, generate
 
@@ -15,10 +16,10 @@ from saccade.generate import GenerateConfig, generate
 def test_a_generated_clip_has_its_generators_truth(generated):
     truth = truth_of(generated)
     clips = MovingDigits(digits.load("uci", "train"), Motion(num_frames=8), num_clips=4)
-    poses = clips.batch(torch.tensor([3]), poses=True).poses
+    poses = clips.located(torch.tensor([3])).poses
     assert truth.digits == (0, 3)
-    assert truth.labels == "pair"
-    for name in ("centre_px", "angle_deg", "scale", "box_px", "digit"):
+    assert truth.scheme == "pair"
+    for name in ("centre_px", "angle_deg", "scale", "box_px", "thing"):
         assert torch.equal(getattr(truth.poses, name).float(), getattr(poses, name).float()), name
 
 
@@ -74,12 +75,12 @@ def test_poses_that_do_not_fit_are_left_aside(generated, tmp_path, change):
 
 
 def test_sets_of_digits_are_named_as_in_their_folder(tmp_path):
-    some = {"labels": "digits", "num_digits": (1, 4), "num_clips": 12, "num_frames": 2}
-    generate(GenerateConfig(tmp_path, digits="uci", format="npz", **some))
+    some = DigitsConfig("uci", scheme="digits", num_digits=(1, 4), num_clips=12, num_frames=2)
+    generate(GenerateConfig(tmp_path, format="npz"), some)
     with (tmp_path / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     truths = [truth_of(tmp_path / row["file"]) for row in rows]
-    assert [truth.named_by(labels.create("digits")) for truth in truths] == [row["label"] for row in rows]
+    assert [truth.named_by(schemes.create("digits").labels) for truth in truths] == [row["label"] for row in rows]
     assert {len(truth.digits) for truth in truths} == {1, 2, 3, 4}
     assert all(truth.poses.box_px.shape == (1, 2, len(truth.digits), 4) for truth in truths)
 
@@ -97,7 +98,7 @@ def test_sets_of_digits_are_named_as_in_their_folder(tmp_path):
     ],
 )
 def test_a_truth_is_named_as_verdicts_are(shown, made_for, scheme, named):
-    assert Truth(made_for, shown, None).named_by(labels.create(scheme)) == named
+    assert Truth(made_for, shown, None).named_by(schemes.create(scheme).labels) == named
 
 
 def test_poses_follow_the_frames_size(generated):

@@ -5,7 +5,9 @@ import torch
 from torch import nn
 
 from saccade import checkpoint, models
+from saccade.clips import FrameFormat
 from saccade.errors import UsageError
+from saccade.labels import Labels
 from saccade.models import verdict
 from saccade.nn import attention_layers, num_attention_parameters, recorded, switched_off
 
@@ -46,7 +48,7 @@ def name(request):
 @pytest.fixture
 def model(name):
     """A model in evaluation mode whose attention looks around and whose normalisation has seen some frames."""
-    model = looking_around(create(name, num_classes=7))
+    model = looking_around(create(name, labels=Labels.numbered(7)))
     with torch.no_grad():
         model.train()(clips_of(4, 8, seed=9))
     return model.eval()
@@ -67,12 +69,16 @@ def test_every_listed_model_has_a_function_with_a_docstring(name):
 def test_unknown_names_and_arguments_name_the_nearest():
     with pytest.raises(UsageError, match="no model is called 'dcn-lst'; did you mean 'dcn-lstm'"):
         models.create("dcn-lst")
-    with pytest.raises(UsageError, match="argument of lenet-lstm is called 'num_class'; did you mean 'num_classes'"):
-        models.create("lenet-lstm", num_class=3)
+    with pytest.raises(UsageError, match="argument of lenet-lstm is called 'label'; did you mean 'labels'"):
+        models.create("lenet-lstm", label=3)
     with pytest.raises(UsageError, match="no trunk is called 'lite'; did you mean 'light'"):
         models.create("lenet-lstm", trunk="lite")
-    with pytest.raises(UsageError, match="recurrent kind is called 'gr'; did you mean 'gru'"):
-        models.create("lenet-lstm", temporal="gr")
+    with pytest.raises(UsageError, match="no temporal part is called 'lsmt'; did you mean 'lstm'"):
+        models.create("lenet-lstm", temporal="lsmt")
+    with pytest.raises(UsageError, match="no input is called 'difference'; did you mean 'differences'"):
+        models.create("lenet-lstm", input="difference")
+    with pytest.raises(UsageError, match="no attention is called 'dnc'; did you mean 'dcn'"):
+        models.build(attention="dnc")
     with pytest.raises(UsageError, match="transformer mode is called 'similar'; did you mean 'similarity'"):
         models.create("stn-lstm", mode="similar")
 
@@ -83,7 +89,7 @@ def test_unknown_names_and_arguments_name_the_nearest():
 @pytest.mark.parametrize("size", [(28, 28), (64, 64), (37, 53)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_any_frame_size_goes_through_one_set_of_weights(name, size, channels):
-    model = create(name, num_classes=7, channels=channels).eval()
+    model = create(name, labels=Labels.numbered(7), frame_format=FrameFormat(channels)).eval()
     logits = model(clips_of(2, 3, channels, size))
     assert logits.shape == (2, 3, 7)
     assert logits.dtype == torch.float32
@@ -117,7 +123,7 @@ def test_positions_are_float32_under_autocast(model):
 
 @pytest.mark.parametrize("num_classes", [1, 10, 100])
 def test_there_are_as_many_logits_as_classes(name, num_classes):
-    assert create(name, num_classes=num_classes).eval()(clips_of(1, 1)).shape == (1, 1, num_classes)
+    assert create(name, labels=Labels.numbered(num_classes)).eval()(clips_of(1, 1)).shape == (1, 1, num_classes)
 
 
 def test_a_similarity_transformer_goes_into_the_model():
@@ -302,7 +308,7 @@ def test_switching_off_changes_a_model_that_looks_around(name, model):
 @pytest.mark.parametrize("name", MATCHED)
 def test_a_saved_model_loads_with_equal_logits(name, model, tmp_path):
     path = tmp_path / checkpoint.NAME
-    checkpoint.save(path, model, checkpoint.Header(name, {"num_classes": 7}))
+    checkpoint.save(path, model, checkpoint.Header(name, labels=Labels.numbered(7)))
     loaded, header = checkpoint.load(path)
     assert header.model == name
     assert not loaded.training

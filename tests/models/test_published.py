@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from saccade.labels import Labels
 from saccade.models.published import (
     CNNS,
     MNIST_MEAN,
@@ -125,7 +126,7 @@ def test_every_parameter_gets_a_finite_gradient(create: object) -> None:
 
 def test_video_model_reads_features_in_order() -> None:
     torch.manual_seed(0)
-    model = lenet_lstm_published(num_classes=7, num_frames=3)
+    model = lenet_lstm_published(labels=Labels.numbered(7), num_frames=3)
     clips = torch.rand(2, 3, 1, 64, 64)
     features = torch.stack([model.encoder(clip) for clip in clips])
     torch.testing.assert_close(model(clips), model.recurrent(features).unsqueeze(1))

@@ -4,8 +4,7 @@ import torch
 from saccade import checkpoint, models
 from saccade.checkpoint import Header
 from saccade.data import digits
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
+from saccade.data.digits import DigitsConfig, DigitSourceConfig, Motion, MovingDigits
 from saccade.models.published import CNNS
 from saccade.reproduce import ReproduceConfig, looks, reproduce
 
@@ -22,7 +21,7 @@ def frames_of(num_frames=12):
 )
 def test_a_trained_model_looks_at_the_clip(tmp_path, name, part):
     model = models.create(name)
-    checkpoint.save(tmp_path / checkpoint.NAME, model, Header(name, {}, {"labels": "pair"}))
+    checkpoint.save(tmp_path / checkpoint.NAME, model, Header(name, labels=DigitsConfig().labels))
     strip = looks.end_to_end_strip(tmp_path, name, "rotation", frames_of(), CPU)
     assert "-LSTM, Rotation: says " in strip.title
     assert len(getattr(strip.look, part)) == len(strip.frames) == 12
@@ -31,7 +30,7 @@ def test_a_trained_model_looks_at_the_clip(tmp_path, name, part):
 
 def test_a_published_cnn_looks_at_each_frame(tmp_path):
     cnn = CNNS["lenet-lstm-published"]()
-    checkpoint.save(tmp_path / checkpoint.NAME, cnn, Header("lenet-cnn-published", {}))
+    checkpoint.save(tmp_path / checkpoint.NAME, cnn, Header("lenet-cnn-published"))
     strip = looks.published_strip(tmp_path, "lenet-lstm", "scaling", frames_of(), CPU)
     assert strip.title == "LeNet-LSTM as published, Scaling: its CNN alone"
     with torch.no_grad():
@@ -55,7 +54,7 @@ def height_of(path):
 def test_cells_stand_below_each_other_and_lost_weights_are_left_out(tmp_path):
     size = {"steps": 1, "seeds": 1, "num_clips": 11, "models": ("lenet-lstm",), "conditions": ("normal", "rotation")}
     size |= {"trained_on": ("condition",), "jobs": 1}
-    config = ReproduceConfig("full", tmp_path, "uci", **size)
+    config = ReproduceConfig("full", tmp_path, DigitSourceConfig("uci"), **size)
     reproduce(config, say=lambda _line: None)
     two = height_of(tmp_path / "attention.png")
     (tmp_path / "cells" / "lenet-lstm-normal-seed0" / "checkpoint.safetensors").unlink()

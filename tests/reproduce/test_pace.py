@@ -1,6 +1,9 @@
 import pytest
 
-from saccade.reproduce.pace import Pace, steps_within
+from saccade.data.digits import DigitsConfig
+from saccade.reproduce import pace
+from saccade.reproduce.pace import Pace, measure, steps_within
+from saccade.train import TrainConfig
 
 SHARING = [Pace(0.5, 0.7), Pace(1.0, 0.65), Pace(1.5, 0.65)]
 
@@ -24,3 +27,13 @@ def test_models_that_take_turns_share_the_time():
 @pytest.mark.parametrize("seconds", [0.1, 0.0, -5.0])
 def test_there_is_always_a_step(seconds):
     assert steps_within(seconds, SHARING, [0, 0, 0], at_once=3) == 1
+
+
+def test_steps_are_timed_half_of_them_on_short_clips(monkeypatch):
+    monkeypatch.setattr(pace, "WINDOW_S", 0.0)
+    rows = []
+    digits = DigitsConfig("uci", num_frames=6)
+    found = measure((TrainConfig(batch_size=2, precision="float32"), digits), rows.append)
+    assert len(rows) == 4
+    assert found.work_s > 0
+    assert found.cores > 0

@@ -6,20 +6,33 @@ import signal
 import pytest
 
 from saccade import checkpoint, files, run_folder
+from saccade.data.digits import DigitSourceConfig
 from saccade.errors import DataError, Interrupted, UsageError
-from saccade.reproduce import PRESETS, ReproduceConfig, pace, reproduce, run
+from saccade.models.published import CNNS
+from saccade.reproduce import PRESETS, ReproduceConfig, pace, reproduce
+from saccade.reproduce.pictures import Pictures
 from saccade.reproduce.presets import CONDITIONS
 from saccade.reproduce.published_figures import PUBLISHED
 from saccade.reproduce.table import markdown
 
+from ..published.small import small_cnn
+
 pytest.importorskip("matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Draw only for the test that looks at what was drawn: pictures take as long as all the rest."""
+    if request.node.name != "test_everything_lies_in_one_folder":
+        for name in ("draw_curves", "draw_looks"):
+            monkeypatch.setattr(Pictures, name, lambda self, **_options: None)
 
 
 def config_of(out, **changes):
     """One step a cell: a whole reproduction in seconds, of models that know nothing."""
     standard = {
         "preset": "full",
-        "digits": "uci",
+        "source": DigitSourceConfig("uci"),
         "steps": 1,
         "seeds": 1,
         "num_clips": 11,
@@ -85,7 +98,10 @@ def test_everything_lies_in_one_folder(tmp_path):
 
 def test_a_second_call_does_only_what_is_missing(tmp_path):
     quietly(config_of(tmp_path))
-    weights = tmp_path / "cells" / "lenet-lstm-normal-seed0" / "checkpoint.safetensors"
+    cell = tmp_path / "cells" / "lenet-lstm-normal-seed0"
+    row = json.loads((cell / "row-normal.json").read_text())
+    assert (row["steps"], row["seed"]) == (1, 0)
+    weights = cell / "checkpoint.safetensors"
     before = weights.stat().st_mtime_ns
     trained = []
 
@@ -118,18 +134,14 @@ def test_an_interrupted_cell_is_resumed(tmp_path):
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     quietly(config_of(tmp_path))
     for name, value in (("steps", 2), ("num_clips", 12), ("preset", "quick")):
-        with pytest.raises(UsageError, match=f"holds a reproduction with {name}="):
+        with pytest.raises(UsageError, match=f"was made with {name}=.*, now {name}={value}; give the same"):
             quietly(config_of(tmp_path, **{name: value}))
 
 
 def test_a_reproduction_of_an_earlier_version_is_not_continued(tmp_path):
-    config = config_of(tmp_path)
-    run._open(config, run.digit_sources.load("uci"))
-    described = run_folder.read(tmp_path)
-    del described["config"]["trained_on"]
-    files.write_json(tmp_path / "run.json", described)
+    run_folder.create(tmp_path, "reproduce", {"preset": "full"}, device="cpu")
     with pytest.raises(UsageError, match="holds a reproduction of an earlier version"):
-        quietly(config)
+        quietly(config_of(tmp_path))
 
 
 @pytest.mark.parametrize("condition", ["normal", "rotation_scaling"])
@@ -164,25 +176,25 @@ def test_only_cells_that_are_missing_are_tested_again(tmp_path):
 
 def test_a_call_that_goes_wrong_leaves_the_folder_free(tmp_path):
     with pytest.raises(UsageError, match="no digit source is called 'minst'"):
-        quietly(config_of(tmp_path, digits="minst"))
+        quietly(config_of(tmp_path, source=DigitSourceConfig("minst")))
     quietly(config_of(tmp_path))
 
 
 def test_a_folder_is_not_continued_on_other_digits(tmp_path, monkeypatch, uci):
-    quietly(config_of(tmp_path, digits="auto"))
+    quietly(config_of(tmp_path))
     other = dataclasses.replace(uci["train"], images=255 - uci["train"].images)
-    monkeypatch.setattr(run.digit_sources, "load", lambda *_given, **_options: other)
-    with pytest.raises(UsageError, match=r"holds a reproduction with digits_\w+="):
-        quietly(config_of(tmp_path, digits="auto"))
+    monkeypatch.setattr(DigitSourceConfig, "load", lambda *_given: other)
+    with pytest.raises(UsageError, match=r"was made with digits_sha256=\w+, now digits_sha256=\w+"):
+        quietly(config_of(tmp_path))
 
 
-def test_minutes_are_divided_once(tmp_path):
-    config = ReproduceConfig(out=tmp_path, digits="uci", models=("lenet-lstm",), conditions=("normal",), minutes=0.01)
-    run._open(config, run.digit_sources.load("uci"))
-    run._open(config, run.digit_sources.load("uci"))
+def test_a_model_may_come_later_but_a_condition_of_a_mixture_may_not(tmp_path):
+    asked = {"trained_on": ("mixture",), "conditions": ("normal", "rotation")}
+    quietly(config_of(tmp_path, **asked))
+    quietly(config_of(tmp_path, **asked, models=("lenet-lstm", "stn-lstm")))
     assert len(run_folder.read(tmp_path)["later_calls"]) == 1
-    with pytest.raises(UsageError, match="holds a reproduction with conditions="):
-        run._open(dataclasses.replace(config, conditions=("normal", "scaling")), run.digit_sources.load("uci"))
+    with pytest.raises(UsageError, match="was made with conditions="):
+        quietly(config_of(tmp_path, **asked | {"conditions": ("normal", "scaling")}))
 
 
 def test_one_model_for_all_conditions(tmp_path):
@@ -192,8 +204,8 @@ def test_one_model_for_all_conditions(tmp_path):
     )
     quietly(config, progress=lambda title: begun.append(title) or (lambda row: None))
     assert begun == ["lenet-lstm-mixture-seed0", "lenet-lstm-normal-seed0", "lenet-lstm-rotation_scaling-seed0"]
-    asked = run_folder.read(tmp_path / "cells" / "lenet-lstm-mixture-seed0")["config"]
-    assert asked["condition"] == ["normal", *["rotation_scaling"] * 3]
+    learned = run_folder.read(tmp_path / "cells" / "lenet-lstm-mixture-seed0")["data"]
+    assert learned["condition"] == ["normal", *["rotation_scaling"] * 3]
     rows = {(row["trained_on"], row["condition"]): row for row in table_of(tmp_path)}
     mixture = "normal+rotation_scaling+rotation_scaling+rotation_scaling"
     assert set(rows) == {
@@ -211,21 +223,20 @@ def test_one_model_for_all_conditions(tmp_path):
 
 
 def test_minutes_give_every_model_the_same_steps(tmp_path, monkeypatch):
-    monkeypatch.setattr(pace, "WINDOW_S", 0.01)
-    monkeypatch.setattr(run, "PICTURES_S", 0.0)
+    monkeypatch.setattr(pace, "measure", lambda _asked, _progress: pace.Pace(work_s=10_000, cores=1.0))
     config = config_of(
         tmp_path,
         preset="quick",
         steps=None,
-        minutes=0.3,
+        minutes=1500,
         models=("lenet-lstm", "dcn-lstm"),
         num_clips=8,
         trained_on=None,
-        jobs=None,
     )
     said = quietly(config)
     steps = run_folder.read(tmp_path)["training_steps"]
-    assert f"{steps} training steps for every model fit into 0.3 minutes here" in said
+    assert steps == 2  # 90 000 s, of which tests take 31 250
+    assert "2 training steps for every model fit into 1500 minutes here" in said
     assert [row["steps"] for row in table_of(tmp_path)] == [str(steps)] * 2
     # A later call, on a machine as slow or as quick as it is then, trains by the same number.
     said = quietly(dataclasses.replace(config, seeds=2, models=("lenet-lstm",)))
@@ -251,6 +262,7 @@ def test_trainings_side_by_side_give_what_they_give_one_by_one(tmp_path):
     assert one == both
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_trainings_side_by_side_and_loses_none(tmp_path):
     def press(_title):
         def stop(row):
@@ -268,9 +280,16 @@ def test_ctrl_c_stops_trainings_side_by_side_and_loses_none(tmp_path):
     assert table_of(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_ends_the_others_with_their_state_saved(tmp_path):
     config = config_of(tmp_path, models=("lenet-lstm", "stn-lstm"), steps=400, jobs=2)
-    run._open(config, run.digit_sources.load("uci"))
+
+    def begun(line):
+        if "look like" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(config, say=begun)
     bad = tmp_path / "cells" / "stn-lstm-normal-seed0" / "run.json"
     files.write_text(bad, "{")
     with pytest.raises(DataError, match=r"run\.json cannot be read"):
@@ -278,7 +297,8 @@ def test_a_training_that_fails_ends_the_others_with_their_state_saved(tmp_path):
     assert checkpoint.read_header(tmp_path / "cells" / "lenet-lstm-normal-seed0").training["step"] < 400
 
 
-def test_the_published_protocol(tmp_path):
+def test_the_published_protocol(tmp_path, monkeypatch):
+    monkeypatch.setitem(CNNS, "lenet-lstm-published", small_cnn)
     changes = {"preset": "published", "seeds": None, "stage1_minutes": 0.001}
     quietly(config_of(tmp_path, retrainings=2, **changes))
     (row,) = table_of(tmp_path)
@@ -379,10 +399,3 @@ def test_what_attention_did_stands_below():
 
 def test_no_row_is_no_table():
     assert "No cell is finished yet" in markdown([])
-
-
-def test_rows_are_kept_with_their_cell(tmp_path):
-    quietly(config_of(tmp_path))
-    row = json.loads((tmp_path / "cells" / "lenet-lstm-normal-seed0" / "row-normal.json").read_text())
-    assert row["steps"] == 1
-    assert row["seed"] == 0

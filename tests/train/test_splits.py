@@ -1,36 +1,31 @@
 """Which digit images each part of the experiment sees, told by their brightness: each split has one of its own."""
 
-import struct
+import sys
+from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
-from saccade.data import MovingDigits
-from saccade.evaluate import EvaluateConfig, each
+from saccade.data.digits import TRAINING, DigitSourceConfig, MovingDigits
+from saccade.evaluate import EvaluateConfig, each, standard_test
+from saccade.models.published import CNNS
+from saccade.published import PublishedConfig, stage1
+from saccade.published import run as run_published
+from saccade.published.digit_batches import DigitBatches
 from saccade.reproduce import ReproduceConfig, reproduce
-from saccade.train import TrainConfig, digit_batches, published_cnn, train
-from saccade.train.loop import start
-from saccade.train.published import PublishedConfig
-from saccade.train.published import run as run_published
+from saccade.train import TrainConfig, train
+
+from ..published.small import small_cnn
+from .runs import write_digits
 
 # The last sixth of a folder's training images is its validation split.
 GREY = {"train": 100, "validation": 160, "test": 250}
-
-
-def idx(values):
-    return struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape) + values.tobytes()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Squares of one brightness a split."""
     made = tmp_path_factory.mktemp("digits")
-    for prefix, splits in (("train", ["train"] * 100 + ["validation"] * 20), ("t10k", ["test"] * 60)):
-        images = np.zeros((len(splits), 28, 28), np.uint8)
-        images[:, 8:20, 8:20] = np.array([GREY[split] for split in splits], np.uint8)[:, None, None]
-        (made / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
-        (made / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(np.arange(len(splits), dtype=np.uint8) % 10))
+    write_digits(made, ([GREY["train"]] * 100 + [GREY["validation"]] * 20, [GREY["test"]] * 60))
     return made
 
 
@@ -48,22 +43,15 @@ def seen(monkeypatch):
     return brightest
 
 
-def config_of(folder, **changes):
-    standard = {"digits": str(folder), "steps": 4, "batch_size": 2, "num_frames": 6, "condition": ("normal",)}
-    return TrainConfig(**standard | changes)
+def digits_of(folder, **changes):
+    return replace(TRAINING, **{"digits": str(folder), "num_frames": 6, "condition": ("normal",)} | changes)
 
 
 @pytest.mark.parametrize("condition", [("normal",), ("normal", "rotation_scaling")])
 def test_training_sees_training_digits_alone(folder, seen, condition, tmp_path):
-    train(config_of(folder, condition=condition), tmp_path / "run")
+    train(TrainConfig(steps=4, batch_size=2), digits_of(folder, condition=condition), tmp_path / "run")
     assert len(seen) >= 4
     assert set(seen) == {GREY["train"]}
-
-
-def test_a_trainer_holds_training_digits(folder):
-    trainer = start(config_of(folder))
-    for clips in (trainer.long, *trainer.short):
-        assert int(clips.batch(torch.arange(4)).frames.max()) == GREY["train"]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +59,20 @@ def test_a_trainer_holds_training_digits(folder):
     [({}, "test"), ({"split": "validation"}, "validation"), ({"instances": "shared"}, "train")],
 )
 def test_a_model_is_measured_on_the_digits_that_were_asked_for(folder, seen, changes, grey, tmp_path):
-    train(config_of(folder, steps=1), tmp_path / "run")
+    train(TrainConfig(steps=1, batch_size=2), digits_of(folder), tmp_path / "run")
     seen.clear()
-    (result,) = each(EvaluateConfig(tmp_path / "run", num_clips=4, num_frames=2, **changes))
+    given = {name: value for name, value in changes.items() if name != "split"}
+    clips = standard_test(tmp_path / "run", num_clips=4, num_frames=2, **given)
+    (result,) = each(EvaluateConfig(tmp_path / "run", split=changes.get("split", "test")), clips)
     assert set(seen) == {GREY[grey]}
     assert result.row["instances"] == changes.get("instances", "disjoint")
 
 
 def test_a_reproduction_trains_on_training_digits_and_tests_on_test_digits(folder, seen, tmp_path):
     size = {"steps": 1, "seeds": 1, "num_clips": 4, "jobs": 1, "models": ("lenet-lstm",), "conditions": ("normal",)}
-    titles = []
     reproduce(
-        ReproduceConfig("full", tmp_path / "run", str(folder), **size, trained_on=("condition",)),
+        ReproduceConfig("full", tmp_path / "run", DigitSourceConfig(str(folder)), **size, trained_on=("condition",)),
         say=lambda _line: None,
-        progress=lambda title: titles.append(len(seen)) or (lambda row: None),
     )
     assert GREY["validation"] not in seen
     # Pictures of test clips, then one training step, then the test.
@@ -92,23 +80,26 @@ def test_a_reproduction_trains_on_training_digits_and_tests_on_test_digits(folde
     assert seen[-1] == GREY["test"]
 
 
+def brightest(digits):
+    return int(digits.images.max())
+
+
 @pytest.mark.parametrize("instances", ["disjoint", "shared", "training_clips"])
 def test_the_published_stages_see_what_they_should(folder, seen, instances, tmp_path, monkeypatch):
+    monkeypatch.setitem(CNNS, "lenet-lstm-published", small_cnn)
+    monkeypatch.setattr(sys.modules["saccade.published.run"], "NUM_CLIPS", 10)
     learned, measured = [], []
-    make = digit_batches.digit_batch
+    draw, measure = DigitBatches.__call__, stage1.accuracy_on
     monkeypatch.setattr(
-        published_cnn,
-        "digit_batch",
-        lambda digits, *where: learned.append(int(digits.images.max())) or make(digits, *where),
+        DigitBatches, "__call__", lambda self, *at: (learned.append(brightest(self.digits)), draw(self, *at))[1]
     )
-    real = digit_batches.augment
     monkeypatch.setattr(
-        published_cnn, "augment", lambda images, *draw: measured.append(int(images.max())) or real(images, *draw)
+        stage1, "accuracy_on", lambda trainer, digits: (measured.append(brightest(digits)), measure(trainer, digits))[1]
     )
-    config = PublishedConfig(
-        digits=str(folder), max_steps=2, retrainings=1, device="cpu", precision="float32", instances=instances
+    source = DigitSourceConfig(str(folder))
+    run_published(
+        PublishedConfig(source=source, max_steps=2, retrainings=1, device="cpu", instances=instances), tmp_path
     )
-    run_published(config, tmp_path)
     assert set(learned) == {GREY["train"]}
     assert set(measured) == {GREY["test"]}
     clips = {"disjoint": {GREY["train"], GREY["test"]}}.get(instances, {GREY["train"]})

@@ -9,28 +9,12 @@ from torch import Tensor, nn
 from saccade.attention.forward import Seen
 from saccade.attention.route import Deformable
 from saccade.attention.trace import normalised
-from saccade.data.labels import SCHEMES
+from saccade.labels import Labels
 from saccade.nn import OffsetResample2d
 
 
-def verdict_score(logits: Float[Tensor, "batch time classes"]) -> Float[Tensor, "batch"]:
-    """Return the score of each clip's verdict at its last frame.
-
-    That is the largest logit; for the label scheme `digits`, which is the one with ten classes, the sum of the logits
-    of the digits said present, or the largest where none is.
-
-    >>> verdict_score(torch.tensor([[[2.0, -1.0, 3.0] + [-4.0] * 7], [[-2.0, -1.0, -3.0] + [-4.0] * 7]]))
-    tensor([ 5., -1.])
-    """
-    final = logits[:, -1]
-    largest = final.amax(-1)
-    if final.shape[-1] != SCHEMES["digits"].num_classes:
-        return largest
-    return torch.where(largest > 0, final.clamp(min=0).sum(-1), largest)
-
-
 def verdict_gradients(
-    logits: Float[Tensor, "batch time classes"], seen: Seen
+    logits: Float[Tensor, "batch time classes"], seen: Seen, labels: Labels
 ) -> tuple[Float[Tensor, "batch time channels height width"], dict[int, Tensor]]:
     """Return the gradients of the verdicts' scores: for the pixels, and for the output of each stage with offsets.
 
@@ -39,10 +23,11 @@ def verdict_gradients(
     Args:
         logits: what the model said, with its graph.
         seen: what went through its encoder.
+        labels: the model's classes, whose `score` is that of a verdict; a clip's verdict is that of its last frame.
     """
     stages = seen.said.route.deformable
     with torch.inference_mode(False), torch.enable_grad():
-        score = verdict_score(logits).sum()
+        score = labels.score(logits[:, -1]).sum()
         of_pixels, *of_outputs = torch.autograd.grad(score, [seen.pixels, *(seen.outputs[at] for at in stages)])
     return of_pixels, dict(zip(stages, of_outputs, strict=True))
 

@@ -1,4 +1,4 @@
-"""How far a spatial transformer turns and zooms with the digits."""
+"""How far a spatial transformer turns and zooms with the things."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def turn_and_zoom(
 ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
     """Return by what angle the sampled quadrilateral is turned, in degrees, and how large it is.
 
-    *Conventions:* the angle counts counter-clockwise as seen on the screen, like a digit's, so that a transformer which
-    turns with a digit, and shows it upright in the crop, has the digit's angle. It is that of the rotation in the polar
+    *Conventions:* the angle counts counter-clockwise as seen on the screen, like a thing's, so that a transformer which
+    turns with a thing, and shows it upright in the crop, has the thing's angle. It is that of the rotation in the polar
     decomposition of the map from crop pixels to frame pixels, the rotation nearest to the map; a mirrored map counts by
     the nearest proper rotation. The size is the square root of the sampled area, outside the frame too, over the
-    frame's: 1 for the whole frame, and proportional to a digit's scale where the transformer follows it.
+    frame's: 1 for the whole frame, and proportional to a thing's scale where the transformer follows it.
 
     >>> upper_right_quarter = torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.5, -0.5]])
     >>> turn_and_zoom(upper_right_quarter, (64, 64), (64, 64))[1].item()

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from saccade.attention.route import Route, encoder_of
 from saccade.attention.trace import Said
-from saccade.models.video_classifier import as_float
-from saccade.nn.recurrent import State
+from saccade.clips import as_float
+from saccade.nn.temporal import State
 
 Frames = UInt8[Tensor, "time channels height width"] | Float[Tensor, "time channels height width"]
 Clips = UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch time channels height width"]
@@ -63,23 +63,27 @@ def run(
         raise ValueError(f"a {type(model).__name__} cannot go on from a state; give it the whole clip")
     with _watched(model, route, clips, gradients) as watch:
         if gradients:
-            state = _of(state, Tensor.clone)  # what was made in inference mode can have no gradients
+            state = _each(state, Tensor.clone)  # what was made in inference mode can have no gradients
         logits, state = step(watch.pixels, state) if step is not None else (model(watch.pixels), None)
-    return watch.seen(), logits, _of(state, Tensor.detach)
+    return watch.seen(), logits, _each(state, Tensor.detach)
 
 
 def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bool = False) -> Seen:
     """Give frames to a model's encoder alone, in evaluation mode, and watch it; the mode is put back."""
     with _watched(model, route, frames, gradients) as watch:
-        encoder_of(model)(watch.pixels)
+        encoder_of(model)(_encoder_input(model, watch.pixels))
     return watch.seen()
 
 
-def _of(state: State | None, make: Callable[[Tensor], Tensor]) -> State | None:
-    """Apply a function to a state's tensors."""
-    if isinstance(state, tuple):
-        return make(state[0]), make(state[1])
-    return None if state is None else make(state)
+def _encoder_input(model: nn.Module, frames: Tensor) -> Tensor:
+    """Return what an encoder sees of frames that stand for themselves."""
+    prepare: Callable[[Tensor], tuple[Tensor, State]] | None = getattr(model, "encoder_input", None)
+    return frames if prepare is None else prepare(frames.unsqueeze(1))[0].squeeze(1)
+
+
+def _each(state: State | None, make: Callable[[Tensor], Tensor]) -> State | None:
+    """Apply a function to all of a state's tensors."""
+    return None if state is None else tuple(make(part) for part in state)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from saccade.attention.attribution import saliency_of, verdict_gradients
 from saccade.attention.forward import Frames, Seen, run
 from saccade.attention.geometry import all_positions, quadrilateral
-from saccade.attention.route import route_of
+from saccade.attention.route import labels_of, route_of
 from saccade.attention.units import points_of, strongest, strongest_field
-from saccade.nn.recurrent import State
+from saccade.nn.temporal import State
 
 MAX_ARROWS = 16
 """Arrows that a frame's JSON has along an axis at most: more are no picture."""
@@ -61,13 +62,13 @@ class Look:
     def frame_json(self, t: int) -> dict[str, Any]:
         """Return what a drawing of frame `t` needs, as JSON has it; what the model has no part for is None.
 
-        *Conventions:* as for the class; pictures are 8-bit grey levels, row by row, in base64. A crop of several
-        channels is their mean, gradients are scaled so that the largest of the frame is 255; `field` is the receptive
-        field. Of more than `MAX_ARROWS` rows or columns of arrows, every second, third ... is left.
+        *Conventions:* as for the class; pictures are 8-bit levels, row by row, in base64: `pixels` of a crop, one byte
+        a channel, `grey` of a gradient, scaled so that the largest of the frame is 255; `field` is the receptive field.
+        Of more than `MAX_ARROWS` rows or columns of arrows, every second, third ... is left.
         """
         return {
             "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
-            "crop": None if self.crop is None else _picture(self.crop[t].mean(0)),
+            "crop": None if self.crop is None else _pixels(self.crop[t]),
             "points": self._points_json(t),
             "units": None if self.unit_px is None else _rounded(self.unit_px[t]),
             "arrows": self._arrows_json(t),
@@ -136,19 +137,20 @@ def look(
     if receptive_field and (field := strongest_field(seen)) is not None:
         parts["receptive_field"] = field[0]
     if saliency:
-        of_pixels, by_stage = verdict_gradients(logits, seen)
+        of_pixels, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]))
         parts["saliency"] = saliency_of(of_pixels[0])
     with torch.no_grad():
-        parts |= _transformed(seen) | _deformed(seen, num_units, by_stage)
+        parts |= _transformed(model, seen) | _deformed(seen, num_units, by_stage)
     return Look(logits[0].detach(), (frames.shape[-2], frames.shape[-1]), **parts), state
 
 
-def _transformed(seen: Seen) -> dict[str, Tensor]:
+def _transformed(model: nn.Module, seen: Seen) -> dict[str, Tensor]:
     at = seen.said.route.transformer
     if at is None:
         return {}
     theta = seen.said.theta(at)
-    crop = (seen.outputs[at].detach() + seen.said.route.grey_shift).clamp(0, 1)
+    as_picture: Callable[[Tensor], Tensor] = getattr(model, "picture", lambda inputs: inputs.clamp(0, 1))
+    crop = as_picture(seen.outputs[at].detach())
     return {"theta": theta, "quadrilateral_px": quadrilateral(theta, seen.said.sizes[at][0]), "crop": crop}
 
 
@@ -175,14 +177,21 @@ def _arrows(seen: Seen, at: int) -> Float[Tensor, "time rows columns 2 2"]:
     return torch.stack((start, end), 2).view(len(start), *taps.size, 2, 2)
 
 
-def _rounded(numbers: Tensor, digits: int = 2) -> list[Any]:
+def _rounded(numbers: Tensor, decimals: int = 2) -> list[Any]:
     # A hundredth of a pixel is more than a drawing shows. In float64, whose decimals are as short as they look.
-    found: list[Any] = numbers.double().round(decimals=digits).tolist()
+    found: list[Any] = numbers.double().round(decimals=decimals).tolist()
     return found
 
 
 def _to_one(map: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]:
     return map / map.amax().clamp(min=torch.finfo(map.dtype).tiny)
+
+
+def _pixels(crop: Float[Tensor, "channels height width"]) -> dict[str, Any]:
+    """Return a crop as it is drawn: grey, or the first three of its channels as colours."""
+    shown = crop[:3] if len(crop) >= 3 else crop[:1]
+    levels = (shown * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
+    return {"size": list(levels.shape[:2]), "pixels": base64.b64encode(levels.numpy().tobytes()).decode("ascii")}
 
 
 def _picture(grey: Float[Tensor, "height width"]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Attention as mass: points of the frame with weights, and how much of it falls on each digit."""
+"""Attention as mass: points of the frame with weights, and how much of it falls on each thing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Mass(NamedTuple):
 def of_pixels(maps: Float[Tensor, "frames height width"]) -> Mass:
     """Return maps, such as saliency or brightness, as mass at the centres of the pixels.
 
-    Pixels are small beside a digit: taken as squares instead, they would give a box with whole edges the same mass.
+    Pixels are small beside a thing: taken as squares instead, they would give a box with whole edges the same mass.
     """
     positions = all_positions((maps.shape[-2], maps.shape[-1])).to(maps.device)
     return Mass(positions.unsqueeze(0), maps.flatten(1))
@@ -59,8 +59,8 @@ def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor], *, moved
 
 
 def mass_ratio(
-    mass: Mass, box_px: Int64[Tensor, "frames digits 4"], frame_size: Size
-) -> Float[Tensor, "frames digits"]:
+    mass: Mass, box_px: Int64[Tensor, "frames things 4"], frame_size: Size
+) -> Float[Tensor, "frames things"]:
     """Return the mass in each box divided by the box's share of the frame's area: 1 where attention is blind to it.
 
     *Conventions:* boxes as in `Poses`: top, left, bottom, right in whole pixels, the last two exclusive. Mass outside
@@ -79,7 +79,7 @@ def mass_ratio(
     return torch.where((share > 0) & (total > 0).unsqueeze(1), ratio, torch.nan)
 
 
-def _mass_inside(mass: Mass, box_px: Int64[Tensor, "frames digits 4"]) -> Float[Tensor, "frames digits"]:
+def _mass_inside(mass: Mass, box_px: Int64[Tensor, "frames things 4"]) -> Float[Tensor, "frames things"]:
     # The edges of a box lie half a pixel before the centres of its first pixels, and before those behind its last.
     top, left, bottom, right = (box_px.to(mass.points_px.dtype) - 0.5).unsqueeze(-1).unbind(2)
     y, x = mass.points_px.unsqueeze(1).unbind(-1)

@@ -1,4 +1,4 @@
-"""What a model attended to, beside what the generator says was there."""
+"""What a model attended to, beside what is known to be there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from saccade.attention.attribution import verdict_gradients
 from saccade.attention.following import circular_mean, following, turn_and_zoom
 from saccade.attention.forward import Clips, Seen, run
 from saccade.attention.mass import Mass, mass_ratio, of_pixels, of_sampled_area, of_sampling_points
-from saccade.attention.route import route_of
-from saccade.data.moving_digits import Poses
+from saccade.attention.route import labels_of, route_of
+from saccade.clips import Poses
 
 MEASURES = ("gradient", "sampled_area", "sampling_points", "ink")
 """What counts as attention: pixels by the absolute gradient of the verdict's score, for every model; what the spatial
@@ -26,19 +26,19 @@ class Attended:
     """Figures of each clip, each a mean over its frames; NaN where a clip has none.
 
     Args:
-        ratio: for each digit, the mass on it over its share of the area; 1 is chance.
-        ratio_min: the smallest of a frame's digits, in frames that show all of them. Chance is below 1 here, since of
+        ratio: for each thing, the mass on it over its share of the area; 1 is chance.
+        ratio_min: the smallest of a frame's things, in frames that show all of them. Chance is below 1 here, since of
             several chances one takes the worst.
-        ratio_min_elsewhere: the same attention beside the digits of another clip: chance for `ratio_min`, with whatever
+        ratio_min_elsewhere: the same attention beside the things of another clip: chance for `ratio_min`, with whatever
             the attention prefers that is no matter of the clip, such as the middle of the frame.
-        all_above: fraction of these frames in which every digit has more than its share.
-        all_above_elsewhere: the same for the digits of another clip.
-        following: what the mechanism does with the digits. Of the sampled area, how its angle and size follow their
+        all_above: fraction of these frames in which every thing has more than its share.
+        all_above_elsewhere: the same for the things of another clip.
+        following: what the mechanism does with the things. Of the sampled area, how its angle and size follow their
             angle and scale: see `following`. Of the sampling points, `ratio_min_gain`: how much larger `ratio_min` is
             than with the same weights at the points of a plain layer, which is what the offsets alone do.
     """
 
-    ratio: Float[Tensor, "clips digits"]
+    ratio: Float[Tensor, "clips things"]
     ratio_min: Float[Tensor, "clips"]
     ratio_min_elsewhere: Float[Tensor, "clips"]
     all_above: Float[Tensor, "clips"]
@@ -47,7 +47,7 @@ class Attended:
 
 
 def measure(
-    model: nn.Module, clips: Clips, poses: Poses, elsewhere_px: Int64[Tensor, "clips time digits 4"]
+    model: nn.Module, clips: Clips, poses: Poses, elsewhere_px: Int64[Tensor, "clips time things 4"]
 ) -> tuple[dict[str, Attended], Float[Tensor, "clips classes"]]:
     """Measure where a model looks in clips whose truth is known.
 
@@ -63,7 +63,7 @@ def measure(
         For each of `MEASURES` that the model has, the figures of each clip; and the logits at each clip's end.
     """
     seen, logits, _ = run(model, route_of(model), clips, gradients=True)
-    gradient, by_stage = verdict_gradients(logits, seen)
+    gradient, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]))
     with torch.no_grad():
         found = {
             name: _attended(mass, poses, elsewhere_px, clips.shape[-2:])
@@ -91,14 +91,14 @@ def _masses(seen: Seen, gradient: Tensor, by_stage: dict[int, Tensor]) -> dict[s
 
 
 def _attended(
-    mass: Mass, poses: Poses, elsewhere_px: Int64[Tensor, "clips time digits 4"], frame_size: torch.Size
+    mass: Mass, poses: Poses, elsewhere_px: Int64[Tensor, "clips time things 4"], frame_size: torch.Size
 ) -> Attended:
     size = frame_size[0], frame_size[1]
     here, elsewhere = (
         mass_ratio(mass, boxes.flatten(0, 1), size).unflatten(0, boxes.shape[:2])
         for boxes in (poses.box_px, elsewhere_px)
     )
-    # Whose boxes those elsewhere are is not told: a digit that never shows is taken for none.
+    # Whose boxes those elsewhere are is not told: a thing that never shows is taken for none.
     least, least_elsewhere = _least(here, poses.present), _least(elsewhere, elsewhere_px.flatten(3).any(-1).any(1))
     return Attended(
         ratio=here.nanmean(1),
@@ -111,9 +111,9 @@ def _attended(
 
 
 def _least(
-    ratio: Float[Tensor, "clips time digits"], present: Bool[Tensor, "clips digits"]
+    ratio: Float[Tensor, "clips time things"], present: Bool[Tensor, "clips things"]
 ) -> Float[Tensor, "clips time"]:
-    """Return the least of the digits that a clip has; NaN in frames where one of them does not show."""
+    """Return the least of the things that a clip has; NaN in frames where one of them does not show."""
     return torch.where(present.unsqueeze(1), ratio, torch.inf).amin(-1)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
 
 from saccade.attention.geometry import Grid, Windowed
-from saccade.models.published import MNIST_MEAN, GreyInput
+from saccade.labels import Labels
 from saccade.nn import AttentionLayer, DeformConv2d, OffsetResample2d, SpatialTransformer, attention_layers
 
 Deformable = DeformConv2d | OffsetResample2d
-# What works on every position by itself, so that its map lies where the one before lay.
-_POINTWISE = (nn.BatchNorm2d, nn.ReLU, nn.Identity, GreyInput)
+# What works on every position by itself, so that its map lies where the one before lay. Other modules say so of
+# themselves: they have an attribute `pointwise`.
+_POINTWISE = (
+    *(nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.Dropout, nn.Dropout2d, nn.Identity),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh),
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,10 @@ class Route:
     Args:
         stages: the attention layers.
         last: the module that gives the last feature map; None if there is none.
-        grey_shift: what the encoder subtracts from grey levels in [0, 1] before anything else.
     """
 
     stages: tuple[Stage, ...]
     last: nn.Module | None
-    grey_shift: float = 0.0
 
     @property
     def transformer(self) -> int | None:
@@ -58,9 +60,9 @@ class Route:
 
 
 def route_of(model: nn.Module) -> Route:
-    """Walk through a model's encoder in the order in which its modules were registered, which is the forward pass's.
+    """Walk along the path that a model's encoder tells: the layers on the pixels' way, in order.
 
-    The walk ends at the first layer without positions, such as a dense one.
+    An `nn.Sequential` is its own path. The walk ends at the first layer without positions, such as a dense one.
 
     Raises:
         ValueError: attention layers that lie behind a layer whose positions are not known.
@@ -69,26 +71,27 @@ def route_of(model: nn.Module) -> Route:
     stages: list[tuple[AttentionLayer, Grid]] = []
     readouts: list[nn.Module] = []
     last: nn.Module | None = None
-    grid, shift, end = Grid(), 0.0, "its end"
-    for module in _in_order(encoder):
+    grid, end = Grid(), "its end"
+    for module in _path_of(encoder):
         if isinstance(module, SpatialTransformer | Deformable):
             stages.append((module, grid))
             readouts.append(module)
             grid = Grid()
         elif isinstance(module, Windowed):
             grid = grid.then(module)
-        elif not isinstance(module, _POINTWISE):
+        elif not (isinstance(module, _POINTWISE) or getattr(module, "pointwise", False)):
             end = type(module).__name__
             break
         elif readouts and last is readouts[-1]:
             readouts[-1] = module
-        if isinstance(module, GreyInput):
-            shift = MNIST_MEAN
         last = module
     if beyond := len(attention_layers(encoder)) - len(stages):
-        raise ValueError(f"{beyond} attention layers lie behind {end}, and where its positions lie is not known")
+        raise ValueError(
+            f"{beyond} attention layers lie behind {end}, and where its positions lie is not known; an encoder tells"
+            " its layers with a method path()"
+        )
     found = [Stage(layer, below, readout) for (layer, below), readout in zip(stages, readouts, strict=True)]
-    return Route(tuple(found), last, shift)
+    return Route(tuple(found), last)
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
@@ -98,10 +101,18 @@ def encoder_of(model: nn.Module) -> nn.Module:
     return encoder
 
 
-def _in_order(module: nn.Module) -> Iterator[nn.Module]:
-    # An attention layer is one step: what predicts its positions is not on the way of the pixels.
-    if isinstance(module, AttentionLayer) or not any(True for _ in module.children()):
+def labels_of(model: nn.Module, num_classes: int) -> Labels:
+    """Return a model's classes; those of a model that does not tell exclude each other."""
+    labels = getattr(model, "labels", None)
+    return labels if isinstance(labels, Labels) else Labels.numbered(num_classes)
+
+
+def _path_of(module: nn.Module) -> Iterator[nn.Module]:
+    path: Callable[[], list[nn.Module]] | None = getattr(module, "path", None)
+    if path is not None:
+        yield from path()
+    elif isinstance(module, nn.Sequential):
+        for child in module:
+            yield from _path_of(child)
+    else:
         yield module
-        return
-    for child in module.children():
-        yield from _in_order(child)

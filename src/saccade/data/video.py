@@ -39,6 +39,9 @@ _GIVE = "give a video, GIF or .npz file"
 # Constant rate factor 1 is the best that every player's H.264 profile has; 0 would be lossless and plays in few.
 _H264 = {"crf": "1", "preset": "ultrafast"}
 MAX_GIF_FPS = 50
+# Longest time for which a picture is taken to stand still, in a file of variable rate.
+_LONGEST_STILL_S = 60.0
+_ROUNDING = 0.1  # of a period
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,37 @@ class Clip:
     warning: str | None = None
 
 
+@dataclass(frozen=True)
+class Description:
+    """What a clip is by its first frame and its container.
+
+    Args:
+        size: (height, width) of a frame, as a player shows it.
+        fps: average frames per second; None where the file does not say.
+    """
+
+    size: tuple[int, int]
+    fps: float | None
+
+
+def describe(path: Path) -> Description:
+    """Tell size and rate of a clip without reading all of it.
+
+    Raises:
+        DataError: as `read_clip`.
+    """
+    first = read_clip(path, max_frames=1)
+    height, width = first.frames.shape[-2:]
+    return Description((height, width), first.fps)
+
+
 def read_clip(
-    path: Path, *, size: tuple[int, int] | None = None, num_channels: int = 1, max_frames: int | None = None
+    path: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    num_channels: int = 1,
+    max_frames: int | None = None,
+    fps: float | None = None,
 ) -> Clip:
     """Read a clip from a video file, a GIF or an `.npz` file.
 
@@ -70,6 +102,8 @@ def read_clip(
         size: (height, width) that every frame is resized to; None keeps the size of the first frame.
         num_channels: 1 for grey, 3 for RGB.
         max_frames: stop after so many frames; None reads all.
+        fps: frames a second that are wanted: by the time stamps, the frame that a player shows at each moment. None
+            takes all frames. An `.npz` file has no time stamps, and is read whole.
 
     Raises:
         DataError: no such file, not a video, only sound, or no frame that can be decoded.
@@ -91,7 +125,7 @@ def read_clip(
     if path.suffix.lower() == ".npz":
         return Clip(_time_first(convert.stack(islice(_npz_frames(path), max_frames))))
     with _opened(path) as container:
-        return _read_video(container, path, convert, max_frames)
+        return _read_video(container, path, convert, max_frames, fps)
 
 
 def write_mp4(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
@@ -161,19 +195,56 @@ class _Converter:
         return np.rot90(converted.to_ndarray(), quarter_turns)
 
 
-def _read_video(container: InputContainer, path: Path, convert: _Converter, max_frames: int | None) -> Clip:
+def _read_video(
+    container: InputContainer, path: Path, convert: _Converter, max_frames: int | None, fps: float | None
+) -> Clip:
     stream = _video_stream(container, path)
     faults: list[str] = []
+    decoded = _Counted(_decoded(container, stream, faults))
     try:
-        frames = convert.stack(islice(_decoded(container, stream, faults), max_frames))
+        frames = convert.stack(islice(decoded if fps is None else _at_rate(decoded, fps), max_frames))
     except (ValueError, av.FFmpegError) as error:
         raise DataError(f"{path} holds a frame that cannot be converted ({error}); encode the file anew") from error
     if not len(frames):
         none = f"{path} holds {stream.name} video, but no frame of it can be decoded"
         raise DataError(f"{none}{_why(faults)}; take another copy of the file")
     stopped = len(frames) == max_frames
-    fps = float(stream.average_rate) if stream.average_rate else None
-    return Clip(_time_first(frames), fps, None if stopped else _damage(path, stream, len(frames), faults))
+    rate = fps or (float(stream.average_rate) if stream.average_rate else None)
+    return Clip(_time_first(frames), rate, None if stopped else _damage(path, stream, decoded.num, faults))
+
+
+class _Counted:
+    """Frames, and how many of them came."""
+
+    def __init__(self, frames: Iterable[av.VideoFrame]) -> None:
+        self._frames, self.num = frames, 0
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        for frame in self._frames:
+            self.num += 1
+            yield frame
+
+
+def _at_rate(frames: Iterable[av.VideoFrame], fps: float) -> Iterator[av.VideoFrame]:
+    """Give the frame that a player shows at each multiple of a period, from the first frame's time on."""
+    start: float | None = None
+    shown: av.VideoFrame | None = None
+    due, at = 0, 0.0  # periods since the first frame: of what comes next, and of the frame that came last
+    for frame in frames:
+        if frame.time is None:  # nothing tells when it is shown
+            yield frame
+            continue
+        start = frame.time if start is None else start
+        if shown is not None and abs((frame.time - start) * fps - at) > _LONGEST_STILL_S * fps:
+            start = frame.time - (at + 1) / fps  # time stamps are claims: one that leaps is taken for the next period
+        at = max(at, (frame.time - start) * fps)
+        # Containers round time stamps, to hundredths of a second at worst.
+        while shown is not None and due < at - _ROUNDING:
+            yield shown
+            due += 1
+        shown = frame
+    if shown is not None and due <= at + _ROUNDING:
+        yield shown
 
 
 def _opened(path: Path) -> InputContainer:

@@ -3,7 +3,7 @@
 from saccade.evaluate.attention_effect import AttentionEffect, LayerAttention
 from saccade.evaluate.attention_rows import attention_rows
 from saccade.evaluate.attention_table import attention_table, mean_interval
-from saccade.evaluate.command import EvaluateConfig, Result, each, run
+from saccade.evaluate.command import EvaluateConfig, Result, each, run, standard_test
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.intervals import Interval, interval, t_interval, wilson_interval
 from saccade.evaluate.report import render, worst_confusions
@@ -28,6 +28,7 @@ __all__ = [
     "read_rows",
     "render",
     "run",
+    "standard_test",
     "t_interval",
     "wilson_interval",
     "worst_confusions",

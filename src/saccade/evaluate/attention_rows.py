@@ -1,4 +1,4 @@
-"""Where a model attends, beside the generator's truth, as rows of results with their controls."""
+"""Where a model attends, beside what is known to be there, as rows of results with their controls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.attention.measure import Attended, measure
-from saccade.data.moving_digits import MovingDigits
+from saccade.clips import LocatedClips
 from saccade.evaluate import metrics
 from saccade.evaluate.forward import Progress, Setup
 from saccade.evaluate.rows import Row
@@ -22,7 +22,7 @@ _OF_TRAINING = ("steps", "trained_on", "checkpoint")
 
 def attention_rows(
     model: nn.Module,
-    clips: MovingDigits,
+    clips: LocatedClips,
     setup: Setup,
     facts: Mapping[str, Any],
     *,
@@ -60,27 +60,28 @@ def attention_rows(
 
 
 def _rows(
-    model: nn.Module, clips: MovingDigits, setup: Setup, facts: Mapping[str, Any], progress: Progress | None
+    model: nn.Module, clips: LocatedClips, setup: Setup, facts: Mapping[str, Any], progress: Progress | None
 ) -> list[Row]:
     """Measure one network: a row for each measure that it has."""
     model.to(setup.device)
-    clips = clips.to(setup.device)
-    batches, logits, labels = [], [], []
+    moved = clips.to(setup.device)
+    assert isinstance(moved, LocatedClips)
+    batches, logits, targets = [], [], []
     for first in range(0, setup.num_clips, setup.batch_size):
         last = min(first + setup.batch_size, setup.num_clips)
-        # One clip more: each is also held against the digits of the next.
-        batch = clips.batch(torch.arange(first, last + 1, device=setup.device), poses=True)
+        # One clip more: each is also held against the things of the next.
+        batch = moved.located(torch.arange(first, last + 1, device=setup.device))
         assert batch.poses is not None
         here, elsewhere_px = batch.poses.map(lambda all_clips: all_clips[:-1]), batch.poses.box_px[1:]
         found, final = measure(model, batch.frames[:-1], here, elsewhere_px)
         batches.append(found)
         logits.append(final.cpu())
-        labels.append(batch.labels[:-1].cpu())
+        targets.append(batch.targets[:-1].cpu())
         if progress is not None:
             progress(last, setup.num_clips)
     measured = {
-        "accuracy": metrics.accuracy(torch.cat(logits), torch.cat(labels), clips.labels),
-        "cross_entropy": metrics.cross_entropy(torch.cat(logits), torch.cat(labels), clips.labels),
+        "accuracy": metrics.accuracy(torch.cat(logits), torch.cat(targets), clips.labels),
+        "cross_entropy": metrics.cross_entropy(torch.cat(logits), torch.cat(targets), clips.labels),
         "num_clips": setup.num_clips,
     }
     return [

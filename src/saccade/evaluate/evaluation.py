@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from saccade.data.moving_digits import MovingDigits
+from saccade import files
+from saccade.clips import Clips
 from saccade.errors import UsageError
 from saccade.evaluate import metrics
 from saccade.evaluate.attention_effect import AttentionEffect, AttentionWatch, LayerAttention
 from saccade.evaluate.forward import Progress, Setup, Verdicts, run_clips
-from saccade.evaluate.rows import Row
+from saccade.evaluate.rows import RECALL, Row
+from saccade.labels import Labels
 from saccade.nn import attention
 
 
@@ -22,30 +24,30 @@ class Evaluation:
     """What a model's verdicts on some clips are worth; all numbers as JSON has them.
 
     Args:
-        labels: the label scheme.
-        condition: how the digits moved.
-        digits: the digit source.
+        labels: the classes.
+        facts: what the clips are, as columns of a result row.
         num_clips: how many clips.
-        accuracy: fraction of clips that were named right; for the scheme `digits`, whose exact set was.
-        cross_entropy: in nats; for `digits` the mean of the binary ones.
-        top5_accuracy: fraction of clips whose class is among the five likeliest; None for `digits`.
+        accuracy: fraction of clips that were named right; where classes do not exclude each other, whose exact set was.
+        cross_entropy: in nats; where classes do not exclude each other the mean of the binary ones.
+        top5_accuracy: fraction of clips whose class is among the five likeliest; None for five classes or fewer, and
+            where they do not exclude each other.
         calibration_error: see `metrics.calibration_error`.
-        digit_recall: for each digit 0 to 9; see `metrics.digit_recall`.
+        recall: for each thing that can be seen; see `metrics.recall`.
         confusion_matrix: see `metrics.confusion_matrix`.
-        accuracy_by_frame: the accuracy if the verdict were that of each frame; None for a model that is not causal.
-        verdicts: the class of each clip, or the presence of each digit for `digits`.
+        accuracy_by_frame: the accuracy if the verdict were that of each frame, of the clips that last so long; None for
+            a model that is not causal.
+        verdicts: the class of each clip, or the presence of each class.
         looks: where each attention layer looked, by its module name.
     """
 
-    labels: str
-    condition: str
-    digits: str
+    labels: Labels
+    facts: dict[str, Any]
     num_clips: int
     accuracy: float
     cross_entropy: float
     top5_accuracy: float | None
     calibration_error: float
-    digit_recall: list[float | None]
+    recall: dict[str, float | None]
     confusion_matrix: list[Any]
     accuracy_by_frame: list[float] | None
     verdicts: list[Any]
@@ -56,31 +58,30 @@ class Evaluation:
 
         Args:
             attention: what the attention did, if it was measured.
-            facts: what was evaluated: at least `model`, `protocol`, `instances` and `seed`; `condition`, `digits` and
-                `labels` are those of the clips unless they are given.
+            facts: what was evaluated: at least `model` and `seed`; those of the clips stand there too.
 
         Raises:
             UsageError: one of these is missing.
         """
-        facts = {"condition": self.condition, "digits": self.digits, "labels": self.labels} | facts
-        identity = ("model", "protocol", "condition", "digits", "instances", "labels", "seed")
+        facts = self.facts | facts
+        identity = ("model", "data", "seed")
         if missing := [name for name in identity if facts.get(name) is None]:
             raise UsageError(f"a result row lacks {', '.join(missing)}; give what was evaluated")
         measured = {name: getattr(self, name) for name in ("accuracy", "cross_entropy", "num_clips")}
         measured |= {"top5_accuracy": self.top5_accuracy, "calibration_error": self.calibration_error}
-        recall = {f"recall_{digit}": value for digit, value in enumerate(self.digit_recall)}
+        recall = {f"{RECALL}{name}": value for name, value in self.recall.items()}
         further = {name: value for name, value in facts.items() if name not in identity}
         looked = attention.columns() if attention else {}
-        return {name: facts[name] for name in identity} | measured | looked | recall | further
+        return {name: facts[name] for name in identity} | further | measured | looked | recall
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON has it."""
-        return asdict(self)
+        return files.json_fields(self)
 
 
 def evaluate(
     model: nn.Module,
-    clips: MovingDigits,
+    clips: Clips,
     *,
     num_clips: int | None = None,
     batch_size: int = 32,
@@ -107,10 +108,9 @@ def evaluate(
         NonFiniteError: logits, offsets or affine maps are NaN or infinite.
 
     >>> from saccade import models
-    >>> from saccade.data import digits
-    >>> from saccade.data.motion import Motion
-    >>> clips = MovingDigits(digits.load("uci", "test"), Motion("normal", num_frames=2), num_clips=4)
-    >>> evaluate(models.create("lenet-lstm", num_classes=55), clips).num_clips
+    >>> from saccade.data.digits import DigitsConfig
+    >>> clips = DigitsConfig("uci", num_frames=2, num_clips=4).clips("test")
+    >>> evaluate(models.create("lenet-lstm"), clips).num_clips
     4
     """
     setup = Setup.choose(clips, num_clips, batch_size, device, precision)
@@ -122,27 +122,27 @@ def evaluate(
             seen.clear()  # offsets can be larger than the clips: let them go before the next batch
 
         found = run_clips(model, clips, setup, after_batch=take_in, progress=progress)
-    logits, labels, scheme = found.logits, found.labels, clips.labels
+    logits, targets, labels = found.logits, found.targets, clips.labels
+    many = labels.exclusive and len(labels.names) > 5
     return Evaluation(
-        labels=scheme.name,
-        condition=clips.motion.condition,
-        digits=clips.source,
+        labels=labels,
+        facts=dict(clips.facts),
         num_clips=setup.num_clips,
-        accuracy=metrics.accuracy(logits, labels, scheme),
-        cross_entropy=metrics.cross_entropy(logits, labels, scheme),
-        top5_accuracy=None if scheme.multi_label else metrics.top_accuracy(logits, labels),
-        calibration_error=metrics.calibration_error(logits, labels, scheme),
-        digit_recall=metrics.digit_recall(logits, labels, scheme),
-        confusion_matrix=metrics.confusion_matrix(logits, labels, scheme).tolist(),
+        accuracy=metrics.accuracy(logits, targets, labels),
+        cross_entropy=metrics.cross_entropy(logits, targets, labels),
+        top5_accuracy=metrics.top_accuracy(logits, targets) if many else None,
+        calibration_error=metrics.calibration_error(logits, targets, labels),
+        recall=metrics.recall(logits, targets, labels),
+        confusion_matrix=metrics.confusion_matrix(logits, targets, labels).tolist(),
         accuracy_by_frame=found.accuracy_by_frame,
-        verdicts=metrics.decide(logits, scheme).tolist(),
+        verdicts=labels.decide(logits).tolist(),
         looks=watch.layers(),
     )
 
 
 def attention_effect(
     model: nn.Module,
-    clips: MovingDigits,
+    clips: Clips,
     *,
     num_clips: int | None = None,
     batch_size: int = 32,
@@ -186,23 +186,22 @@ def attention_effect(
     return _compare(before, after, clips)
 
 
-def _compare(before: Evaluation, after: Verdicts, clips: MovingDigits) -> AttentionEffect:
-    verdicts = metrics.decide(after.logits, clips.labels).tolist()
+def _compare(before: Evaluation, after: Verdicts, clips: Clips) -> AttentionEffect:
+    verdicts = clips.labels.decide(after.logits).tolist()
     return AttentionEffect(
         layers=before.looks,
         accuracy=before.accuracy,
-        accuracy_without=metrics.accuracy(after.logits, after.labels, clips.labels),
-        cross_entropy_without=metrics.cross_entropy(after.logits, after.labels, clips.labels),
+        accuracy_without=metrics.accuracy(after.logits, after.targets, clips.labels),
+        cross_entropy_without=metrics.cross_entropy(after.logits, after.targets, clips.labels),
         num_changed=sum(one != other for one, other in zip(before.verdicts, verdicts, strict=True)),
         num_clips=before.num_clips,
     )
 
 
-def _check_same_clips(before: Evaluation, clips: MovingDigits, setup: Setup) -> None:
-    was = (before.num_clips, before.labels, before.condition, before.digits)
-    now = (setup.num_clips, clips.labels.name, clips.motion.condition, clips.source)
-    for name, one, other in zip(("num_clips", "labels", "condition", "digits"), was, now, strict=True):
-        if one != other:
+def _check_same_clips(before: Evaluation, clips: Clips, setup: Setup) -> None:
+    was = {"num_clips": before.num_clips} | before.facts
+    for name, other in ({"num_clips": setup.num_clips} | dict(clips.facts)).items():
+        if (one := was.get(name)) != other:
             raise UsageError(
                 f"with_attention was measured with {name}={one}, now it is {other}: give one of the same clips"
             )

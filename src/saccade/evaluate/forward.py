@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saccade.attention.forward import evaluating
-from saccade.data.labels import SCHEMES, LabelScheme
-from saccade.data.moving_digits import ClipBatch, MovingDigits
+from saccade.clips import ClipBatch, Clips
+from saccade.device import choose_device, choose_precision
 from saccade.errors import NonFiniteError, UsageError
-from saccade.evaluate import metrics
+from saccade.labels import Labels, Targets
 from saccade.models import verdict
-from saccade.precision import choose_device, choose_precision
 
 Progress = Callable[[int, int], None]
 
@@ -31,7 +31,7 @@ class Setup:
 
     @classmethod
     def choose(
-        cls, clips: MovingDigits, num_clips: int | None, batch_size: int, device: torch.device | str, precision: str
+        cls, clips: Clips, num_clips: int | None, batch_size: int, device: torch.device | str, precision: str
     ) -> Setup:
         """Fill in what the caller left open.
 
@@ -48,17 +48,20 @@ class Setup:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The logits at each clip's last frame beside its label, and the accuracy at every frame of a causal model."""
+    """The logits at each clip's last frame beside its target, and the accuracy at every frame of a causal model.
+
+    By frame, where clips differ in length: of the clips that last so long.
+    """
 
     logits: Float[Tensor, "clips classes"]
-    labels: metrics.Labels
+    targets: Targets
     accuracy_by_frame: list[float] | None
 
 
 @torch.no_grad()
 def run_clips(
     model: nn.Module,
-    clips: MovingDigits,
+    clips: Clips,
     setup: Setup,
     *,
     after_batch: Callable[[], None] | None = None,
@@ -80,33 +83,56 @@ def run_clips(
     model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     clips = clips.to(setup.device)
     causal = bool(getattr(model, "causal", False))
-    logits, labels, right = [], [], torch.zeros((), device=setup.device)
+    logits, targets, by_frame = [], [], _ByFrame()
     with evaluating(model):
         for first in range(0, setup.num_clips, setup.batch_size):
             last = min(first + setup.batch_size, setup.num_clips)
             batch = clips.batch(torch.arange(first, last, device=setup.device))
-            by_frame = _forward(model, batch, setup, clips.labels, first)
+            said = _forward(model, batch, setup, clips.labels, first)
             if after_batch is not None:
                 after_batch()
-            logits.append(verdict(by_frame).cpu())
-            labels.append(batch.labels.cpu())
+            logits.append(verdict(said, batch.lengths).cpu())
+            targets.append(batch.targets.cpu())
             if causal:
-                right = right + metrics.right(by_frame, batch.labels, clips.labels).sum(0)
+                by_frame.add(clips.labels.right(said, batch.targets), batch)
             if progress is not None:
                 progress(last, setup.num_clips)
-    by_time = (right.double() / setup.num_clips).tolist() if causal else None
-    return Verdicts(torch.cat(logits), torch.cat(labels), by_time)
+    return Verdicts(torch.cat(logits), torch.cat(targets), by_frame.accuracy() if causal else None)
+
+
+class _ByFrame:
+    """Gathers how many clips are right at each frame, of how many that last so long."""
+
+    def __init__(self) -> None:
+        self._right = self._num = torch.zeros(0)
+
+    def add(self, right: Bool[Tensor, "batch time"], batch: ClipBatch) -> None:
+        """Take in a batch."""
+        counts = torch.ones_like(right) if batch.valid is None else batch.valid
+        longest = max(right.shape[1], len(self._right))
+        self._right, self._num = (
+            F.pad(total, (0, longest - len(total))) + F.pad(new.sum(0).cpu(), (0, longest - right.shape[1]))
+            for total, new in ((self._right, right & counts), (self._num, counts))
+        )
+
+    def accuracy(self) -> list[float]:
+        """Return the accuracy at each frame."""
+        found: list[float] = (self._right.double() / self._num).tolist()
+        return found
 
 
 def _forward(
-    model: nn.Module, batch: ClipBatch, setup: Setup, scheme: LabelScheme, first: int
+    model: nn.Module, batch: ClipBatch, setup: Setup, labels: Labels, first: int
 ) -> Float[Tensor, "batch time classes"]:
     with torch.autocast(setup.device.type, dtype=torch.bfloat16, enabled=setup.dtype == torch.bfloat16):
-        logits: Tensor = model(batch.frames).float()
+        try:
+            logits: Tensor = model(batch.frames, *(() if batch.lengths is None else (batch.lengths,))).float()
+        except ValueError as error:
+            raise UsageError(f"the clips do not fit the model: {error}") from error
     if logits.dim() != 3 or len(logits) != len(batch.frames):
         raise ValueError(f"logits have shape {tuple(logits.shape)}; ({len(batch.frames)}, time, classes) is needed")
-    _check_classes(logits.shape[-1], scheme)
-    bad = ~torch.isfinite(logits).flatten(1).all(1)
+    _check_classes(model, logits.shape[-1], labels)
+    bad = ~torch.isfinite(_valid(logits, batch)).flatten(1).all(1)
     if bool(bad.any()):
         clip = first + int(bad.nonzero()[0])
         raise NonFiniteError(
@@ -115,11 +141,24 @@ def _forward(
     return logits
 
 
-def _check_classes(num_classes: int, scheme: LabelScheme) -> None:
-    if num_classes == scheme.num_classes:
+def _valid(logits: Float[Tensor, "batch time classes"], batch: ClipBatch) -> Float[Tensor, "batch time classes"]:
+    """Return logits with zeros where they mean nothing."""
+    return logits if batch.valid is None else torch.where(batch.valid.unsqueeze(-1), logits, 0)
+
+
+def _check_classes(model: nn.Module, num_classes: int, labels: Labels) -> None:
+    own = getattr(model, "labels", None)
+    if num_classes == len(labels.names) and (own is None or own.names == labels.names):
+        if own is not None and own.exclusive != labels.exclusive:
+            ways = {True: "exclude each other", False: "do not exclude each other"}
+            raise UsageError(
+                f"the clips' classes {ways[labels.exclusive]}, the model's {ways[own.exclusive]}: give clips of its"
+                " classes, or another model"
+            )
         return
-    fitting = [repr(name) for name, other in SCHEMES.items() if other.num_classes == num_classes]
-    mend = f"take the labels {' or '.join(fitting)}, or another model" if fitting else "take another model"
+    named = ", ".join(labels.names[:3]) + (" ..." if len(labels.names) > 3 else "")
+    theirs = "" if own is None else f" ({', '.join(own.names[:3])}{' ...' if len(own.names) > 3 else ''})"
     raise UsageError(
-        f"the labels {scheme.name!r} have {scheme.num_classes} classes; the model has {num_classes}: {mend}"
+        f"the clips have {len(labels.names)} classes ({named}), the model {num_classes}{theirs}: give clips of its"
+        " classes, or another model"
     )

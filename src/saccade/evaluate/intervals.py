@@ -11,10 +11,11 @@ from saccade.errors import UsageError
 
 MIN_SEEDS = 3
 CELL = (
-    *("model", "protocol", "condition", "digits", "instances", "labels"),
+    *("model", "protocol", "data", "condition", "digits", "instances", "labels"),
+    *("input", "split_seed", "group"),
     *("trained_on", "trunk", "split", "order", "num_frames", "num_digits", "max_angle_deg", "clutter", "noise"),
 )
-"""The columns in which the rows of one interval must agree; the second line's are not in every result file."""
+"""The columns in which the rows of one interval must agree; few of them are in every result file."""
 
 
 class Interval(NamedTuple):

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from saccade.data import labels as label_schemes
 from saccade.evaluate.attention_table import attention_table
 from saccade.evaluate.command import Result
 from saccade.evaluate.evaluation import Evaluation
 from saccade.evaluate.intervals import interval
 
 _NUM_CONFUSIONS = 5
+_SHORT_NAME = 3
 
 
 def render(result: Result) -> Group:
-    """Lay a result out as a compact table: figures, recall of each digit, the worst confusions, what attention did."""
+    """Lay a result out as a compact table: figures, recall, the worst confusions, what attention did."""
     row, found = result.row, result.evaluation
-    title = f"{row['model']} on {row['condition']}, {row['digits']}, {row['instances']} digits, {row['split']} split"
+    split = f", {row['split']} split" if row.get("split") else ""
+    title = f"{row['model']} on {_what(row)}{split}"
     parts: list[RenderableType] = [
         Text(title, style="bold"),
         _figures(result),
-        Text("recall of each digit"),
+        Text("recall of each"),
         _recall(found),
     ]
     num_classes = len(found.confusion_matrix)
-    if found.labels != "digits" and found.num_clips < num_classes:
+    if _by_turns(row) and found.labels.exclusive and found.num_clips < num_classes:
         parts.append(Text(f"{found.num_clips} clips show the first {found.num_clips} of {num_classes} classes only"))
     if result.looks:
         parts += [Text("where it looks"), attention_table(result.looks)]
@@ -36,12 +40,12 @@ def render(result: Result) -> Group:
 def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list[tuple[str, str, int]]:
     """Return what is confused most: what clips show, what the verdict says, and in how many clips.
 
-    For the scheme `digits` a digit is confused with `nothing` where it is missed, and nothing with a digit where it is
-    imagined.
+    Where classes do not exclude each other, one is confused with `nothing` where it is missed, and nothing with one
+    where it is imagined.
     """
-    names = label_schemes.create(evaluation.labels).names
+    names = evaluation.labels.names
     matrix = evaluation.confusion_matrix
-    if evaluation.labels == "digits":
+    if not evaluation.labels.exclusive:
         missed = [(name, "nothing", cells[1][0]) for name, cells in zip(names, matrix, strict=True)]
         imagined = [("nothing", name, cells[0][1]) for name, cells in zip(names, matrix, strict=True)]
         wrong = missed + imagined
@@ -60,17 +64,35 @@ def _figures(result: Result) -> Table:
         table.add_row("top-5 accuracy", _percent(found.top5_accuracy))
     table.add_row("calibration error", f"{found.calibration_error:.3f}")
     confused = [f"{shown} as {said} ({num})" for shown, said, num in worst_confusions(found)]
-    table.add_row("most confused", ", ".join(confused) or "nothing")
+    table.add_row("most confused", Text(", ".join(confused) or "nothing"))
     table.add_row("attention", result.attention.summary)
     return table
 
 
 def _recall(found: Evaluation) -> Table:
     table = Table(box=None, padding=(0, 1), pad_edge=False)
-    for digit in range(len(found.digit_recall)):
-        table.add_column(str(digit), justify="right")
-    table.add_row(*("none" if value is None else f"{100 * value:.1f}" for value in found.digit_recall))
+    shown = {name: "none" if value is None else f"{100 * value:.1f}" for name, value in found.recall.items()}
+    if all(len(name) <= _SHORT_NAME for name in shown):
+        for name in shown:
+            table.add_column(Text(name), justify="right")
+        table.add_row(*shown.values())
+        return table
+    for name, value in shown.items():
+        table.add_row(Text(name), value)
+    table.show_header = False
     return table
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    """Say what was measured."""
+    if "condition" not in row:
+        return str(row["data"])
+    return f"{row['condition']}, {row['digits']}, {row['instances']} digits"
+
+
+def _by_turns(row: Mapping[str, Any]) -> bool:
+    """Tell whether clips show one class after the other, as those of the generator do."""
+    return "condition" in row
 
 
 def _percent(fraction: float) -> str:

@@ -15,19 +15,14 @@ from saccade.errors import DataError
 
 Row = dict[str, Any]
 
-COLUMNS = (
-    "model",
-    "protocol",
-    "condition",
-    "digits",
-    "instances",
-    "labels",
-    "seed",
-    "accuracy",
-    "cross_entropy",
-    "num_clips",
-)
-"""The columns that every result file starts with."""
+COLUMNS = ("model", "data", "seed", "accuracy", "cross_entropy", "num_clips")
+"""The columns that every result file has."""
+
+RECALL = "recall_"
+"""What the columns of a recall start with; the thing's name follows."""
+
+# Files of version 0.1 have no column `data`: these were the only clips then.
+_FIRST_DATA = "moving digits"
 
 MEASURED = frozenset(
     {
@@ -43,9 +38,8 @@ MEASURED = frozenset(
         "verdicts_changed_by_attention",
         "attention_summary",
     }
-    | {f"recall_{digit}" for digit in range(10)}
 )
-"""The columns that an evaluation measures."""
+"""The columns that an evaluation measures, besides recalls."""
 
 ATTENDED = (
     *("ratio", "ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"),
@@ -60,7 +54,7 @@ _FIGURES = MEASURED | {f"{name}{suffix}" for name in ATTENDED for suffix in ("",
 # These stay text even where they look like a number: a commit may read 1234e56.
 _TEXT = frozenset(
     (
-        *COLUMNS[:6],
+        *("model", "protocol", "data", "condition", "digits", "instances", "labels", "input", "group"),
         "order",
         "split",
         "trained_on",
@@ -92,7 +86,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         DataError: a row lacks a column, or its accuracy is no fraction.
 
     >>> import tempfile
-    >>> row = dict(zip(COLUMNS, ("m", "end_to_end", "normal", "uci", "disjoint", "pair", 0, 0.5, 1.2, 100)))
+    >>> row = dict(zip(COLUMNS, ("lenet-lstm", "my clips", 0, 0.5, 1.2, 100)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     write_rows(Path(folder) / "results.csv", [row])
     ...     read_rows(Path(folder) / "results.csv") == [row]
@@ -121,7 +115,8 @@ def read_rows(path: Path) -> list[Row]:
         rows = [(lines.line_num, cells) for cells in lines if cells]
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a result file ({error})") from error
-    if missing := [name for name in COLUMNS if name not in header]:
+    first = {"data": _FIRST_DATA} if "condition" in header and "data" not in header else {}
+    if missing := [name for name in COLUMNS if name not in header and name not in first]:
         raise DataError(f"{path} has no column {missing[0]}; a result file has at least {', '.join(COLUMNS)}")
     found = []
     for line, cells in rows:
@@ -129,7 +124,7 @@ def read_rows(path: Path) -> list[Row]:
             raise DataError(
                 f"{path} line {line} has {len(cells)} cells; its header has {len(header)}: is it cut short?"
             )
-        row = {name: _parse(name, cell) for name, cell in zip(header, cells, strict=True)}
+        row = first | {name: _parse(name, cell) for name, cell in zip(header, cells, strict=True)}
         _check(row, f"{path} line {line}")
         found.append(row)
     return found
@@ -151,7 +146,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _facts(row: Mapping[str, Any]) -> Row:
-    return {name: value for name, value in row.items() if name not in _FIGURES and value is not None}
+    return {n: v for n, v in row.items() if n not in _FIGURES and not n.startswith(RECALL) and v is not None}
 
 
 def _parse(name: str, cell: str) -> str | int | float | None:
@@ -168,7 +163,7 @@ def _check(row: Mapping[str, Any], where: str) -> None:
     for name in COLUMNS:
         if row.get(name) is None:
             raise DataError(f"{where} lacks {name}; a result row has at least {', '.join(COLUMNS)}")
-    for name in COLUMNS[6:]:
+    for name in COLUMNS[2:]:
         if not isinstance(row[name], int | float):
             raise DataError(f"{where} has the {name} {row[name]!r}; a number is needed")
     for name, value in row.items():

@@ -21,7 +21,8 @@ class ExplainConfig:
 
     Args:
         clip: a video file, GIF or `.npz` file; beside clips of `saccade generate`, their labels and poses are used.
-        model: checkpoints, or folders of runs; several stand side by side. By default the small ones of the package.
+        model: checkpoints, folders of runs, or names of models whose weights come with the package; several stand side
+            by side. By default all of the package.
         out: the file to write; by default report.FORMAT.
         format: html (one page that needs no network), gif, mp4 (the clip with overlays) or png (a film strip with
             overlays); by default what `out` ends in.

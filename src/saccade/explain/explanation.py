@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,15 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade import checkpoint, predict
+from saccade import checkpoint, predict, weights
 from saccade.attention import Attended, Look, look, measure
 from saccade.checkpoint import Header
+from saccade.clips import Size
 from saccade.data import video
-from saccade.data.labels import LabelScheme
-from saccade.errors import DataError
+from saccade.device import choose_device
+from saccade.errors import DataError, UsageError
 from saccade.explain.config import ExplainConfig
-from saccade.explain.truth import Truth, truth_of
-from saccade.precision import choose_device
+from saccade.explain.truth import Truth, names_digits, truth_of
+from saccade.labels import Labels, Verdict
 from saccade.predict import Prediction
 from saccade.visualize import COLOURS
 
@@ -37,23 +38,23 @@ class Column:
         colour: of the model, as `#rrggbb`.
         path: the checkpoint.
         header: what the checkpoint says of itself.
-        scheme: what its classes are called.
+        labels: its classes.
         clip: the frames that it got.
         look: where it looked.
         prediction: what it said.
-        boxes_px: (top, left, bottom, right) around each digit, where that is known.
-        attended: how much of its attention fell on the digits, where they are known, by kind of attention.
+        boxes_px: (top, left, bottom, right) around each thing, where that is known.
+        attended: how much of its attention fell on the things, where they are known, by kind of attention.
     """
 
     name: str
     colour: str
     path: Path
     header: Header
-    scheme: LabelScheme
+    labels: Labels
     clip: video.Clip
     look: Look
     prediction: Prediction
-    boxes_px: Float[Tensor, "time digits 4"] | None
+    boxes_px: Float[Tensor, "time things 4"] | None
     attended: Mapping[str, Attended]
 
     @property
@@ -64,12 +65,12 @@ class Column:
     @property
     def probabilities(self) -> Float[Tensor, "time classes"]:
         """The probability of each class at each frame, or one row at the end."""
-        return predict.probabilities(self.look.logits, self.scheme)
+        return self.labels.probabilities(self.look.logits)
 
     @property
-    def verdicts(self) -> list[tuple[str, float]]:
-        """The verdict at each frame with its probability, or one at the end."""
-        return predict.verdicts(self.look.logits, self.scheme)
+    def verdicts(self) -> list[Verdict]:
+        """The verdict at each frame, or one at the end."""
+        return self.labels.verdicts(self.look.logits)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class Explanation:
     truth: Truth | None
 
     @property
+    def knows_digits(self) -> bool:
+        """Whether all models name digits."""
+        return all(names_digits(column.labels) for column in self.columns)
+
+    @property
     def fps(self) -> float | None:
         """Frames per second, where the file tells."""
         return self.columns[0].clip.fps
@@ -111,29 +117,43 @@ def explain_clip(config: ExplainConfig) -> Explanation:
         DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
     """
     device = choose_device(config.device)
-    loaded = [checkpoint.load(path, device) for path in config.models]
-    names = checkpoint.distinct_names([header.model for _, header in loaded], config.models)
-    file_size = predict.size_of(config.clip)
+    paths = [weights.find(path) for path in config.models]
+    loaded = [checkpoint.load(path, device) for path in paths]
+    names = checkpoint.distinct_names([header.model for _, header in loaded], paths)
+    file_size = video.describe(config.clip).size
     truth = truth_of(config.clip)
-    read: dict[tuple[tuple[int, int], int], video.Clip] = {}
+    read: dict[tuple[Size, int, float | None], video.Clip] = {}
     columns = []
-    for (model, header), path, name, colour in zip(loaded, config.models, names, _colours(loaded), strict=True):
-        size, num_channels = wanted = predict.input_format(model, header, file_size)
+    for (model, header), path, name, colour in zip(loaded, paths, names, _colours(loaded), strict=True):
+        frame_format = predict.format_of(model)
+        wanted = frame_format.fit(file_size), frame_format.channels, frame_format.fps
         if wanted not in read:
             # One more frame than wanted tells whether the clip goes on.
-            read[wanted] = video.read_clip(
-                config.clip, size=size, num_channels=num_channels, max_frames=config.max_frames + 1
-            )
+            read[wanted] = predict.read_for(frame_format, config.clip, max_frames=config.max_frames + 1, size=file_size)
         clip = replace(read[wanted], frames=read[wanted].frames[: config.max_frames])
-        scheme = predict.label_scheme(header, path)
+        labels = predict.classes_of(header, path)
         # Pictures do not draw receptive fields.
         seen = _look_that_fits(model, clip, config.clip, device, receptive_field=config.chosen_format == "html")
-        prediction = predict.prediction_of(config.clip, clip, seen.logits, scheme)
-        boxes, attended = _beside_truth(model, clip, truth, file_size, device)
-        columns.append(Column(name, colour, path, header, scheme, clip, seen, prediction, boxes, attended))
+        prediction = predict.prediction_of(config.clip, clip, seen.logits, labels)
+        known = truth if truth is not None and names_digits(labels) else None
+        boxes, attended = _beside_truth(model, clip, known, file_size, device)
+        columns.append(Column(name, colour, path, header, labels, clip, seen, prediction, boxes, attended))
+    _check_same_moments([column.clip for column in columns])
     num_frames = len(columns[0].clip.frames)
     cut = any(len(clip.frames) > num_frames for clip in read.values())
-    return Explanation(config.clip, file_size, num_frames, cut, tuple(columns), truth)
+    shown = truth if any(names_digits(column.labels) for column in columns) else None
+    return Explanation(config.clip, file_size, num_frames, cut, tuple(columns), shown)
+
+
+def _check_same_moments(clips: Sequence[video.Clip]) -> None:
+    """Raise UsageError where models see a file at different rates: their frames are then of different moments."""
+    rates = {clip.fps for clip in clips if clip.fps}
+    # Files tell rates up to rounding.
+    if len({len(clip.frames) for clip in clips}) > 1 or (rates and max(rates) > 1.01 * min(rates)):
+        raise UsageError(
+            f"these models learned at different rates ({' and '.join(map(str, sorted(rates)))} frames/s), so their"
+            " frames do not stand side by side; explain the clip with one at a time"
+        )
 
 
 def _look_that_fits(
@@ -147,7 +167,7 @@ def _look_that_fits(
 
 def _beside_truth(
     model: nn.Module, clip: video.Clip, truth: Truth | None, file_size: tuple[int, int], device: torch.device
-) -> tuple[Float[Tensor, "time digits 4"] | None, Mapping[str, Attended]]:
+) -> tuple[Float[Tensor, "time things 4"] | None, Mapping[str, Attended]]:
     num_frames, _, height, width = clip.frames.shape
     if truth is None or truth.poses.box_px.shape[1] < num_frames:
         return None, {}

@@ -50,7 +50,7 @@ def figures_of(explanation: Explanation) -> dict[str, list[Figure]]:
 
 def right(column: Column, explanation: Explanation) -> bool | None:
     """Tell whether a verdict is the true class; None where that is not known."""
-    wanted = explanation.truth and explanation.truth.named_by(column.scheme)
+    wanted = explanation.truth and explanation.truth.named_by(column.labels)
     return None if wanted is None else column.prediction.verdict == wanted
 
 
@@ -79,7 +79,7 @@ def _verdict(explanation: Explanation) -> list[Figure]:
     return [
         Figure("Verdict, by the last frame", tuple(column.prediction.verdict for column in columns), judged),
         each("Its probability", lambda column: percent(column.prediction.probability)),
-        each("True class", lambda column: (explanation.truth and explanation.truth.named_by(column.scheme)) or ""),
+        each("True class", lambda column: (explanation.truth and explanation.truth.named_by(column.labels)) or ""),
         each("Decided at", lambda column: _decided(column)),
         each("Most probable classes", lambda column: listed(column.prediction.top)),
         each("Frames seen", lambda column: str(column.prediction.num_frames)),

@@ -19,6 +19,7 @@ _DPI = 100
 # Inches: of a model's column, of a frame in it and of what stands beside that, of a strip, of a chart and its margins.
 _COLUMN_IN, _FRAME_IN, _ASIDE_IN, _STRIP_IN, _CHART_IN = 3.6, 2.16, 1.08, 9.0, 1.1
 _TITLE_IN, _PAD_IN, _TICKS_IN, _NAMES_IN = 0.32, 0.12, 0.28, 0.42
+_LETTER_IN, _MOST_LETTERS = 0.075, 16  # of a class's name
 _MUTED = "#5c626c"
 _MIN_RIM, _MAX_RIM = 0.03, 0.2  # around a frame, in parts of its width
 
@@ -84,7 +85,7 @@ class _Sheet:
 
     def text(self, left: float, top: float, words: str, **style: Any) -> Any:
         """Add words whose upper left corner is given."""
-        return self.figure.text(left / self.size[0], 1 - top / self.size[1], words, va="top", **style)
+        return self.figure.text(left / self.size[0], 1 - top / self.size[1], words, va="top", parse_math=False, **style)
 
 
 class _Title:
@@ -99,7 +100,9 @@ class _Title:
     def show(self, t: int) -> None:
         said = self._column.verdicts[t - self._start] if t >= self._start else None
         where = moment(t, self._column.clip.fps)
-        self._text.set_text(f"{where}: {said[0]}  {percent(said[1])}" if said else f"{where}: speaks at the end")
+        self._text.set_text(
+            f"{where}: {_shortened(said.name)}  {percent(said.probability)}" if said else f"{where}: speaks at the end"
+        )
 
 
 def _frame(axis: Any, column: Column, rim: float) -> LookPicture:
@@ -137,14 +140,20 @@ def _rim(explanation: Explanation) -> float:
 
 
 def _chart(sheet: _Sheet, left: float, top: float, width: float, column: Column) -> ProbabilityChart:
-    axis = sheet.box(left + _NAMES_IN, top, width - 2 * _NAMES_IN, _CHART_IN)
+    names = [_shortened(name) for name in column.labels.names]
+    room = max(_NAMES_IN, _PAD_IN + _LETTER_IN * max(map(len, names)))
+    axis = sheet.box(left + _NAMES_IN, top, width - _NAMES_IN - room, _CHART_IN)
     return ProbabilityChart(
         axis,
         column.probabilities,
-        column.scheme.names,
+        names,
         num_frames=column.prediction.num_frames,
         decided_at=column.prediction.decided_at,
     )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _MOST_LETTERS else f"{name[: _MOST_LETTERS - 1]}…"
 
 
 def _headline(column: Column, explanation: Explanation) -> str:

@@ -44,8 +44,9 @@ def reading(explanation: Explanation) -> list[str]:
     told = [
         "Frames are shown at the size at which each model got them, pixel for pixel. The verdict is that of the last"
         " frame; it was <em>decided</em> at the first frame from which on it did not change. Probabilities are what the"
-        " model says, not how often it is right, and these models know digits only: on other videos a verdict means"
-        " nothing, however sure it looks. Space plays and pauses, the arrow keys step, Home and End go to either end;"
+        f" model says, not how often it is right, and these models know {_known(explanation)} only: on other videos a"
+        " verdict means nothing, however sure it looks. Space plays and pauses, the arrow keys step, Home and End go to"
+        " either end;"
         " <code>#frame=20</code> behind the page's address opens it at that frame."
     ]
     if any(look.quadrilateral_px is not None for look in looks):
@@ -83,6 +84,13 @@ def reading(explanation: Explanation) -> list[str]:
             " <code>saccade evaluate</code> measures the same over a test set, with intervals."
         )
     return told
+
+
+def _known(explanation: Explanation) -> str:
+    """Say what the models can name."""
+    if explanation.knows_digits:
+        return "digits"
+    return "the classes of their training"
 
 
 def _and(words: list[str]) -> str:

@@ -42,9 +42,9 @@ class Column {
     if (layers.boxes && boxes) drawBoxes(ctx, boxes[t], truth, zoom);
     this.frame.setAttribute("aria-label", this.describe(t, layers));
     if (this.crop && looks[t].crop) {
-      const { size: cropSize, grey } = looks[t].crop;
+      const { size: cropSize, pixels } = looks[t].crop;
       const small = prepare(this.crop, cropSize);
-      drawFrame(small.ctx, bytesOf(grey), cropSize, small.zoom);
+      drawFrame(small.ctx, bytesOf(pixels), cropSize, small.zoom);
     }
     this.now.replaceChildren(...this.said(t));
     this.drawChart(t);

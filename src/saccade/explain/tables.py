@@ -10,6 +10,7 @@ from typing import Any
 from saccade import weights
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import Figure, figures_of, percent
+from saccade.labels import Labels
 
 
 def figures(explanation: Explanation) -> str:
@@ -38,12 +39,14 @@ def checkpoints(explanation: Explanation) -> str:
     named: dict[str, list[Any]] = {
         "Checkpoint": [_origin(column.path) for column in columns],
         "Kind": [_with_arguments(column) for column in columns],
-        "Learned on digits": [column.header.data.get("digits") for column in columns],
-        "Condition": [column.header.data.get("condition") for column in columns],
-        "Labels": [f"{column.scheme.name}: {column.scheme.num_classes} classes" for column in columns],
+        "Learned on": [column.header.facts.get("data") for column in columns],
+        "Digits": [column.header.facts.get("digits") for column in columns],
+        "Condition": [column.header.facts.get("condition") for column in columns],
+        "Classes": [_classes(column.labels) for column in columns],
+        "Frames": [_frames(column) for column in columns],
         "Training steps": [column.header.training.get("step") for column in columns],
         "Started from": [_before(column.header.training.get("before")) for column in columns],
-        "Protocol": [column.header.data.get("protocol") for column in columns],
+        "Protocol": [column.header.facts.get("protocol") for column in columns],
         "Made with": [_listed(column.header.versions) for column in columns],
     }
     kept = {name: values for name, values in named.items() if any(value not in (None, "") for value in values)}
@@ -61,12 +64,25 @@ def _said(column: Column, t: int, num_frames: int) -> str:
     row = t - (num_frames - len(column.verdicts))
     if row < 0:
         return "none"
-    name, probability = column.verdicts[row]
-    return f"{name}  {percent(probability)}"
+    said = column.verdicts[row]
+    return f"{said.name}  {percent(said.probability)}"
 
 
 def _with_arguments(column: Column) -> str:
     return f"{column.header.model} ({_listed(column.header.arguments)})"
+
+
+def _classes(labels: Labels) -> str:
+    few = ", ".join(labels.names[:4]) + (", ..." if len(labels.names) > 4 else "")
+    return f"{len(labels.names)}: {few}"
+
+
+def _frames(column: Column) -> str:
+    wanted = column.header.frame_format
+    if wanted is None:
+        return ""
+    rate = f", {wanted.fps:.4g} frames/s" if wanted.fps else ""
+    return ("grey" if wanted.channels == 1 else "colour") + rate
 
 
 def _before(before: Any) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from saccade.data import labels as label_schemes
-from saccade.data.labels import LabelScheme
-from saccade.data.moving_digits import Poses
+from saccade.clips import Poses
+from saccade.data.digits import schemes
 from saccade.errors import UsageError
 from saccade.generate.dataset import LABELS, MANIFEST, POSES
+from saccade.labels import Labels
 
 
 @dataclass(frozen=True)
@@ -21,23 +21,27 @@ class Truth:
     """The digits of a generated clip, and where they are.
 
     Args:
-        labels: the label scheme of the folder.
+        scheme: what the clips of the folder are called.
         digits: of the clip.
         poses: of the clip, a batch of one, in pixels of its own frames.
     """
 
-    labels: str
+    scheme: str
     digits: tuple[int, ...]
     poses: Poses
 
-    def named_by(self, scheme: LabelScheme) -> str | None:
-        """Return what a verdict in a label scheme has to be; None where the scheme cannot name these digits."""
-        if scheme.multi_label:
-            return "-".join(map(str, sorted(set(self.digits))))
-        # The order of two digits means something only where the folder was made to show it.
-        if len(self.digits) != 2 or (scheme.name == "ordered" and self.labels != "ordered"):
+    def named_by(self, labels: Labels) -> str | None:
+        """Return what a verdict of a model has to be; None where its classes cannot name these digits."""
+        if not names_digits(labels):
             return None
-        return "".join(map(str, self.digits if scheme.name == "ordered" else sorted(self.digits)))
+        names = tuple(map(str, self.digits))
+        if labels.parts is None:
+            return labels.name_of(tuple(labels.names.index(name) for name in sorted(set(names))))
+        # The order of two digits means something only where the folder was made to show it.
+        if not labels.unordered_pairs and self.scheme != "ordered":
+            return None
+        wanted = tuple(sorted(names)) if labels.unordered_pairs else names
+        return labels.names[labels.parts.index(wanted)] if wanted in labels.parts else None
 
     def poses_in(self, num_frames: int, file_size: tuple[int, int], frame_size: tuple[int, int]) -> Poses:
         """Return the poses in the first frames, resized; the edges of boxes then lie between pixels.
@@ -55,9 +59,14 @@ class Truth:
             angle_deg=self.poses.angle_deg[:, first],
             scale=self.poses.scale[:, first] * zoom[0],
             box_px=self.poses.box_px[:, first] * zoom.repeat(2),
-            digit=self.poses.digit,
+            thing=self.poses.thing,
             instance=self.poses.instance,
         )
+
+
+def names_digits(labels: Labels) -> bool:
+    """Tell whether a model's classes are of digits."""
+    return any(scheme.labels == labels for scheme in schemes.SCHEMES.values())
 
 
 def truth_of(clip: Path) -> Truth | None:
@@ -89,10 +98,11 @@ def _line(path: Path, name: str) -> dict[str, list[object]] | None:
 
 
 def _label_scheme(path: Path) -> str:
-    return label_schemes.create(json.loads(path.read_text(encoding="utf-8"))["config"]["labels"]).name
+    config = json.loads(path.read_text(encoding="utf-8"))["config"]
+    return schemes.create(config["scheme"] if "scheme" in config else config["labels"]).name  # as version 0.1 wrote it
 
 
-def _truth(labels: str, line: dict[str, list[object]]) -> Truth:
+def _truth(scheme: str, line: dict[str, list[object]]) -> Truth:
     digits = [int(str(digit)) for digit in line["digits"]]
     names = ("centre_px", "angle_deg", "scale", "box_px")
     centre, angle, scale, box = (torch.tensor(line[name], dtype=torch.float32).unsqueeze(0) for name in names)
@@ -101,4 +111,4 @@ def _truth(labels: str, line: dict[str, list[object]]) -> Truth:
     if not digits or [tuple(part.shape) for part in (centre, angle, scale, box)] != wanted:
         raise ValueError("poses are of different frames or digits")
     digit = torch.tensor([digits])
-    return Truth(labels, tuple(digits), Poses(centre, angle, scale, box, digit, torch.full_like(digit, -1)))
+    return Truth(scheme, tuple(digits), Poses(centre, angle, scale, box, digit, torch.full_like(digit, -1)))

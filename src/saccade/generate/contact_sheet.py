@@ -8,8 +8,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import ClipBatch, Poses
+from saccade.clips import ClipBatch, Poses
+from saccade.data.digits import Motion
 
 # Five rows of three dots, a row an octal digit.
 _FONT = {
@@ -31,9 +31,9 @@ def draw_contact_sheet(batch: ClipBatch, names: Sequence[str], motion: Motion) -
         motion: how the digits move; it decides whether angle and scale are worth writing.
 
     >>> from saccade.data import digits
-    >>> from saccade.data.moving_digits import MovingDigits
+    >>> from saccade.data.digits import MovingDigits
     >>> motion = Motion("rotation", num_frames=4)
-    >>> batch = MovingDigits(digits.load("uci", "test"), motion).batch(torch.arange(2), poses=True)
+    >>> batch = MovingDigits(digits.load("uci", "test"), motion).located(torch.arange(2))
     >>> draw_contact_sheet(batch, ["00", "01"], motion).shape
     torch.Size([3, 322, 588])
     """

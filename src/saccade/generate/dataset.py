@@ -15,9 +15,9 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import saccade
-from saccade import files
-from saccade.data.digits import Digits
-from saccade.data.moving_digits import MovingDigits, Poses
+from saccade import files, run_folder
+from saccade.clips import Poses
+from saccade.data.digits import Digits, DigitsConfig, MovingDigits
 from saccade.data.video import write_png
 from saccade.errors import DataError, Interrupted, UsageError
 from saccade.generate.config import FORMATS, GenerateConfig
@@ -25,14 +25,14 @@ from saccade.generate.contact_sheet import draw_contact_sheet
 
 MANIFEST, LABELS, POSES, SHEET = "dataset.json", "labels.csv", "poses.jsonl", "contact_sheet.png"
 COLUMNS = ("file", "label", "digits", "index", "instances")
-FORMAT = 1
+FORMAT = 2
 _FRAMES_PER_ROUND = 800
 _SHEET_CLIPS = 8
 # Where things lie may change between two calls; which digits they are is told by fields of their own.
-_FREE = ("out", "data_dir", "digits")
+_FREE = ("out", "digits_dir", "digits", "kind", "short_fraction")
 
 
-def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None = None) -> Path:
+def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write clips into a folder, or go on with those that are missing there; return the folder.
 
     Every file appears whole or not at all. `labels.csv` comes last: where it lies, the dataset is complete.
@@ -42,7 +42,8 @@ def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None
     left, bottom, right), bottom and right exclusive. Angles count counter-clockwise as seen on the screen.
 
     Args:
-        config: which clips, and where.
+        config: where, and as what.
+        digits: which clips.
         progress: called with the number of clips done and of all clips.
 
     Raises:
@@ -53,15 +54,16 @@ def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     config = GenerateConfig(Path(folder), "rotation", num_clips=2, digits="uci", num_frames=5, format="npz")
-    ...     sorted(str(path.relative_to(folder)) for path in generate(config).rglob("*.*"))
+    ...     digits = DigitsConfig("uci", condition=("rotation",), num_clips=2, num_frames=5)
+    ...     written = generate(GenerateConfig(Path(folder), format="npz"), digits)
+    ...     sorted(str(path.relative_to(folder)) for path in written.rglob("*.*"))
     ['00/000000.npz', '01/000001.npz', 'contact_sheet.png', 'dataset.json', 'labels.csv', 'poses.jsonl']
     """
-    digits = config.load_digits()
-    clips = config.clips(digits)
-    _claim(config, digits)
+    images = digits.load("train" if digits.instances == "shared" else config.split)
+    clips = digits.drawn_from(images, config.split)
+    _claim(config, digits, images)
     there = _clips_there(config)
-    if len(there) == config.num_clips and all((config.out / name).is_file() for name in (LABELS, POSES, SHEET)):
+    if len(there) == len(clips) and all((config.out / name).is_file() for name in (LABELS, POSES, SHEET)):
         return config.out
     _remove_leftovers(config.out)
     try:
@@ -69,7 +71,7 @@ def generate(config: GenerateConfig, progress: Callable[[int, int], None] | None
         _write(config, clips, there, progress or (lambda _done, _total: None))
     except KeyboardInterrupt as error:
         num = len(_clips_there(config))
-        raise Interrupted(f"{num} of {config.num_clips} clips are in {config.out}") from error
+        raise Interrupted(f"{num} of {len(clips)} clips are in {config.out}") from error
     return config.out
 
 
@@ -79,7 +81,7 @@ def class_name(clips: MovingDigits, digits: list[int]) -> str:
     Digits that a clip lacks are -1.
     """
     shown = [digit for digit in digits if digit >= 0]
-    return "-".join(map(str, sorted(set(shown)))) if clips.labels.multi_label else "".join(map(str, shown))
+    return "".join(map(str, shown)) if clips.scheme.pairs else "-".join(map(str, sorted(set(shown))))
 
 
 def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progress: Callable[[int, int], None]) -> None:
@@ -97,7 +99,7 @@ def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progres
                 FORMATS[config.format](config.out / clip.file, clip.frames, config.fps)
             table.writerow(clip.row())
             poses.write(json.dumps(clip.line(), separators=(",", ":")) + "\n")
-            progress(clip.index + 1, config.num_clips)
+            progress(clip.index + 1, len(clips))
 
 
 @dataclass(frozen=True)
@@ -111,29 +113,29 @@ class _Clip:
     truth: dict[str, list[Any]]
 
     def row(self) -> dict[str, str | int]:
-        digits, instances = (" ".join(map(str, self.truth[name])) for name in ("digit", "instance"))
+        digits, instances = (" ".join(map(str, self.truth[name])) for name in ("thing", "instance"))
         return dict(zip(COLUMNS, (self.file, self.label, digits, self.index, instances), strict=True))
 
     def line(self) -> dict[str, Any]:
         poses = {name: self.truth[name] for name in ("centre_px", "angle_deg", "scale", "box_px")}
-        return {"file": self.file, "label": self.label, "digits": self.truth["digit"]} | poses
+        return {"file": self.file, "label": self.label, "digits": self.truth["thing"]} | poses
 
 
 def _described(config: GenerateConfig, clips: MovingDigits) -> Iterator[_Clip]:
-    for indices in torch.arange(config.num_clips).split(max(1, _FRAMES_PER_ROUND // config.num_frames)):
-        batch = clips.batch(indices, poses=True)
+    for indices in torch.arange(len(clips)).split(max(1, _FRAMES_PER_ROUND // clips.motion.num_frames)):
+        batch = clips.located(indices)
         assert batch.poses is not None
         truths = {name: _exact(getattr(batch.poses, name)) for name in Poses.__dataclass_fields__}
         for position, index in enumerate(indices.tolist()):
             truth = _shown({name: values[position] for name, values in truths.items()})
-            label = class_name(clips, truth["digit"])
+            label = class_name(clips, truth["thing"])
             yield _Clip(index, f"{label}/{index:06d}.{config.format}", label, batch.frames[position], truth)
 
 
 def _shown(truth: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Leave out the digits that a clip lacks; they come last."""
-    num = sum(digit >= 0 for digit in truth["digit"])
-    whole_clip = {name: truth[name][:num] for name in ("digit", "instance")}
+    num = sum(digit >= 0 for digit in truth["thing"])
+    whole_clip = {name: truth[name][:num] for name in ("thing", "instance")}
     return whole_clip | {name: [frame[:num] for frame in truth[name]] for name in truth.keys() - whole_clip.keys()}
 
 
@@ -146,35 +148,32 @@ def _exact(values: Tensor) -> list[Any]:
     return nested
 
 
-def _claim(config: GenerateConfig, digits: Digits) -> None:
+def _claim(config: GenerateConfig, digits: DigitsConfig, images: Digits) -> None:
     """Start the folder, or make sure that it is of the same clips."""
-    source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
-    wanted = {name: value for name, value in config.as_json().items() if name not in _FREE} | source
+    source = {"digits_source": images.source, "digits_sha256": images.sha256()}
+    asked = files.json_fields(config) | digits.as_json() | {"clips_seed": digits.clips_seed or 0}
+    wanted = {name: value for name, value in asked.items() if name not in _FREE} | source
     manifest = config.out / MANIFEST
     if config.out.exists() and not config.out.is_dir():
         raise UsageError(f"{config.out} is a file; choose a new or empty folder as --out")
     if manifest.exists() and any(config.out.glob("[0-9]*/[0-9]*.*")):
-        _check_same(config.out, _read_manifest(manifest), wanted)
+        run_folder.check_same(config.out, _read_manifest(manifest), wanted)
         return
     # A call that went wrong before its first clip holds no place.
     others = sorted(path.name for path in config.out.glob("[!.]*"))
     if others and not manifest.exists():
         raise UsageError(f"{config.out} holds {others[0]}, but no {MANIFEST}; choose an empty or new folder as --out")
     versions = {"saccade": saccade.__version__, "torch": str(torch.__version__)}
-    motion = asdict(config.motion())
+    motion = asdict(digits.motions()[0])
     files.write_json(manifest, {"format": FORMAT, "config": wanted, "motion": motion, "versions": versions})
-
-
-def _check_same(out: Path, before: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name, value in wanted.items():
-        if before.get(name) != value:
-            other = f"{out} holds clips with {name} {before.get(name)!r}; {value!r} is wanted"
-            raise UsageError(f"{other}: choose another --out, or ask for the same again to go on")
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8"))["config"])
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = dict(manifest["config"])
+        if manifest.get("format") == 1:  # of version 0.1, which knew one condition a folder
+            config |= {"condition": [config["condition"]], "scheme": config["labels"], "clips_seed": config["seed"]}
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); remove {path.parent}, or choose another --out") from error
     return config
@@ -196,7 +195,7 @@ def _remove_leftovers(out: Path) -> None:
 
 def _draw_sheet(path: Path, clips: MovingDigits) -> None:
     indices = torch.linspace(0, len(clips) - 1, min(len(clips), _SHEET_CLIPS)).round().long()
-    batch = clips.batch(indices, poses=True)
+    batch = clips.located(indices)
     assert batch.poses is not None
-    names = [class_name(clips, digits) for digits in batch.poses.digit.tolist()]
+    names = [class_name(clips, digits) for digits in batch.poses.thing.tolist()]
     write_png(path, draw_contact_sheet(batch, names, clips.motion))

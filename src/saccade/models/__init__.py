@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Models by name, or of parts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ from typing import Any
 from torch import nn
 
 from saccade.errors import unknown_name
-from saccade.models.matched import dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.inputs import INPUTS
+from saccade.models.matched import ATTENTIONS, TRUNKS, build, dcn_lstm, lenet_lstm, stn_lstm
 from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
 from saccade.models.video_classifier import VideoClassifier, verdict
 
-__all__ = ["MATCHED", "MODELS", "VideoClassifier", "create", "names", "verdict"]
+__all__ = [
+    "ATTENTIONS",
+    "INPUTS",
+    "MATCHED",
+    "MODELS",
+    "TRUNKS",
+    "VideoClassifier",
+    "arguments_of",
+    "build",
+    "create",
+    "names",
+    "verdict",
+]
 
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 """One trunk, three kinds of attention, equal budgets."""
@@ -42,7 +55,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
 
     Args:
         name: one of `names()`.
-        arguments: keyword arguments of the function that `MODELS` lists for the name.
+        arguments: keyword arguments of the function that `MODELS` lists for the name, such as `labels`.
 
     Raises:
         UsageError: an unknown name or argument.
@@ -54,11 +67,20 @@ def create(name: str, **arguments: Any) -> nn.Module:
     return MODELS[name](**arguments)
 
 
-def check(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError for a name or arguments that `create` does not know."""
+def arguments_of(name: str) -> tuple[str, ...]:
+    """Return the names of the arguments that `create` knows for a model.
+
+    Raises:
+        UsageError: an unknown name.
+    """
     if name not in MODELS:
         raise unknown_name("model", str(name), names())
-    known = inspect.signature(MODELS[name]).parameters
+    return tuple(inspect.signature(MODELS[name]).parameters)
+
+
+def check(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError for a name or arguments that `create` does not know."""
+    known = arguments_of(name)
     for argument in dict(arguments):
         if argument not in known:
             raise unknown_name(f"argument of {name}", argument, known)

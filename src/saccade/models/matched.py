@@ -1,148 +1,151 @@
-"""The matched three: one trunk, three kinds of attention, equal budgets.
-
-The last map of the trunk is pooled by global maximum and mean. Pooled so, the feature has one length whatever the size
-of the frame, and hardly depends on where in it a digit stands.
-"""
+"""Models of the parts that can be had, and the matched three: one trunk, three kinds of attention, equal budgets."""
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional as F
+from collections.abc import Callable
 
-from saccade.errors import UsageError, unknown_name
-from saccade.models.trunks import TRUNKS, ConvBlock, Trunk
+from torch import nn
+
+from saccade.clips import FrameFormat
+from saccade.errors import unknown_name
+from saccade.labels import Labels
+from saccade.models.encoder import FrameEncoder, Localisation
+from saccade.models.inputs import INPUTS
+from saccade.models.small_trunks import light, wide
 from saccade.models.video_classifier import VideoClassifier
-from saccade.nn.pair_head import PairHead
-from saccade.nn.recurrent import Recurrent
-from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
+from saccade.nn.heads import PairHead
+from saccade.nn.spatial_transformer import SpatialTransformer
+from saccade.nn.temporal import TEMPORAL
 
-MIN_FRAME_PX = 28
+TRUNKS: dict[str, Callable[..., nn.Module]] = {"light": light, "wide": wide}
+"""Trunks by name; each takes the channels of what it sees, and whether its deepest layers are deformable."""
+
+ATTENTIONS = ("none", "stn", "dcn")
+NUM_UNITS = 128
 # Sizes of the feature that the LSTM reads. Without attention it is wider, so that all three have as many parameters.
 PLAIN_FEATURES = {"light": 128, "wide": 160}
 ATTENDED_FEATURES = {"light": 112, "wide": 128}
+PAIRS = Labels(
+    names=tuple(f"{a}{b}" for a in range(10) for b in range(a, 10)),
+    parts=tuple((str(a), str(b)) for a in range(10) for b in range(a, 10)),
+)
+"""The 55 unordered pairs of ten things: what models name that are told nothing else."""
 
 
-class FrameEncoder(nn.Module):
-    """Turn a frame into a feature: attention on the frame (if any), trunk, global maximum and mean, a dense layer.
+def build(
+    *,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
+    trunk: str = "light",
+    attention: str = "none",
+    temporal: str = "lstm",
+    input: str = "frames",
+    num_features: int = 128,
+    mode: str = "affine",
+) -> VideoClassifier:
+    """Build a classifier of clips with fresh weights.
 
     Args:
-        attention: frame -> frame, or None.
-        trunk: frame -> feature map.
-        channels: of a frame.
-        num_features: size of the feature.
+        labels: its classes; unordered pairs get a head that shares evidence among them.
+        frame_format: what it wants of a frame; grey frames of any size if not given.
+        trunk: one of `TRUNKS`.
+        attention: `none`; `stn`: one map for the frame before the trunk; `dcn`: the trunk's deepest layers deform.
+        temporal: one of `TEMPORAL`.
+        input: one of `INPUTS`: what of the frames the encoder sees.
+        num_features: size of a frame's feature.
+        mode: of the spatial transformer, `affine` or `similarity`.
 
     Raises:
-        ValueError: frames smaller than 28x28 or with another number of channels, in `forward`.
+        UsageError: an unknown name.
+
+    >>> build(labels=Labels(("wave", "clap")), attention="dcn", input="both").encoder.channels
+    2
     """
-
-    def __init__(self, *, attention: nn.Module | None, trunk: Trunk, channels: int, num_features: int) -> None:
-        super().__init__()
-        self.attention, self.trunk, self.channels = attention, trunk, channels
-        self.dense = nn.Sequential(nn.Linear(2 * trunk.out_channels, num_features), nn.ReLU(inplace=True))
-
-    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return one feature a frame."""
-        if min(frames.shape[-2:]) < MIN_FRAME_PX:
-            raise ValueError(
-                f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_FRAME_PX}x{MIN_FRAME_PX} is needed"
-            )
-        if frames.shape[1] != self.channels:
-            raise ValueError(f"frames have {frames.shape[1]} channels; this model takes {self.channels}")
-        if self.attention is not None:
-            frames = self.attention(frames)
-        # Pooling layers over the whole map: the gradients of amax and mean take three times as long.
-        found: Tensor = self.trunk(frames)
-        largest, mean = (pool(found, found.shape[-2:]).flatten(1) for pool in (F.max_pool2d, F.avg_pool2d))
-        feature: Tensor = self.dense(torch.cat((largest, mean), -1))
-        return feature
-
-
-class Localisation(nn.Module):
-    """Say where to look in a frame: two convolutions on a quarter of the pixels, a dense layer, the map."""
-
-    def __init__(self, channels: int, mode: str = "affine") -> None:
-        super().__init__()
-        self.trunk = nn.Sequential(
-            ConvBlock(nn.Conv2d(channels, 12, 5, padding=2, bias=False), 12, pool=True),
-            ConvBlock(nn.Conv2d(12, 24, 3, padding=1, bias=False), 24, pool=True),
-        )
-        self.hidden = nn.Linear(24 * 16, 48)
-        self.to_map = IdentityLinear(48, mode)
-
-    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch k"]:
-        """Return the map of every frame as `SpatialTransformer` wants it."""
-        pooled = F.adaptive_avg_pool2d(self.trunk(F.avg_pool2d(frames, 2)), 4)
-        found: Tensor = self.to_map(torch.relu(self.hidden(pooled.flatten(1))))
-        return found
+    for kind, name, known in (
+        ("trunk", trunk, tuple(TRUNKS)),
+        ("attention", attention, ATTENTIONS),
+        ("temporal part", temporal, tuple(TEMPORAL)),
+        ("input", input, tuple(INPUTS)),
+    ):
+        if name not in known:
+            raise unknown_name(kind, name, known)
+    frame_format = frame_format or FrameFormat()
+    seen = INPUTS[input](frame_format.channels)
+    channels = int(seen.out_channels)  # type: ignore[arg-type]
+    convolutions = TRUNKS[trunk](channels, deformable=attention == "dcn")
+    transformer = SpatialTransformer(Localisation(channels, mode), mode=mode) if attention == "stn" else None
+    return VideoClassifier(
+        input=seen,
+        encoder=FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=num_features),
+        temporal=TEMPORAL[temporal](num_features, NUM_UNITS),
+        head=_head(labels),
+        labels=labels,
+        frame_format=frame_format,
+    )
 
 
-def _trunk(name: str, channels: int, *, deformable: bool) -> Trunk:
-    if name not in TRUNKS:
-        raise unknown_name("trunk", name, TRUNKS)
-    return TRUNKS[name](channels, deformable=deformable)
-
-
-def _head(num_units: int, num_classes: int, digit_pairs: bool) -> nn.Module:
-    if not digit_pairs:
-        return nn.Linear(num_units, num_classes)
-    if num_classes != 55:
-        raise UsageError(f"ten digits make 55 unordered pairs; got num_classes={num_classes}; leave digit_pairs out")
-    return PairHead(num_units)
+def _head(labels: Labels) -> nn.Module:
+    if labels.unordered_pairs:
+        return PairHead(NUM_UNITS, len(labels.things))
+    return nn.Linear(NUM_UNITS, len(labels.names))
 
 
 def lenet_lstm(
     *,
-    num_classes: int = 55,
-    channels: int = 1,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
     trunk: str = "light",
     temporal: str = "lstm",
-    digit_pairs: bool = False,
+    input: str = "frames",
 ) -> VideoClassifier:
     """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
-    convolutions = _trunk(trunk, channels, deformable=False)
-    size = PLAIN_FEATURES[trunk]
-    return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=convolutions, channels=channels, num_features=size),
-        temporal=Recurrent(size, 128, temporal),
-        head=_head(128, num_classes, digit_pairs),
+    return build(
+        labels=labels,
+        frame_format=frame_format,
+        trunk=trunk,
+        temporal=temporal,
+        input=input,
+        num_features=PLAIN_FEATURES.get(trunk, 128),
     )
 
 
 def stn_lstm(
     *,
-    num_classes: int = 55,
-    channels: int = 1,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
     trunk: str = "light",
     temporal: str = "lstm",
+    input: str = "frames",
     mode: str = "affine",
-    digit_pairs: bool = False,
 ) -> VideoClassifier:
     """Build the model with a spatial transformer before the trunk: one affine (or similarity) map a frame."""
-    convolutions = _trunk(trunk, channels, deformable=False)
-    size = ATTENDED_FEATURES[trunk]
-    transformer = SpatialTransformer(Localisation(channels, mode), mode=mode)
-    return VideoClassifier(
-        encoder=FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=size),
-        temporal=Recurrent(size, 128, temporal),
-        head=_head(128, num_classes, digit_pairs),
+    return build(
+        labels=labels,
+        frame_format=frame_format,
+        trunk=trunk,
+        attention="stn",
+        temporal=temporal,
+        input=input,
+        num_features=ATTENDED_FEATURES.get(trunk, 128),
+        mode=mode,
     )
 
 
 def dcn_lstm(
     *,
-    num_classes: int = 55,
-    channels: int = 1,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
     trunk: str = "light",
     temporal: str = "lstm",
-    digit_pairs: bool = False,
+    input: str = "frames",
 ) -> VideoClassifier:
     """Build the model whose two deepest convolutions are deformable (Dai et al. 2017)."""
-    convolutions = _trunk(trunk, channels, deformable=True)
-    size = ATTENDED_FEATURES[trunk]
-    return VideoClassifier(
-        encoder=FrameEncoder(attention=None, trunk=convolutions, channels=channels, num_features=size),
-        temporal=Recurrent(size, 128, temporal),
-        head=_head(128, num_classes, digit_pairs),
+    return build(
+        labels=labels,
+        frame_format=frame_format,
+        trunk=trunk,
+        attention="dcn",
+        temporal=temporal,
+        input=input,
+        num_features=ATTENDED_FEATURES.get(trunk, 128),
     )

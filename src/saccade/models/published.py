@@ -15,12 +15,23 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from saccade.clips import FrameFormat
+from saccade.labels import Labels
 from saccade.nn.keras_lstm import KerasLSTM
 from saccade.nn.offset_resample import OffsetResample2d
 from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
 
 MNIST_MEAN = 0.1306604762738429
 """Mean of MNIST's training images; 33.3184 of 255 grey levels."""
+
+FRAME_FORMAT = FrameFormat(channels=1, size=(64, 64), mean=(MNIST_MEAN,))
+"""What the published models want of a frame; `GreyInput` applies it."""
+
+ORDERED_PAIRS = Labels(
+    names=tuple(f"{a}{b}" for a in range(10) for b in range(10)),
+    parts=tuple((str(a), str(b)) for a in range(10) for b in range(10)),
+)
+"""The 100 ordered pairs of ten things."""
 
 Frames = Float[Tensor, "batch 1 64 64"] | UInt8[Tensor, "batch 1 64 64"]
 Clips = Float[Tensor, "batch time 1 64 64"] | UInt8[Tensor, "batch time 1 64 64"]
@@ -43,6 +54,8 @@ class GreyInput(nn.Module):
     0.86934
     """
 
+    pointwise = True
+
     def forward(self, frames: Frames) -> Float[Tensor, "batch 1 64 64"]:
         """Return centred float frames."""
         if frames.ndim != 4 or frames.shape[1:] != (1, 64, 64):
@@ -52,6 +65,15 @@ class GreyInput(nn.Module):
             )
         levels = frames if frames.is_floating_point() else frames.float() / 255
         return levels - MNIST_MEAN
+
+
+@final
+class PublishedEncoder(nn.Sequential):
+    """The layers of a CNN in a row, from frames to features."""
+
+    def path(self) -> list[nn.Module]:
+        """Return the layers on the pixels' way, in order."""
+        return list(self)
 
 
 @final
@@ -131,17 +153,24 @@ class PublishedClassifier(nn.Module):
     Args:
         encoder: frames to features, such as `PublishedCNN.features`.
         recurrent: the features of a clip to logits.
+        labels: the classes.
 
     Raises:
         ValueError: clips of another length, padded ones among them, in `forward`.
     """
 
     causal = False
+    frame_format = FRAME_FORMAT
 
-    def __init__(self, *, encoder: nn.Module, recurrent: RecurrentClassifier) -> None:
+    def __init__(self, *, encoder: nn.Module, recurrent: RecurrentClassifier, labels: Labels) -> None:
         super().__init__()
         self.encoder = encoder
         self.recurrent = recurrent
+        self.labels = labels
+
+    def picture(self, inputs: Float[Tensor, "frames 1 height width"]) -> Float[Tensor, "frames 1 height width"]:
+        """Return what the encoder sees as something to look at, in [0, 1]."""
+        return self.frame_format.restore(inputs).clamp(0, 1)
 
     def forward(self, frames: Clips, lengths: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch 1 classes"]:
         """Return the logits at the end of each clip; `lengths`, where given, must say that none is padded."""
@@ -163,7 +192,7 @@ def lenet_cnn() -> PublishedCNN:
     6431080
     """
     return PublishedCNN(
-        nn.Sequential(
+        PublishedEncoder(
             GreyInput(),
             _conv(1, 20, padding=2),
             nn.ReLU(),
@@ -195,7 +224,7 @@ def stn_cnn() -> PublishedCNN:
         IdentityLinear(50),
     )
     return PublishedCNN(
-        nn.Sequential(
+        PublishedEncoder(
             GreyInput(),
             SpatialTransformer(localisation, out_size=(32, 32), mode="affine"),
             _conv(1, 20, padding=2),
@@ -212,7 +241,7 @@ def stn_cnn() -> PublishedCNN:
 def dcn_cnn() -> PublishedCNN:
     """Build the CNN that resamples both feature maps with learned offsets: 102,483,280 parameters."""
     return PublishedCNN(
-        nn.Sequential(
+        PublishedEncoder(
             GreyInput(),
             _conv(1, 20, padding=2),
             nn.ReLU(),
@@ -235,37 +264,37 @@ CNNS: dict[str, Callable[[], PublishedCNN]] = {
 """The CNN that the first stage trains, by the name of the video model that it becomes part of."""
 
 
-def lenet_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+def lenet_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) -> PublishedClassifier:
     """Build the published LeNet-LSTM, the baseline without attention.
 
     Args:
-        num_classes: number of classes.
+        labels: the classes.
         num_frames: the one clip length that it can read.
 
     >>> lenet_lstm_published(num_frames=4)(torch.zeros(2, 4, 1, 64, 64)).shape
     torch.Size([2, 1, 100])
     """
-    return _video_model(lenet_cnn(), num_classes, num_frames)
+    return _video_model(lenet_cnn(), labels, num_frames)
 
 
-def stn_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+def stn_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) -> PublishedClassifier:
     """Build the published STN-LSTM: one global affine map per frame.
 
     Args:
-        num_classes: number of classes.
+        labels: the classes.
         num_frames: the one clip length that it can read.
     """
-    return _video_model(stn_cnn(), num_classes, num_frames)
+    return _video_model(stn_cnn(), labels, num_frames)
 
 
-def dcn_lstm_published(*, num_classes: int = 100, num_frames: int = 50) -> PublishedClassifier:
+def dcn_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) -> PublishedClassifier:
     """Build the published DCN-LSTM: offsets for every position and channel of two feature maps.
 
     Args:
-        num_classes: number of classes.
+        labels: the classes.
         num_frames: the one clip length that it can read.
     """
-    return _video_model(dcn_cnn(), num_classes, num_frames)
+    return _video_model(dcn_cnn(), labels, num_frames)
 
 
 def recurrent_part(*, num_classes: int = 100, num_frames: int = 50) -> RecurrentClassifier:
@@ -278,9 +307,9 @@ def recurrent_part(*, num_classes: int = 100, num_frames: int = 50) -> Recurrent
     return RecurrentClassifier(KerasLSTM(500, 8), num_frames=num_frames, num_classes=num_classes)
 
 
-def _video_model(cnn: PublishedCNN, num_classes: int, num_frames: int) -> PublishedClassifier:
-    recurrent = recurrent_part(num_classes=num_classes, num_frames=num_frames)
-    return PublishedClassifier(encoder=cnn.features, recurrent=recurrent)
+def _video_model(cnn: PublishedCNN, labels: Labels, num_frames: int) -> PublishedClassifier:
+    recurrent = recurrent_part(num_classes=len(labels.names), num_frames=num_frames)
+    return PublishedClassifier(encoder=cnn.features, recurrent=recurrent, labels=labels)
 
 
 def _conv(in_channels: int, out_channels: int, padding: int = 0) -> nn.Conv2d:

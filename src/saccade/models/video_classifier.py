@@ -1,12 +1,14 @@
-"""A video classifier: an encoder for every frame, a recurrent network over the sequence, a head for every state."""
+"""A video classifier: an encoder for every frame, a temporal part over the sequence, a head for every state."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from saccade.nn.recurrent import Recurrent, State
+from saccade.clips import FrameFormat, Size, valid_frames
+from saccade.labels import Labels
+from saccade.nn.temporal import State
 
 
 class VideoClassifier(nn.Module):
@@ -16,21 +18,34 @@ class VideoClassifier(nn.Module):
     size that the encoder takes and any number of frames.
 
     Args:
+        input: clips -> what the encoder sees of them, see `FrameInput`.
         encoder: frames (batch, channels, height, width) -> features (batch, features).
-        temporal: features over time -> states over time.
+        temporal: features over time -> states over time, see `Temporal`.
         head: states -> logits.
+        labels: the classes.
+        frame_format: what it wants of a frame.
 
     >>> from saccade import models
-    >>> model = models.create("lenet-lstm", num_classes=55).eval()
+    >>> model = models.create("lenet-lstm").eval()
     >>> model(torch.zeros(2, 3, 1, 64, 64)).shape
     torch.Size([2, 3, 55])
     """
 
     causal = True
 
-    def __init__(self, *, encoder: nn.Module, temporal: Recurrent, head: nn.Module) -> None:
+    def __init__(
+        self,
+        *,
+        input: nn.Module,
+        encoder: nn.Module,
+        temporal: nn.Module,
+        head: nn.Module,
+        labels: Labels,
+        frame_format: FrameFormat,
+    ) -> None:
         super().__init__()
-        self.encoder, self.temporal, self.head = encoder, temporal, head
+        self.input, self.encoder, self.temporal, self.head = input, encoder, temporal, head
+        self.labels, self.frame_format = labels, frame_format
 
     def forward(
         self,
@@ -47,60 +62,83 @@ class VideoClassifier(nn.Module):
         Raises:
             ValueError: clips that are not five-dimensional, lengths outside 1 to the number of frames.
         """
-        logits, _ = self._classify(self._features(clips, lengths), None)
+        logits, _ = self._classify(clips, lengths, None)
         return logits
 
+    def initial_state(self, batch: int, frame_size: Size) -> State:
+        """Return what stands for no earlier frames of so many clips."""
+        return *self._input_state(batch, frame_size), *self._temporal_state(batch)
+
     def step(self, clips: Tensor, state: State | None) -> tuple[Float[Tensor, "batch time classes"], State]:
-        """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state."""
-        return self._classify(self._features(clips, None), state)
+        """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state.
+
+        At the start the state is None, or `initial_state`.
+        """
+        return self._classify(clips, None, state)
+
+    def encoder_input(
+        self, clips: Tensor, state: State | None = None
+    ) -> tuple[Float[Tensor, "batch time seen_channels height width"], State]:
+        """Return what the encoder sees of clips, and what that needs to know of them with the next frames."""
+        state = self._input_state(len(clips), (clips.shape[-2], clips.shape[-1])) if state is None else state
+        seen: tuple[Tensor, State] = self.input(self.frame_format.normalise(clips), state)
+        return seen
+
+    def picture(
+        self, inputs: Float[Tensor, "frames seen_channels height width"]
+    ) -> Float[Tensor, "frames channels height width"]:
+        """Return what an encoder sees as something to look at, in [0, 1]; where nothing changed, changes are grey."""
+        shown, is_frames = self.input.picture(inputs)  # type: ignore[operator]
+        picture: Tensor = self.frame_format.restore(shown) if is_frames else 0.5 + shown / 2
+        return picture.clamp(0, 1)
+
+    def _input_state(self, batch: int, frame_size: Size) -> State:
+        state: State = self.input.initial_state(batch, frame_size)  # type: ignore[operator]
+        return state
+
+    def _temporal_state(self, batch: int) -> State:
+        state: State = self.temporal.initial_state(batch)  # type: ignore[operator]
+        return state
 
     def _classify(
-        self, features: Float[Tensor, "batch time features"], state: State | None
+        self, clips: Tensor, lengths: Int64[Tensor, "batch"] | None, state: State | None
     ) -> tuple[Float[Tensor, "batch time classes"], State]:
-        states, state = self.temporal(features, state)
+        _check(clips, lengths)
+        if state is None:
+            state = self.initial_state(len(clips), (clips.shape[-2], clips.shape[-1]))
+        num_own = len(self._input_state(1, (1, 1)))
+        inputs, of_input = self.encoder_input(clips, state[:num_own])
+        states, of_temporal = self.temporal(self._features(inputs, lengths), state[num_own:])
         # In float32: bfloat16 has so few numbers that the two likeliest classes often tie.
         with torch.autocast(states.device.type, enabled=False):
             logits: Tensor = self.head(states)
-        return logits.float(), state
+        return logits.float(), (*of_input, *of_temporal)
 
-    def _features(self, clips: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:
+    def _features(self, inputs: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:
         """Encode every frame that counts; the features of padded frames are zero."""
-        if clips.dim() != 5:
-            raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
-        if clips.shape[1] == 0:
-            raise ValueError("clips have no frames; at least 1 is needed")
-        if lengths is not None and lengths.shape != clips.shape[:1]:
-            raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
-        frames = clips.flatten(0, 1)
+        frames = inputs.flatten(0, 1)
         if lengths is None:
-            features: Tensor = self.encoder(as_float(frames)).unflatten(0, clips.shape[:2])
+            features: Tensor = self.encoder(frames).unflatten(0, inputs.shape[:2])
             return features
-        valid = valid_frames(lengths, clips.shape[1])
-        encoded = self.encoder(as_float(frames[valid.flatten()]))
-        features = encoded.new_zeros(*clips.shape[:2], encoded.shape[-1])
+        valid = valid_frames(lengths, inputs.shape[1])
+        encoded = self.encoder(frames[valid.flatten()])
+        features = encoded.new_zeros(*inputs.shape[:2], encoded.shape[-1])
         return features.masked_scatter(valid.unsqueeze(-1), encoded)
 
 
-def as_float(frames: Tensor) -> Tensor:
-    """Bring uint8 pixels to [0, 1]; leave float ones as they are."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
-
-
-def valid_frames(lengths: Int64[Tensor, "batch"], num_frames: int) -> Bool[Tensor, "batch time"]:
-    """Mark the frames that count.
-
-    Raises:
-        ValueError: a length outside 1 to `num_frames`.
-    """
-    if bool(((lengths < 1) | (lengths > num_frames)).any()):
-        raise ValueError(f"lengths must lie in 1 to {num_frames}; got {lengths.tolist()}")
-    return torch.arange(num_frames, device=lengths.device) < lengths.unsqueeze(1)
+def _check(clips: Tensor, lengths: Int64[Tensor, "batch"] | None) -> None:
+    if clips.dim() != 5:
+        raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
+    if clips.shape[1] == 0:
+        raise ValueError("clips have no frames; at least 1 is needed")
+    if lengths is not None and lengths.shape != clips.shape[:1]:
+        raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
 
 
 def verdict(
     logits: Float[Tensor, "batch time classes"], lengths: Int64[Tensor, "batch"] | None = None
 ) -> Float[Tensor, "batch classes"]:
     """Return the logits of each clip's last valid frame, which are the clip's verdict."""
-    if lengths is None:
+    if lengths is None or logits.shape[1] == 1:
         return logits[:, -1]
     return logits[torch.arange(len(logits), device=logits.device), lengths - 1]

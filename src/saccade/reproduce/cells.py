@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from saccade import checkpoint, files, run_folder
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
-from saccade.errors import UsageError
+from saccade.data.digits import DATA, TRAINING, DigitsConfig
+from saccade.device import choose_device
 from saccade.evaluate import attention_effect, evaluate
-from saccade.precision import choose_device
+from saccade.published import PublishedConfig
+from saccade.published import run as run_published
 from saccade.reproduce.presets import Training
 from saccade.train import TrainConfig, train
 from saccade.train.loop import Progress
-from saccade.train.published import PublishedConfig
-from saccade.train.published import run as run_published
 
 # Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
 EVALUATION_BATCH = 8
@@ -35,6 +33,7 @@ class Job:
     training: Training
     config: TrainConfig | PublishedConfig
     folder: Path
+    digits: DigitsConfig = TRAINING
     num_clips: int = 0
 
     @property
@@ -47,8 +46,8 @@ class Job:
         """How long its tests take, in training steps: a forward pass takes about a third of one."""
         if isinstance(self.config, PublishedConfig):
             return 0.0
-        num_frames = Motion().num_frames * self.num_clips * len(self.training.tested_in)
-        step_frames = self.config.batch_size * self.config.num_frames
+        num_frames = DigitsConfig().num_frames * self.num_clips * len(self.training.tested_in)
+        step_frames = self.config.batch_size * self.digits.num_frames
         return NUM_PASSES[self.training.model] * num_frames / step_frames / 3
 
     def fraction(self, row: Mapping[str, float]) -> float:
@@ -72,7 +71,8 @@ def row_file(folder: Path, condition: str) -> Path:
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Return the rows in files that `row_file` names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    # Rows of version 0.1 do not say of which data they are: there was only one.
+    return [{"data": DATA} | json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
 def do(job: Job, progress: Progress) -> None:
@@ -93,26 +93,22 @@ def do(job: Job, progress: Progress) -> None:
         row = run_published(job.config, job.folder.parent, progress=progress)
         files.write_json(row_file(job.folder, condition), row)
     else:
-        _test(job, job.config, _trained(job.folder, job.config, progress), progress)
+        _test(job, job.config, _trained(job, job.config, progress), progress)
 
 
-def _trained(folder: Path, config: TrainConfig, progress: Progress) -> Path:
+def _trained(job: Job, config: TrainConfig, progress: Progress) -> Path:
     """Train into a folder unless that is done; go on where an earlier call stopped."""
-    begun = (folder / run_folder.RUN).is_file()
-    if begun and run_folder.read(folder).get("finished"):
-        return folder / checkpoint.NAME
-    return train(config, folder, resume=begun, progress=progress)
+    begun = (job.folder / run_folder.RUN).is_file()
+    if begun and run_folder.read(job.folder).get("finished"):
+        return job.folder / checkpoint.NAME
+    return train(config, job.digits, job.folder, resume=begun, progress=progress)
 
 
 def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None:
     device = choose_device(config.device)
     model, header = checkpoint.load(path, device)
-    digits = config.load_digits("test")
-    if header.data["digits"] != digits.source:
-        raise UsageError(
-            f"{path} was trained on {header.data['digits']}, now the digits are {digits.source}; give the same"
-            " --digits and --data-dir as before, or choose another --out"
-        )
+    digits = job.digits.load("test")
+    run_folder.check_same(path.parent, {"digits": header.facts.get("digits")}, {"digits": digits.source})
     passes = NUM_PASSES[job.training.model]
     num_tests = passes * len(job.training.tested_in) * job.num_clips
 
@@ -123,7 +119,8 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
         if row_file(job.folder, condition).is_file():
             continue
         before = passes * place * job.num_clips
-        clips = MovingDigits(digits, Motion(condition), labels=config.labels, num_clips=job.num_clips)
+        standard = DigitsConfig(condition=(condition,), scheme=job.digits.scheme, num_clips=job.num_clips)
+        clips = standard.drawn_from(digits, "test")
         how: dict[str, Any] = {"batch_size": EVALUATION_BATCH, "device": device, "precision": config.precision}
         result = evaluate(model, clips, **how, progress=counting(before))
         again = counting(before + job.num_clips)
@@ -131,12 +128,11 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
         row = result.row(
             model=header.model,
             protocol="end_to_end",
-            instances="disjoint",
             seed=config.seed,
-            trained_on=header.data["condition"],
+            trained_on=header.facts["condition"],
             trunk=config.trunk,
             steps=header.training["num_steps"],
-            frames_per_step=config.batch_size * config.num_frames,
+            frames_per_step=config.batch_size * job.digits.num_frames,
             precision=header.training["precision"],
             minutes=round(header.training["elapsed_s"] / 60, 2),
             attention=effect,

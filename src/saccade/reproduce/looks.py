@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from saccade import checkpoint, predict
 from saccade.attention import Look, look
-from saccade.data import labels
-from saccade.models.published import CNNS, PublishedCNN
+from saccade.models.published import CNNS, FRAME_FORMAT, PublishedCNN
 from saccade.reproduce.table import CONDITION_TITLES, TITLES
 from saccade.visualize import COLOURS, LookStrip
 from saccade.visualize.look_strip import NUM_SHOWN, evenly_spaced
@@ -28,8 +27,9 @@ def end_to_end_strip(cell: Path, model: str, condition: str, frames: Frames, dev
     """
     trained, header = checkpoint.load(cell, device)
     seen, _ = look(trained, frames.to(device), saliency=True)
-    ((verdict, probability),) = predict.verdicts(seen.logits[-1:], labels.create(header.data["labels"]))
-    title = f"{TITLES[model]}, {CONDITION_TITLES[condition]}: says {verdict}, {100 * probability:.1f} %"
+    (verdict,) = predict.classes_of(header, cell).verdicts(seen.logits[-1:])
+    told = f"says {verdict.name}, {100 * verdict.probability:.1f} %"
+    title = f"{TITLES[model]}, {CONDITION_TITLES[condition]}: {told}"
     return LookStrip(title, frames, seen, COLOURS[model])
 
 
@@ -57,6 +57,11 @@ class _FrameByFrame(nn.Module):
     def __init__(self, cnn: PublishedCNN) -> None:
         super().__init__()
         self.encoder, self.logits = cnn.features, cnn.logits
+        self.frame_format = FRAME_FORMAT
+
+    def picture(self, inputs: Float[Tensor, "frames 1 height width"]) -> Float[Tensor, "frames 1 height width"]:
+        """Return what the encoder sees as something to look at, in [0, 1]."""
+        return self.frame_format.restore(inputs).clamp(0, 1)
 
     def forward(self, clips: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch time classes"]:
         found: Tensor = self.logits(self.encoder(clips.flatten(0, 1))).unflatten(0, clips.shape[:2])

@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from saccade.data.digits import DigitsConfig
 from saccade.train import TrainConfig
+from saccade.train.end_to_end import start
 from saccade.train.loop import Progress, advance
-from saccade.train.trainer import Trainer, start
+from saccade.train.trainer import Trainer
 
 WINDOW_S = 6.0
 _MANY = 1_000_000
@@ -27,9 +29,9 @@ class Pace:
     cores: float
 
 
-def measure(config: TrainConfig, progress: Progress) -> Pace:
+def measure(asked: tuple[TrainConfig, DigitsConfig], progress: Progress) -> Pace:
     """Time steps of a model for a few seconds, half of them on short clips."""
-    trainer = start(config)
+    trainer = start(*asked)
     trainer.num_steps = _MANY
     _step(trainer, 0)  # the first takes its time for reasons of its own
     clock, processor, num_steps = time.perf_counter(), time.process_time(), 0

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from saccade import checkpoint, run_folder, visualize
-from saccade.data import digits as digit_sources
 from saccade.data import video
-from saccade.data.motion import Motion
-from saccade.data.moving_digits import MovingDigits
-from saccade.precision import choose_device
+from saccade.data.digits import Motion, MovingDigits
+from saccade.device import choose_device
 from saccade.reproduce import looks
 from saccade.reproduce.cells import row_file
 from saccade.reproduce.presets import PRESETS, ReproduceConfig, Training
@@ -35,7 +33,7 @@ class Pictures:
 
     def draw_samples(self) -> Path:
         """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
-        digits = digit_sources.load(self._config.digits, "test", data_dir=self._config.data_dir)
+        digits = self._config.source.load("test")
         strips = {}
         for condition in self._config.all_conditions:
             clips = MovingDigits(digits, Motion(condition))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from saccade import files
+from saccade.data.digits import DigitSourceConfig
+from saccade.device import PRECISIONS
 from saccade.errors import UsageError, unknown_name
 from saccade.models import MATCHED
-from saccade.precision import PRECISIONS
-from saccade.train.published import INSTANCES
+from saccade.published import INSTANCES
 
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
 MIXTURE, CONDITION = "mixture", "condition"
@@ -91,8 +92,7 @@ class ReproduceConfig:
         preset: `quick` (six minutes, matched models end to end), `published` (the three stages as
             published), or `full` (end to end, several seeds; meant for a GPU).
         out: the run folder; by default runs/reproduce-PRESET. What is finished there is not done again.
-        digits: uci, mnist, auto or a folder with four IDX files.
-        data_dir: where MNIST lies; else the user cache is looked at.
+        source: where digits come from.
         models: which kinds.
         conditions: which conditions.
         elastic: add the fifth condition of the poster.
@@ -120,8 +120,7 @@ class ReproduceConfig:
 
     preset: str = "quick"
     out: Path | None = None
-    digits: str = "auto"
-    data_dir: Path | None = None
+    source: DigitSourceConfig = field(default_factory=DigitSourceConfig)
     models: tuple[str, ...] = MATCHED
     conditions: tuple[str, ...] = CONDITIONS
     elastic: bool = False

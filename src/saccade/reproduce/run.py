@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from saccade import files, run_folder
-from saccade.data import digits as digit_sources
+from saccade.data.digits import TRAINING, Digits, DigitsConfig
+from saccade.device import choose_device
 from saccade.errors import UsageError
 from saccade.evaluate import write_rows
-from saccade.precision import choose_device
+from saccade.published import PublishedConfig
 from saccade.reproduce import cells, pace, pool, table
 from saccade.reproduce.cells import Job
 from saccade.reproduce.forecast import Forecast
@@ -19,7 +20,6 @@ from saccade.reproduce.pictures import Pictures
 from saccade.reproduce.presets import MIXTURE, PRESETS, Preset, ReproduceConfig, Training
 from saccade.train import TrainConfig
 from saccade.train.loop import Progress
-from saccade.train.published import PublishedConfig
 
 # Left of the minutes for the last pictures.
 PICTURES_S = 10.0
@@ -104,8 +104,8 @@ class _Reproduction:
         self.say(f"timing {len(jobs)} models for a few seconds")
         measured: dict[int, pace.Pace] = {}
         at_once = self.at_once(len(jobs))
-        configs = [self.train_config(job.training) for job in jobs]
-        pool.run_all(pace.measure, configs, num_processes=at_once, take=lambda *_row: None, done=measured.__setitem__)
+        asked = [(self.train_config(job.training), job.digits) for job in jobs]
+        pool.run_all(pace.measure, asked, num_processes=at_once, take=lambda *_row: None, done=measured.__setitem__)
         paces = [measured[number] for number in range(len(jobs))]
         self.cost |= {job.training.model: one.work_s for job, one in zip(jobs, paces, strict=True)}
         seconds = 60 * minutes - (time.monotonic() - self.started) - PICTURES_S
@@ -120,27 +120,29 @@ class _Reproduction:
         if self.preset.protocol == "published":
             return Job(training, self.published_config(training), folder)
         config = replace(self.train_config(training), steps=steps)
-        return Job(training, config, folder, self.config.num_clips or self.preset.num_clips)
+        return Job(
+            training, config, folder, self.digits_config(training), self.config.num_clips or self.preset.num_clips
+        )
 
     def train_config(self, training: Training) -> TrainConfig:
         return TrainConfig(
             model=training.model,
-            condition=training.trained_on,
-            digits=self.config.digits,
-            data_dir=self.config.data_dir,
             batch_size=self.preset.batch_size,
             seed=training.seed,
             device=self.config.device,
             precision=self.config.precision or "auto",
         )
 
+    def digits_config(self, training: Training) -> DigitsConfig:
+        source = self.config.source
+        return replace(TRAINING, digits=source.digits, digits_dir=source.digits_dir, condition=training.trained_on)
+
     def published_config(self, training: Training) -> PublishedConfig:
         asked = self.config
         return PublishedConfig(
             model=f"{training.model}-published",
             condition=training.trained_on[0],
-            digits=asked.digits,
-            data_dir=asked.data_dir,
+            source=asked.source,
             instances=asked.instances or "training_clips",
             order=asked.order or "hidden",
             minutes=asked.stage1_minutes,
@@ -183,7 +185,8 @@ def reproduce(
         DataError: digit files that are missing or damaged.
         Interrupted: Ctrl-C; what was under way is saved.
     """
-    digits = digit_sources.load(config.digits, "train", data_dir=config.data_dir, say=say)
+    say(f"digits: {config.source.resolve()}")
+    digits = config.source.load("train")
     _open(config, digits)
     work = _Reproduction(config, say, progress or _silent, left)
     samples = work.pictures.draw_samples()
@@ -198,15 +201,16 @@ def _silent(_title: str) -> Progress:
     return lambda row: None
 
 
-def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
+def _open(config: ReproduceConfig, digits: Digits) -> None:
     """Start the run folder, or check that the one there is of the same kind."""
     described = config.as_json() | {"trained_on": list(config.ways)}
+    del described["source"]
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
     # Where things lie and run may change, and models may be added.
-    free = {"out", "data_dir", "digits", "device", "jobs", "seeds", "models"}
+    free = {"out", "device", "jobs", "seeds", "models"}
     if MIXTURE not in config.ways:
         free |= {"conditions", "elastic"}  # a mixture of others is another mixture
     found = run_folder.read(config.folder)
@@ -216,10 +220,5 @@ def _open(config: ReproduceConfig, digits: digit_sources.Digits) -> None:
             " choose another --out"
         )
     before = found["config"] | {name: found.get(name) for name in source}
-    for name, value in (described | source).items():
-        if name not in free and before.get(name) != value:
-            raise UsageError(
-                f"{config.folder} holds a reproduction with {name}={before.get(name)}, not {value};"
-                " choose another --out"
-            )
+    run_folder.check_same(config.folder, before, {n: v for n, v in (described | source).items() if n not in free})
     run_folder.update(config.folder, finished=False, later_calls=[*found.get("later_calls", []), run_folder.call()])

@@ -1,6 +1,6 @@
-"""Training, both ways: end to end, and as published."""
+"""Training: the loop, and classifiers of clips end to end."""
 
 from saccade.train.config import TrainConfig
-from saccade.train.loop import train
+from saccade.train.end_to_end import train
 
 __all__ = ["TrainConfig", "train"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,44 +13,21 @@ from saccade.train.config import TrainConfig
 from saccade.train.muon import Muon
 
 
-class Optimizer:
-    """Muon for the encoder's weights, AdamW for everything else, as one.
-
-    Layers that say where to look have a learning rate of their own. Biases and normalisation have one dimension and are
-    not decayed.
+class Optimizers:
+    """Several optimisers, each with weights of its own, as one.
 
     Args:
-        model: what it moves.
-        config: says the rates.
+        parts: the optimisers; the learning rates that they have now are their highest.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
-        attending = {
-            id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()
-        }
-        groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            attends, decays = id(parameter) in attending, parameter.dim() > 1
-            by_muon = config.muon_rate > 0 and name.startswith("encoder.") and decays and not attends
-            groups.setdefault((by_muon, attends, decays), []).append(parameter)
-        described: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-        for (by_muon, attends, decays), parameters in groups.items():
-            rate = config.muon_rate if by_muon else config.learning_rate * (config.attention_rate if attends else 1.0)
-            described[by_muon].append(
-                {
-                    "params": parameters,
-                    "lr": rate,
-                    "base_lr": rate,
-                    "weight_decay": config.weight_decay if decays else 0.0,
-                }
-            )
-        self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(described[False], fused=True)]
-        if described[True]:
-            self._parts.append(Muon(described[True], lr=config.muon_rate))
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = list(parts)
+        for group in self.param_groups:
+            group["base_lr"] = group["lr"]
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The parameters of both, group by group, with their rates."""
+        """The parameters of all, group by group, with their rates."""
         return [group for part in self._parts for group in part.param_groups]
 
     def set_rate(self, factor: float) -> None:
@@ -67,6 +45,11 @@ class Optimizer:
         for part in self._parts:
             part.step()
 
+    def forget(self) -> None:
+        """Begin anew: forget the state, not the rates."""
+        for part in self._parts:
+            part.state.clear()
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the state as tensors by name."""
         return {
@@ -77,7 +60,7 @@ class Optimizer:
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put the state there that `tensors` returned; version 0.1 had AdamW alone and did not number it."""
+        """Put the state there that `tensors` returned; version 0.1 had one optimiser and did not number it."""
         entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._parts]
         for key, value in tensors.items():
             *place, index, name = key.split(".")
@@ -87,5 +70,32 @@ class Optimizer:
             for parameter, entry in part.state.items():
                 for name, value in entry.items():
                     if value.shape == parameter.shape:
-                        # The fused optimiser walks through memory: its state must lie there as the parameter does.
+                        # Fused optimisers walk through memory: their state must lie there as the parameter does.
                         entry[name] = torch.empty_like(parameter).copy_(value)
+
+
+def end_to_end(model: nn.Module, config: TrainConfig) -> Optimizers:
+    """Return Muon for the encoder's weights and AdamW for everything else.
+
+    Layers that say where to look have a learning rate of their own. Biases and normalisation have one dimension and are
+    not decayed.
+
+    Args:
+        model: what they move.
+        config: says the rates.
+    """
+    attending = {id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        attends, decays = id(parameter) in attending, parameter.dim() > 1
+        by_muon = config.muon_rate > 0 and name.startswith("encoder.") and decays and not attends
+        groups.setdefault((by_muon, attends, decays), []).append(parameter)
+    described: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for (by_muon, attends, decays), parameters in groups.items():
+        rate = config.muon_rate if by_muon else config.learning_rate * (config.attention_rate if attends else 1.0)
+        decay = config.weight_decay if decays else 0.0
+        described[by_muon].append({"params": parameters, "lr": rate, "weight_decay": decay})
+    parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(described[False], fused=True)]
+    if described[True]:
+        parts.append(Muon(described[True], lr=config.muon_rate))
+    return Optimizers(parts)

@@ -1,43 +1,71 @@
-"""What changes while training runs, how it begins, and how it is kept between two runs."""
+"""What changes while anything is trained, and how it is kept between two runs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from saccade import checkpoint
-from saccade.data.mixture import Mixture
-from saccade.errors import DataError, NonFiniteError, UsageError
-from saccade.precision import choose_device, choose_precision
-from saccade.train.config import TrainConfig
-from saccade.train.optimizer import Optimizer
+from saccade import checkpoint, run_folder
+from saccade.clips import CPU, Batches, ClipBatch
+from saccade.errors import DataError, NonFiniteError
+from saccade.train.optimizer import Optimizers
 
 # What a checkpoint holds beside the model: the optimiser, and the weights that learn where the model is their average.
 _OPTIMIZER, _LEARNING = "optimizer.", "learning."
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
+@dataclass(frozen=True)
+class Objective:
+    """What a training is for.
+
+    Args:
+        loss: of what the model gives for a batch.
+        accuracy: of the same, as a fraction; None for a model whose output has none on the way.
+        rate: step and number of steps -> learning rate as a fraction of the highest.
+        max_gradient_norm: longer gradients are shortened to it; None leaves them.
+    """
+
+    loss: Callable[[Tensor, ClipBatch], Float[Tensor, ""]]
+    accuracy: Callable[[Tensor, ClipBatch], float] | None = None
+    rate: Callable[[int, int], float] = lambda step, num_steps: 1.0
+    max_gradient_norm: float | None = None
+
+
 @dataclass
 class Trainer:
-    """What changes while training runs: the model, its optimiser and the number of steps done."""
+    """A training on its way: the model, its optimiser, what it learns from and for, and the number of steps done.
 
-    config: TrainConfig
+    Args:
+        model: what learns.
+        optimizer: what moves its weights.
+        batches: what it learns from.
+        objective: what it learns for.
+        header: what its checkpoints say besides where training stands.
+        settings: what must be the same for a run to be resumed, by name.
+        device: where it is trained.
+        dtype: number format of matrix products.
+    """
+
     model: nn.Module
-    optimizer: Optimizer
-    long: Mixture
-    short: tuple[Mixture, ...]  # stage by stage
-    device: torch.device
-    dtype: torch.dtype
+    optimizer: Optimizers
+    batches: Batches
+    objective: Objective
+    header: checkpoint.Header
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    device: torch.device = CPU
+    dtype: torch.dtype = torch.float32
     num_steps: int = 0
     step: int = 0
     elapsed_s: float = 0.0
     positions: dict[str, Tensor] = field(default_factory=dict)
-    before: dict[str, Any] = field(default_factory=dict)  # what its weights learned from before, and how long
     average: AveragedModel | None = None  # the moving average of the weights, where one is kept
 
     @property
@@ -51,52 +79,18 @@ class Trainer:
         return self.model if self.average is None else self.average.module
 
 
-def start(config: TrainConfig) -> Trainer:
-    """Build everything that a run needs, before its first step."""
-    device = choose_device(config.device)
-    torch.manual_seed(config.seed)
-    model = config.create_model()
-    before: dict[str, Any] = {}
-    if config.start_from is not None:
-        header = checkpoint.read_header(config.start_from)
-        if (header.model, header.arguments) != (config.model, config.model_arguments()):
-            raise UsageError(
-                f"{config.start_from} holds a {header.model} ({header.arguments.get('trunk')} trunk) for labels"
-                f" {header.data.get('labels')}; a {config.model} ({config.trunk} trunk) for labels {config.labels} is"
-                " wanted: change --model, --trunk and --labels"
-            )
-        checkpoint.load_weights(model, config.start_from)
-        before = _before(header)
-    model = model.to(device, memory_format=torch.channels_last)
-    digits = config.load_digits("train")
-    long, short = config.clips(digits).to(device), tuple(clips.to(device) for clips in config.short_clips(digits))
-    dtype = choose_precision(config.precision, device)
-    average = new_average(model, config)
-    return Trainer(config, model, Optimizer(model, config), long, short, device, dtype, before=before, average=average)
-
-
-def _before(header: checkpoint.Header) -> dict[str, Any]:
-    """Tell what weights have learned from, as the columns of a result row."""
-    earlier = header.training.get("before", {})
-    conditions = [earlier.get("before_condition"), header.data.get("condition")]
-    return {
-        "before_condition": ", ".join(dict.fromkeys(name for name in conditions if name)),
-        "before_steps": header.training.get("step", 0) + earlier.get("before_steps", 0),
-    }
-
-
-def new_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
-    """Return the moving average of a model that begins, if one is asked for.
+def moving_average(model: nn.Module, longest_decay: float) -> AveragedModel | None:
+    """Return the moving average of a model that begins; None for a decay of 0.
 
     The first steps count more than the decay says, or the average would remember fresh weights for as long as it lasts.
     """
-    if not config.ema:
+    if not longest_decay:
         return None
 
     @torch.no_grad()
     def update(averages: Tensors, values: Tensors, num_averaged: Tensor | int) -> None:
         seen = int(num_averaged)
-        decay = min(config.ema, (1 + seen) / (10 + seen))
+        decay = min(longest_decay, (1 + seen) / (10 + seen))
         for average, value in zip(averages, values, strict=True):
             if average.is_floating_point():
                 average.lerp_(value, 1 - decay)
@@ -106,8 +100,13 @@ def new_average(model: nn.Module, config: TrainConfig) -> AveragedModel | None:
     return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
 
 
-def save(trainer: Trainer, out: Path) -> None:
+def save(trainer: Trainer, out: Path, **facts: Any) -> None:
     """Write weights, optimiser, random state and what says how to go on.
+
+    Args:
+        trainer: what is saved.
+        out: the run folder.
+        facts: what is to stand in the header's `training` besides.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite; what lies there stays.
@@ -121,33 +120,31 @@ def save(trainer: Trainer, out: Path) -> None:
     if trainer.average is not None:
         state |= {_LEARNING + name: tensor for name, tensor in trainer.model.state_dict().items()}
         state["average.num_averaged"] = trainer.average.n_averaged
-    training: dict[str, Any] = {
+    training = {
+        **trainer.header.training,
         "step": trainer.step,
         "num_steps": trainer.num_steps,
         "elapsed_s": trainer.elapsed_s,
         "precision": trainer.precision,
-        "before": trainer.before,
+        **facts,
     }
-    config = trainer.config
-    data = {
-        "digits": trainer.long.source,
-        "condition": "+".join(config.condition),
-        "labels": config.labels,
-        "protocol": "end_to_end",
-    }
-    header = checkpoint.Header(config.model, config.model_arguments(), data, training | {"config": config.as_json()})
-    checkpoint.save(out / checkpoint.NAME, trainer.product, header, state)
+    checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training), state)
 
 
-def restore(trainer: Trainer, out: Path) -> None:
-    """Put a trainer where the run in a folder stands.
+def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoint.Header:
+    """Put a trainer where the run in a folder stands; return what its checkpoint says.
+
+    Args:
+        trainer: built as that of the run was.
+        out: the run folder.
+        before: the settings of the run there, to be compared with those of the trainer.
 
     Raises:
         UsageError: that is another run.
         DataError: there is none, it is damaged, or holds weights only.
     """
     header = checkpoint.read_header(out)
-    _check_same_run(trainer, header, out)
+    run_folder.check_same(out, before, trainer.settings)
     tensors = checkpoint.load_weights(trainer.product, out)
     if "random.cpu" not in tensors:
         raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
@@ -156,35 +153,12 @@ def restore(trainer: Trainer, out: Path) -> None:
         trainer.average.n_averaged.copy_(tensors["average.num_averaged"])
     trainer.optimizer.load_tensors(_under(_OPTIMIZER, tensors))
     torch.set_rng_state(tensors["random.cpu"])
-    asked = header.training["config"]
-    settled = {name: asked[name] for name in ("steps", "minutes", "precision")}
-    start_from = Path(asked["start_from"]) if asked["start_from"] else None
-    trainer.config = replace(trainer.config, **settled, start_from=start_from)
-    trainer.before = header.training.get("before", {})
     trainer.step, trainer.num_steps = header.training["step"], header.training["num_steps"]
     trainer.elapsed_s = header.training["elapsed_s"]
-
-
-def _check_same_run(trainer: Trainer, header: checkpoint.Header, out: Path) -> None:
-    # A run of an older version lacks the options that came since; it ran as their defaults do, or did then.
-    now = trainer.config.as_json()
-    first = {"muon_rate": 0.0, "trunk": "wide"} if header.format == 1 else {}
-    before = TrainConfig().as_json() | first | header.training.get("config", {})
-    if isinstance(before["condition"], str):  # as version 0.1 wrote it, which knew one condition a run
-        before["condition"] = [before["condition"]]
-    # How long to train and from which weights was settled when the run began; where the files lie may change.
-    free = {"steps", "minutes", "data_dir", "device", "start_from", "precision"}
-    pairs = {name: (before.get(name), now[name]) for name in now if name not in free}
-    pairs["digits"] = (header.data.get("digits"), trainer.long.source)  # `auto` need not mean the same again
-    pairs["precision"] = (header.training.get("precision"), trainer.precision)
-    if trainer.config.steps is not None:
-        pairs["steps"] = (header.training.get("num_steps"), trainer.config.steps)
-    for name, (came, wanted) in pairs.items():
-        if came != wanted:
-            raise UsageError(
-                f"{out} was trained with {name}={came}, now {name}={wanted};"
-                " resume with the same, or choose another --out"
-            )
+    kept = ("step", "num_steps", "elapsed_s", "precision")
+    training = {name: value for name, value in header.training.items() if name not in kept}
+    trainer.header = replace(trainer.header, training=trainer.header.training | training)
+    return header
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,274 @@
+"""What one asks of moving digits: every option of theirs, for every verb."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import tyro
+
+from saccade import files
+from saccade.clips import FrameFormat
+from saccade.data.digits import schemes, sources
+from saccade.data.digits.curriculum import SHORT_FRAMES, Curriculum
+from saccade.data.digits.mixture import Mixture
+from saccade.data.digits.motion import CONDITIONS, Motion
+from saccade.data.digits.moving_digits import DATA, MovingDigits
+from saccade.data.digits.sources import Digits
+from saccade.errors import UsageError, unknown_name
+from saccade.labels import Labels
+
+
+@dataclass(frozen=True)
+class DigitSourceConfig:
+    """Where digit images come from.
+
+    Args:
+        digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
+        digits_dir: where MNIST lies; else the user cache is looked at.
+    """
+
+    digits: str = "auto"
+    digits_dir: Path | None = None
+
+    def load(self, split: str) -> Digits:
+        """Load the digit images of a split.
+
+        Raises:
+            UsageError, DataError: as `sources.load`.
+        """
+        return sources.load(self.digits, split, digits_dir=self.digits_dir)
+
+    def resolve(self) -> sources.DigitSource:
+        """Tell which source is meant, without reading it."""
+        return sources.resolve(self.digits, self.digits_dir)
+
+
+@dataclass(frozen=True)
+class DigitsConfig(DigitSourceConfig):
+    """Moving digits: which, how many, and how they move.
+
+    Clips are generated as they are needed. Where the number of digits is a range, the short clips of training begin
+    with the smallest number, without clutter and noise, and come to the whole range in equal stages: what a digit looks
+    like is learned from digits alone.
+
+    Args:
+        digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
+        digits_dir: where MNIST lies; else the user cache is looked at.
+        condition: normal, rotation, scaling, rotation_scaling or elastic. Of several, a training clip is of one, drawn
+            at random (one named twice comes twice as often), and each is tested by itself.
+        scheme: pair, ordered or digits: what clips are called.
+        order: for ordered labels, whether the first digit starts to the left (visible) or anywhere (hidden).
+        instances: disjoint: digit images of the split; shared: those of the training split on new trajectories.
+        num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
+        clutter: largest number of pieces of digits that move about beside the digits.
+        noise: largest standard deviation of each pixel's noise in grey levels.
+        num_clips: clips of a split; in training they never end.
+        clips_seed: of clips outside training; 0 if not given, or that of training for shared instances.
+        num_frames: frames of a clip.
+        frames_per_setting: frames between two draws of angle and scale; fewer in training than in test, where frames
+            alike teach little.
+        short_fraction: part of the training steps that use clips of 4 frames, as many frames a step in all.
+        continuous: let angle and scale glide from setting to setting.
+        canvas: height and width of a frame in pixels.
+        digit_size: height and width of a digit in pixels at scale 1.
+        angle: largest rotation in degrees, to either side.
+        scale: smallest and largest scale of the whole canvas.
+
+    Raises:
+        UsageError: unknown names, no clips, ranges that are empty or do not fit into the canvas.
+
+    >>> clips = DigitsConfig(digits="uci", condition=("normal",)).clips("test")
+    >>> len(clips), clips.facts["num_frames"], clips.labels.names[:2]
+    (2000, 50, ('00', '01'))
+    """
+
+    KIND: ClassVar[str] = "digits"
+    default_input: ClassVar[str] = "frames"
+
+    condition: tuple[str, ...] = ("rotation_scaling",)
+    scheme: Annotated[str, tyro.conf.arg(name="labels")] = "pair"
+    order: str = "visible"
+    instances: str = "disjoint"
+    num_digits: int | tuple[int, int] = 2
+    clutter: int = 0
+    noise: float = 0.0
+    num_clips: int = 2000
+    clips_seed: int | None = None
+    num_frames: int = 50
+    frames_per_setting: int = 5
+    short_fraction: float = 0.5
+    continuous: bool = False
+    canvas: int = 64
+    digit_size: int = 28
+    angle: float = 90.0
+    scale: tuple[float, float] = (0.5, 1.0)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.condition, str):
+            object.__setattr__(self, "condition", (self.condition,))
+        if not self.condition:
+            raise UsageError(f"no condition was given; name at least one of {', '.join(CONDITIONS)}")
+        if self.instances not in ("disjoint", "shared"):
+            raise unknown_name("instances", self.instances, ("disjoint", "shared"))
+        if self.order not in ("visible", "hidden"):
+            raise unknown_name("order", self.order, ("visible", "hidden"))
+        if self.num_clips < 1:
+            raise UsageError(f"num_clips must be at least 1; got {self.num_clips}")
+        if not 0 <= self.short_fraction <= 1:
+            raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
+        self.motions()
+        schemes.create(self.scheme).check_num_digits(self.num_digits)
+
+    @classmethod
+    def from_json(cls, described: Mapping[str, Any]) -> DigitsConfig:
+        """Return what `as_json` described; what it leaves out is as by default.
+
+        Raises:
+            TypeError, UsageError: it describes no moving digits.
+        """
+        values: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in described.items() if name != "kind"
+        }
+        if values.get("digits_dir"):
+            values["digits_dir"] = Path(values["digits_dir"])
+        return cls(**values)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON has them."""
+        return {"kind": self.KIND} | files.json_fields(self)
+
+    @property
+    def labels(self) -> Labels:
+        """The classes."""
+        return schemes.create(self.scheme).labels
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """What a model for these clips wants of a frame: grey, of any size, as it comes."""
+        return FrameFormat()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a model learns from, as columns of a result row."""
+        return {
+            "data": DATA,
+            "condition": "+".join(self.condition),
+            "digits": self.resolve().name,
+            "labels": self.scheme,
+            "order": self.order if self.scheme == "ordered" else None,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be the same for training to go on with the same clips, wherever the images lie now."""
+        tested = ("digits_dir", "instances", "num_clips", "clips_seed")
+        described = {name: value for name, value in self.as_json().items() if name not in tested}
+        described["labels"] = described.pop("scheme")  # as the option is called
+        return described | {"digits": self.resolve().name}  # `auto` need not mean the same again
+
+    def parts(self) -> list[DigitsConfig]:
+        """Return a configuration for each condition, which is tested by itself."""
+        return [replace(self, condition=(name,)) for name in dict.fromkeys(self.condition)]
+
+    def clips(self, split: str) -> MovingDigits:
+        """Return the clips of a split, of one condition.
+
+        Raises:
+            UsageError: several conditions, which are measured one at a time.
+            DataError: digit files that are missing or damaged.
+        """
+        return self.drawn_from(self.load("train" if self.instances == "shared" else split), split)
+
+    def drawn_from(self, digits: Digits, split: str) -> MovingDigits:
+        """Return the clips of a split that show the given images."""
+        conditions = dict.fromkeys(self.condition)
+        if len(conditions) > 1:
+            raise UsageError(
+                f"{len(conditions)} conditions are measured one at a time; name one of {', '.join(conditions)}"
+            )
+        return MovingDigits(
+            digits,
+            self.motions()[0],
+            split=split,
+            labels=self.scheme,
+            order=self.order,
+            num_digits=self.num_digits,
+            num_clips=self.num_clips,
+            seed=self.clips_seed or 0,
+        )
+
+    def batches(self, size: int, seed: int) -> Curriculum:
+        """Return training batches of so many clips of full length.
+
+        Raises:
+            DataError: digit files that are missing or damaged.
+        """
+        digits = self.load("train")
+        long = self._mixture(digits, self.motions(), self.num_digits, seed)
+        return Curriculum(long, self._short(digits, seed), size, self.short_fraction)
+
+    def motions(self, *, short: bool = False) -> tuple[Motion, ...]:
+        """Return how digits move, condition by condition; short clips have a setting a frame."""
+        return tuple(
+            Motion(
+                condition,
+                min(SHORT_FRAMES, self.num_frames) if short else self.num_frames,
+                1 if short else self.frames_per_setting,
+                self.continuous,
+                self.canvas,
+                self.digit_size,
+                self.angle,
+                scale_range=self.scale,
+                clutter=self.clutter,
+                noise=self.noise,
+            )
+            for condition in self.condition
+        )
+
+    def _short(self, digits: Digits, seed: int) -> tuple[Mixture, ...]:
+        motions = self.motions(short=True)
+        fewest, most = schemes.create(self.scheme).check_num_digits(self.num_digits)
+        stages = []
+        for largest in range(fewest, most + 1):
+            share = (largest - fewest) / (most - fewest) if most > fewest else 1.0
+            clutter, noise = round(share * self.clutter), share * self.noise
+            staged = [replace(motion, clutter=clutter, noise=noise) for motion in motions]
+            stages.append(self._mixture(digits, staged, (fewest, largest), seed))
+        return tuple(stages)
+
+    def _mixture(
+        self, digits: Digits, motions: Sequence[Motion], num_digits: int | tuple[int, int], seed: int
+    ) -> Mixture:
+        arguments: dict[str, Any] = {"labels": self.scheme, "order": self.order, "num_digits": num_digits, "seed": seed}
+        return Mixture([MovingDigits(digits, motion, **arguments) for motion in motions])
+
+    def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> DigitsConfig:
+        """Return the standard test of a model that learned from these digits.
+
+        Condition, source, labels and order are those of training, everything else is as by default.
+
+        Args:
+            learned: the facts of its training.
+            seed: of its training, which shared instances need.
+            given: fields that shall be otherwise.
+
+        Raises:
+            UsageError: shared instances of another source than that of training.
+        """
+        kept = {name: getattr(self, name) for name in ("condition", "digits", "digits_dir", "scheme", "order")}
+        config = DigitsConfig(**kept | given)
+        if config.instances != "shared":
+            return config
+        came, wanted = config.resolve().name, learned.get("digits")
+        if wanted is not None and came != wanted:
+            raise UsageError(
+                f"shared instances are those of training, from {wanted}; got {came}: leave --digits out, or take"
+                " --instances disjoint"
+            )
+        return config if config.clips_seed is not None else replace(config, clips_seed=seed)
+
+
+TRAINING = DigitsConfig(num_frames=16, frames_per_setting=2)
+"""What training takes unless it is told otherwise: shorter clips than those of the test, with more changes."""

@@ -1,0 +1,73 @@
+"""Headers of checkpoints as versions 0.1 and before it wrote them, when all data was moving digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from saccade.data.digits import schemes
+from saccade.data.digits.config import TRAINING, DigitsConfig
+from saccade.data.digits.moving_digits import DATA
+
+NEWEST = 3
+# Options of training that are now of the digits, by their names now.
+_OF_DIGITS = {
+    **{
+        name: name for name in ("condition", "digits", "num_digits", "clutter", "noise", "num_frames", "angle", "order")
+    },
+    **{name: name for name in ("frames_per_setting", "short_fraction")},
+    "data_dir": "digits_dir",
+    "labels": "scheme",
+}
+
+
+def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a header in today's format.
+
+    Raises:
+        TypeError, KeyError, UsageError: it is not one of an earlier format.
+    """
+    found = dict(described)
+    if found["format"] == NEWEST:
+        return found
+    arguments, training = dict(found["arguments"]), dict(found["training"])
+    matched = not str(found["model"]).endswith("-published")
+    if found["format"] == 1 and matched:
+        arguments.setdefault("trunk", "wide")  # the only one then
+    arguments.pop("digit_pairs", None)
+    num_classes, channels = arguments.pop("num_classes", None), arguments.pop("channels", 1)
+    if matched:
+        found["frame_format"] = {"channels": channels}
+    found["labels"] = _labels(found["data"].get("labels"), num_classes)
+    config = training.get("config")
+    found["data"] = _data(dict(found["data"]), dict(config or {}))
+    if config:
+        kept = {name: value for name, value in config.items() if name not in _OF_DIGITS}
+        # What the first format does not say, since there was no choice then.
+        first = {"trunk": "wide", "muon_rate": 0.0} if found["format"] == 1 else {}
+        training["config"] = first | {"input": "frames"} | kept
+        # The images may be gone from where they lay; the facts name them.
+        asked = DigitsConfig.from_json(found["data"]["config"] | {"digits": "uci", "digits_dir": None})
+        training["data"] = asked.identity() | {"digits": found["data"]["facts"].get("digits")}
+    return found | {"arguments": arguments, "training": training}
+
+
+def _labels(scheme: str | None, num_classes: int | None) -> dict[str, Any] | None:
+    if scheme is not None:
+        return schemes.create(scheme).labels.as_json()
+    return None if num_classes is None else {"names": [str(index) for index in range(num_classes)]}
+
+
+def _data(data: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    if not data:
+        return {}
+    protocol = data.pop("protocol", None)
+    asked = TRAINING.as_json() | {_OF_DIGITS[name]: value for name, value in config.items() if name in _OF_DIGITS}
+    for name, old in (("condition", "condition"), ("scheme", "labels"), ("order", "order"), ("digits", "digits")):
+        # The header names the source; where that was a folder, only the configuration has its path.
+        if old in data and not (name == "digits" and config.get("digits") not in (None, "auto")):
+            asked[name] = data[old]
+    if isinstance(asked["condition"], str):
+        asked["condition"] = asked["condition"].split("+")
+    facts = {"data": DATA} | data | ({"protocol": protocol} if protocol else {})
+    return {"config": DigitsConfig.from_json(asked).as_json(), "facts": facts}

@@ -1,0 +1,375 @@
+"""Where single digits come from: scikit-learn's, MNIST's, drawn strokes, or any folder with four IDX files."""
+
+import hashlib
+import math
+import os
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from saccade.data.digits import strokes
+from saccade.errors import DataError, unknown_name
+
+SPLITS = ("train", "validation", "test")
+NUM_CLASSES = 10
+IMAGE_SIZE = 28
+
+MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
+# The four files of a source, and the md5 of MNIST's own, packed with gzip as both mirrors hold them.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+FILES = tuple(MNIST_MD5)
+
+# A header may lie about the size; nothing of this naming is near a gibibyte (MNIST's largest is 47 MB).
+_MAX_IDX_BYTES = 1 << 30
+_MAX_DOWNLOAD_BYTES = 1 << 26
+
+# The k-th image of a class, in the order of scikit-learn's file, goes to split k modulo 10. Neighbours in the
+# file are by the same writer, so every split sees every writer.
+_UCI_PATTERN = ("train", "train", "test", "train", "train", "validation", "train", "train", "test", "train")
+
+
+@dataclass(frozen=True, eq=False)
+class Digits:
+    """Labelled 28x28 digit images of one split.
+
+    *Conventions:* images are light on dark, 0 to 255, `[num, y, x]`; labels are 0 to 9.
+    """
+
+    images: UInt8[Tensor, "num height width"]
+    labels: Int64[Tensor, "num"]
+    source: str
+    split: str
+
+    def sha256(self) -> str:
+        """Return the checksum of images and labels, which tells two sources of one name apart."""
+        return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class DigitSource:
+    """A digit source: its name, the folder of its files (none if it needs none), and why it was taken, in a line."""
+
+    name: str
+    folder: Path | None
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.reason}"
+
+
+def load(
+    digits: str = "auto",
+    split: str = "train",
+    *,
+    digits_dir: Path | None = None,
+    download: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> Digits:
+    """Load one split of a digit source.
+
+    *Conventions:* splits never share an image. UCI is split 70/10/20 within each class. Elsewhere the test
+    split is the source's own, and validation is the last sixth of its training images (MNIST: 10,000).
+
+    Args:
+        digits: `uci`, `mnist`, `strokes` (as a mouse draws), `auto` (MNIST where it already lies, else UCI; never
+            downloads), a folder, or several joined by `+`, such as `mnist+strokes`.
+        split: `train`, `validation` or `test`.
+        digits_dir: where MNIST is looked for before the user cache.
+        download: whether `mnist` may be downloaded into the user cache when it lies nowhere.
+        say: called with one line that tells which source was taken and why.
+
+    Raises:
+        UsageError: no such source or split.
+        DataError: a file is missing, truncated or not what its name promises, or MNIST cannot be downloaded.
+
+    Example:
+        >>> test = load("uci", "test")
+        >>> test.images.shape, test.labels[:5].tolist()
+        (torch.Size([358, 28, 28]), [0, 1, 2, 3, 4])
+
+    Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI, 1998; LeCun, Cortes and
+    Burges, "The MNIST database of handwritten digits", 1998.
+    """
+    if split not in SPLITS:
+        raise unknown_name("split", split, SPLITS)
+    source = resolve(digits, digits_dir)
+    if say is not None:
+        say(f"digits: {source}")
+    if _are_several(digits):
+        parts = [load(part, split, digits_dir=digits_dir, download=download) for part in digits.split("+")]
+        images, labels = torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+        return Digits(images, labels, source.name, split)
+    if source.name == "strokes":
+        return Digits(*strokes.images(split), source.name, split)
+    if source.folder is None:
+        return _load_uci(split)
+    if digits == "mnist" and len(_found(source.folder)) < len(FILES):
+        if not download:
+            raise DataError(f"MNIST is {source.reason}, but downloading is off; {_wanted_files()}")
+        download_mnist(source.folder)
+    return _load_folder(source.name, source.folder, split)
+
+
+def resolve(digits: str = "auto", digits_dir: Path | None = None) -> DigitSource:
+    """Tell which source a name means, without reading or downloading it.
+
+    Args:
+        digits: `uci`, `mnist`, `strokes`, `auto`, a folder, or several joined by `+`.
+        digits_dir: where MNIST is looked for before the user cache.
+
+    Raises:
+        UsageError: neither a known name nor a folder.
+        DataError: the folder lacks some of the four files, or `digits_dir` is no folder.
+
+    Example:
+        >>> resolve("uci").reason
+        'bundled with scikit-learn'
+    """
+    if digits_dir is not None and not digits_dir.is_dir():
+        raise DataError(f"{digits_dir} is no folder; --digits-dir names the one with the files of MNIST")
+    if _are_several(digits):
+        parts = [resolve(part, digits_dir) for part in digits.split("+")]
+        return DigitSource("+".join(part.name for part in parts), None, "; ".join(part.reason for part in parts))
+    if digits == "uci":
+        return DigitSource("uci", None, "bundled with scikit-learn")
+    if digits == "strokes":
+        return DigitSource("strokes", None, "drawn as they are needed")
+    if digits in ("auto", "mnist"):
+        return _resolve_mnist(digits_dir, or_uci=digits == "auto")
+    folder = Path(digits).expanduser()
+    if not folder.is_dir():
+        raise unknown_name(
+            "digit source", digits, ("auto", "uci", "mnist", "strokes", "a folder with four IDX files", "mnist+strokes")
+        )
+    _found_all(folder)
+    # torchvision puts the files of every dataset into a folder called `raw`.
+    inside = folder.resolve()
+    return DigitSource(inside.parent.name if inside.name == "raw" else inside.name, folder, f"from {folder}")
+
+
+def _are_several(digits: str) -> bool:
+    # A folder's name may have a plus too.
+    return "+" in digits and not Path(digits).expanduser().is_dir()
+
+
+def mnist_cache() -> Path:
+    """Return the folder of the user cache into which MNIST is downloaded.
+
+    Example:
+        >>> mnist_cache().parts[-2:]
+        ('saccade', 'mnist')
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "saccade" / "mnist"
+
+
+def _resolve_mnist(digits_dir: Path | None, *, or_uci: bool) -> DigitSource:
+    # Some of the four where the user points is a mishap to tell, not a reason to take others.
+    if digits_dir is not None and not or_uci and _found(digits_dir):
+        _found_all(digits_dir)
+    cache = mnist_cache()
+    places = [cache] if digits_dir is None else [digits_dir, cache]
+    for tried, place in enumerate(places):
+        if len(_found(place)) == len(FILES):
+            return DigitSource("mnist", place, f"from {place}" + (f", as {digits_dir} has none" if tried else ""))
+    searched = " or ".join(map(str, places))
+    if or_uci:
+        return DigitSource("uci", None, f"bundled with scikit-learn, as MNIST is not in {searched}")
+    return DigitSource("mnist", cache, f"to be downloaded, as it is not in {searched}")
+
+
+def _spellings(stem: str) -> list[str]:
+    """List the file names under which a file is looked for; a later one is preferred."""
+    return [name + packing for packing in (".gz", "") for name in (stem.replace("-idx", ".idx"), stem)]
+
+
+def _found(folder: Path) -> dict[str, Path]:
+    """Map those of the four files that a folder holds to where they lie."""
+    paths = ((stem, folder / name) for stem in FILES for name in _spellings(stem))
+    # Unlike Path.is_file, isfile takes a folder that may not be entered for one that holds nothing.
+    return {stem: path for stem, path in paths if os.path.isfile(path)}  # noqa: PTH113
+
+
+def _found_all(folder: Path) -> dict[str, Path]:
+    found = _found(folder)
+    for stem in FILES:
+        if stem not in found:
+            raise DataError(f"no {stem} in {folder} (tried {', '.join(_spellings(stem))}); {_wanted_files()}")
+    return found
+
+
+def _wanted_files() -> str:
+    return f"a digit source is a folder with {', '.join(FILES)}, each plain or .gz"
+
+
+def _load_uci(split: str) -> Digits:
+    from sklearn.datasets import load_digits  # a second to import, and only UCI needs it
+
+    bundled = load_digits()
+    small, labels = torch.from_numpy(bundled.images), torch.from_numpy(bundled.target).long()
+    # 8 -> 20 pixels in a frame of 28, as MNIST has them; the padding goes first so that strokes end softly.
+    framed = F.pad(small[:, None] * (255 / 16), (2, 2, 2, 2))
+    large = F.interpolate(framed, size=30, mode="bicubic", antialias=True)[:, 0, 1:-1, 1:-1]
+    images = large.round().clamp(0, 255).to(torch.uint8)
+    kept = _uci_indices(labels, split)
+    return Digits(images[kept], labels[kept], "uci", split)
+
+
+def _uci_indices(labels: Int64[Tensor, "num"], split: str) -> Int64[Tensor, "kept"]:
+    """Choose a fixed share of every class."""
+    seen = [0] * NUM_CLASSES
+    kept = []
+    for index, label in enumerate(labels.tolist()):
+        if _UCI_PATTERN[seen[label] % len(_UCI_PATTERN)] == split:
+            kept.append(index)
+        seen[label] += 1
+    return torch.tensor(kept)
+
+
+def _load_folder(name: str, folder: Path, split: str) -> Digits:
+    found = _found_all(folder)
+    prefix = "t10k" if split == "test" else "train"
+    images_path, labels_path = found[f"{prefix}-images-idx3-ubyte"], found[f"{prefix}-labels-idx1-ubyte"]
+    images, labels = _read_idx(images_path, num_dims=3), _read_idx(labels_path, num_dims=1)
+    if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
+        came = "x".join(map(str, images.shape[1:]))
+        raise DataError(f"{images_path} has images of {came} pixels; digits are {IMAGE_SIZE}x{IMAGE_SIZE}")
+    if len(images) != len(labels):
+        raise DataError(f"{len(images)} images in {images_path}, but {len(labels)} labels in {labels_path}")
+    if len(labels) and labels.max() >= NUM_CLASSES:
+        raise DataError(f"{labels_path} has label {labels.max()}; digits are 0 to {NUM_CLASSES - 1}")
+    part = _part(len(images), split)
+    if part.start == part.stop:
+        raise DataError(f"{images_path} has {len(images)} images, too few for a {split} split")
+    return Digits(torch.tensor(images[part]), torch.tensor(labels[part]).long(), name, split)
+
+
+def _part(num: int, split: str) -> slice:
+    cut = num - num // 6
+    return {"train": slice(0, cut), "validation": slice(cut, num), "test": slice(0, num)}[split]
+
+
+def _read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
+    """Read an IDX file of bytes, plain or packed; http://yann.lecun.com/exdb/mnist describes the format."""
+    header_size = 4 + 4 * num_dims
+    header = _unpacked(path, header_size)
+    magic = bytes([0, 0, 8, num_dims])
+    if header[:2] == magic[:2] and len(header) > 2 and header[2] != magic[2]:
+        raise DataError(f"{path} has values of IDX type 0x{header[2]:02x}; unsigned bytes (0x08) are wanted")
+    if header[:4] != magic[: len(header)]:
+        starts = header[:4].hex(" ")
+        raise DataError(f"{path} starts with {starts}; IDX of {num_dims} dimensions with {magic.hex(' ')}")
+    if len(header) < header_size:
+        raise DataError(f"{path} is truncated: its header has {len(header)} of {header_size} bytes")
+    shape = np.frombuffer(header, ">u4", offset=4).tolist()
+    size = math.prod(shape)
+    sizes = " x ".join(map(str, shape))
+    if size > _MAX_IDX_BYTES:
+        raise DataError(f"{path} claims {sizes} = {size} bytes; at most {_MAX_IDX_BYTES} are read")
+    content = _unpacked(path, header_size + size + 1)
+    came = len(content) - header_size
+    if came < size:
+        raise DataError(f"{path} is truncated: {sizes} = {size} bytes wanted, {came} came; fetch it anew")
+    if came > size:
+        raise DataError(f"{path} goes on after the {sizes} = {size} bytes that its header tells of")
+    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
+
+
+def _unpacked(path: Path, limit: int) -> bytes:
+    """Read the first bytes of a file, unpacked if it is gzip by its content; fewer where it is cut short."""
+    try:
+        with path.open("rb") as file:
+            # Bytes that cannot be compressed grow a little, and a gzip header may hold a name.
+            raw = file.read(2 * limit + (1 << 16))
+        if not raw.startswith(b"\x1f\x8b"):
+            return raw[:limit]
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(raw, limit)
+    except (OSError, zlib.error) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def download_mnist(
+    folder: Path,
+    *,
+    mirrors: Sequence[str] = MIRRORS,
+    md5: Mapping[str, str] = MNIST_MD5,
+    timeout_s: float = 20.0,
+) -> None:
+    """Download those of MNIST's four files that a folder lacks.
+
+    A file appears whole and checked, or not at all.
+
+    Args:
+        folder: where the files go; made if it is not there.
+        mirrors: addresses, each ending in a slash, tried in this order for every file.
+        md5: what each packed file must sum to.
+        timeout_s: how long a mirror may stay silent.
+
+    Raises:
+        DataError: no mirror gave the right file, or the folder cannot be written.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    missing = [stem for stem in FILES if stem not in _found(folder)]
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        for stem in missing:
+            packed = _fetch(f"{stem}.gz", md5[stem], mirrors, timeout_s, progress)
+            _write_whole(folder / f"{stem}.gz", packed)
+
+
+def _fetch(name: str, md5: str, mirrors: Sequence[str], timeout_s: float, progress: Progress) -> bytes:
+    """Return a file from the first mirror that has it right."""
+    failures = []
+    for mirror in mirrors:
+        try:
+            data = _get(mirror + name, timeout_s, progress)
+        except (OSError, HTTPException) as error:
+            failures.append(f"{mirror}{name}: {error}")
+            continue
+        came = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if came == md5:
+            return data
+        failures.append(f"{mirror}{name}: md5 {came} of {len(data)} bytes, {md5} wanted")
+    raise DataError(f"cannot download MNIST ({'; '.join(failures)}); point --digits-dir at its files, or take uci")
+
+
+def _get(url: str, timeout_s: float, progress: Progress) -> bytes:
+    task = progress.add_task(url.rpartition("/")[2], total=None)
+    data = bytearray()
+    with urlopen(url, timeout=timeout_s) as response:
+        progress.update(task, total=response.length)
+        while len(data) <= _MAX_DOWNLOAD_BYTES and (block := response.read(1 << 16)):
+            data += block
+            progress.update(task, completed=len(data))
+    return bytes(data)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file by atomic rename."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".download-") as scratch:
+            part = Path(scratch) / path.name
+            part.write_bytes(data)
+            part.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error}; XDG_CACHE_HOME chooses another cache") from error

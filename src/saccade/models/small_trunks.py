@@ -1,0 +1,62 @@
+"""Small trunks: four convolutions from a frame to a feature map, plain or with the two deepest deformable.
+
+A pooling layer comes before its normalisation, which then has a quarter of the pixels to do.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+
+from saccade.nn.deform_conv import DeformConv2d
+
+
+class ConvBlock(nn.Sequential):
+    """A convolution, pooled by 2 if asked, normalised over the batch, rectified."""
+
+    def __init__(self, conv: nn.Module, out_channels: int, *, pool: bool) -> None:
+        parts = [
+            conv,
+            nn.MaxPool2d(2) if pool else nn.Identity(),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
+        super().__init__(*parts)
+
+
+class SmallTrunk(nn.Sequential):
+    """Blocks in a row that turn frames into a feature map of `out_channels` channels."""
+
+    def __init__(self, *blocks: ConvBlock, out_channels: int) -> None:
+        super().__init__(*blocks)
+        self.out_channels = out_channels
+
+    def path(self) -> list[nn.Module]:
+        """Return the layers on the pixels' way, in order."""
+        return [layer for block in self for layer in cast(ConvBlock, block)]
+
+
+# The two deepest layers deform: they see 1/16 and 1/64 of the pixels, and a thing there is a few positions wide.
+def light(channels: int, *, deformable: bool) -> SmallTrunk:
+    """Build the trunk that learns most in a given time on a processor: its second layer strides instead of pooling."""
+    deep = DeformConv2d if deformable else nn.Conv2d
+    return SmallTrunk(
+        ConvBlock(nn.Conv2d(channels, 16, 5, stride=2, padding=2, bias=False), 16, pool=False),
+        ConvBlock(nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False), 32, pool=False),
+        ConvBlock(deep(32, 64, 3, padding=1, bias=False), 64, pool=True),
+        ConvBlock(deep(64, 128, 3, padding=1, bias=False), 128, pool=False),
+        out_channels=128,
+    )
+
+
+def wide(channels: int, *, deformable: bool) -> SmallTrunk:
+    """Build the trunk of version 0.1, whose step takes two and a half times as long."""
+    deep = DeformConv2d if deformable else nn.Conv2d
+    return SmallTrunk(
+        ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
+        ConvBlock(nn.Conv2d(24, 48, 3, padding=1, bias=False), 48, pool=True),
+        ConvBlock(deep(48, 96, 3, padding=1, bias=False), 96, pool=True),
+        ConvBlock(deep(96, 128, 3, padding=1, bias=False), 128, pool=False),
+        out_channels=128,
+    )

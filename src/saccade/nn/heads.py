@@ -1,0 +1,45 @@
+"""Logits from states."""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class PairHead(nn.Module):
+    """Score unordered pairs of things by what speaks for each of the two.
+
+    The logit of a pair {a, b} is the sum of the evidence for a and that for b; that of {a, a} is evidence of its own,
+    since one 3 does not make 33. A clip thus teaches something about all the pairs that share a thing with it, which a
+    dense layer of 55 rows has to learn pair by pair.
+
+    *Conventions:* pairs in the order 00, 01, ..., 09, 11, ..., 99.
+
+    Args:
+        in_features: size of a state.
+        num_things: of how many things pairs are made.
+
+    >>> PairHead(128, 10)(torch.zeros(2, 50, 128)).shape
+    torch.Size([2, 50, 55])
+    """
+
+    first: Tensor
+    second: Tensor
+
+    def __init__(self, in_features: int, num_things: int) -> None:
+        super().__init__()
+        self.evidence = nn.Linear(in_features, 2 * num_things)
+        pairs = torch.tensor(list(combinations_with_replacement(range(num_things), 2)))
+        first, second = pairs.unbind(-1)
+        # The first half of the columns speaks for one of a thing, the second for two of it; a column of zeros stands in
+        # for the second of a double.
+        self.register_buffer("first", torch.where(first == second, first + num_things, first), persistent=False)
+        self.register_buffer("second", torch.where(first == second, 2 * num_things, second), persistent=False)
+
+    def forward(self, states: Float[Tensor, "... units"]) -> Float[Tensor, "... pairs"]:
+        """Return the logit of every pair."""
+        evidence = nn.functional.pad(self.evidence(states), (0, 1))
+        return evidence[..., self.first] + evidence[..., self.second]

@@ -1,0 +1,105 @@
+"""Following a sequence of features, causally. A further temporal part is a class here and a line in `TEMPORAL`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+"""What earlier frames left. Shapes are fixed; the batch is the first dimension, or the second behind that of layers."""
+
+
+class Temporal(Protocol):
+    """A module that reads features in order of time and gives a state for every frame.
+
+    *Conventions:* (batch, time, features); the output at a frame depends on that frame and those before it.
+    """
+
+    num_units: int
+
+    def initial_state(self, batch: int) -> State:
+        """Return what stands for no earlier frames."""
+        ...
+
+    def __call__(
+        self, features: Float[Tensor, "batch time features"], state: State
+    ) -> tuple[Float[Tensor, "batch time units"], State]:
+        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        ...
+
+
+class _Recurrent(nn.Module):
+    """A recurrent layer of torch's, in float32: the sum over hundreds of steps is where bfloat16 loses."""
+
+    cell: nn.RNNBase
+
+    def __init__(self, in_features: int, num_units: int) -> None:
+        super().__init__()
+        self.in_features, self.num_units = in_features, num_units
+
+    def _zeros(self, batch: int) -> Tensor:
+        weight = next(self.cell.parameters())
+        return weight.new_zeros(1, batch, self.num_units)
+
+
+class LSTM(_Recurrent):
+    """An LSTM; its state is the hidden state and the cell.
+
+    Args:
+        in_features: size of a frame's feature.
+        num_units: size of the state.
+
+    >>> lstm = LSTM(8, 4)
+    >>> states, last = lstm(torch.zeros(2, 3, 8), lstm.initial_state(2))
+    >>> states.shape, len(last)
+    (torch.Size([2, 3, 4]), 2)
+    """
+
+    def __init__(self, in_features: int, num_units: int) -> None:
+        super().__init__(in_features, num_units)
+        self.cell = nn.LSTM(in_features, num_units, batch_first=True)
+
+    def initial_state(self, batch: int) -> State:
+        """Return zeros."""
+        return self._zeros(batch), self._zeros(batch)
+
+    def forward(
+        self, features: Float[Tensor, "batch time features"], state: State
+    ) -> tuple[Float[Tensor, "batch time units"], State]:
+        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        with torch.autocast(features.device.type, enabled=False):
+            states, last = self.cell(features.float(), state)
+        return states, tuple(last)
+
+
+class GRU(_Recurrent):
+    """A GRU; its state is the hidden state.
+
+    Args:
+        in_features: size of a frame's feature.
+        num_units: size of the state.
+    """
+
+    def __init__(self, in_features: int, num_units: int) -> None:
+        super().__init__(in_features, num_units)
+        self.cell = nn.GRU(in_features, num_units, batch_first=True)
+
+    def initial_state(self, batch: int) -> State:
+        """Return zeros."""
+        return (self._zeros(batch),)
+
+    def forward(
+        self, features: Float[Tensor, "batch time features"], state: State
+    ) -> tuple[Float[Tensor, "batch time units"], State]:
+        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        with torch.autocast(features.device.type, enabled=False):
+            states, last = self.cell(features.float(), *state)
+        return states, (last,)
+
+
+TEMPORAL: dict[str, Callable[[int, int], Any]] = {"lstm": LSTM, "gru": GRU}
+"""Temporal parts by name, built from the sizes of a feature and of a state."""
