@@ -131,12 +131,12 @@ def assert_right(tensors, given, relative=1e-5):
     assert all(found[f"grad_{name}"].dtype == tensor.dtype for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def interpreted_odd_calls(seed):
     assert_right(*random_call(seed))
 
 
-@pytest.mark.parametrize(("groups", "offset_groups"), [(1, 2), (2, 1), (2, 3), (3, 2), (6, 1), (1, 6), (6, 3), (2, 2)])
+@pytest.mark.parametrize(("groups", "offset_groups"), [(1, 2), (2, 1), (2, 3), (6, 3), (2, 2)])
 def interpreted_groups_and_offset_groups_cross(groups, offset_groups):
     assert_right(*call(groups, offset_groups, size=(2, 3), kernel=(1, 2), padding=(0, 1)))
 
@@ -217,7 +217,7 @@ def interpreted_positions_far_from_zero_are_exact():
     assert_right(tensors, given, 1e-6)
 
 
-@pytest.mark.parametrize("wanted", [(name,) for name in NAMES] + [("input", "weight"), ("offset", "mask")])
+@pytest.mark.parametrize("wanted", [("input",), ("offset",), ("weight",), ("bias", "mask")])
 def interpreted_only_the_gradients_that_are_needed(wanted):
     tensors, given = call(padding=1, size=(2, 2))
     expected = value_and_gradients(tensors, given, "reference")

@@ -244,6 +244,7 @@ def test_minutes_give_every_model_the_same_steps(tmp_path, monkeypatch):
     assert [row["steps"] for row in table_of(tmp_path)] == [str(steps)] * 3
 
 
+@pytest.mark.slow
 def test_trainings_side_by_side_give_what_they_give_one_by_one(tmp_path):
     changes = {"models": ("lenet-lstm", "stn-lstm"), "steps": 2}
     titles, left = set(), []
