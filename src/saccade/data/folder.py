@@ -25,8 +25,6 @@ from saccade.labels import Labels
 
 # Training learns at about so many frames a second; every second, third ... frame of a faster clip is taken.
 _ABOUT_FPS = 15.0
-# Compressed grey video has colours that are off by a level or two.
-_GREY_TOLERANCE = 3
 
 
 class Folder:
@@ -169,7 +167,7 @@ class Folder:
         rates = [kind.fps for kind in kinds if kind.fps]
         usual = median(rates) if rates else None
         fps = usual / max(1, round(usual / _ABOUT_FPS)) if usual else None
-        channels = 1 if all(_is_grey(file.path) for file in self._of_split("train")) else 3
+        channels = 1 if all(kind.grey for kind in kinds) else 3
         return FrameFormat(channels, self._size([kind.size for kind in kinds]), fps=fps)
 
     def parts(self) -> list[Folder]:
@@ -337,8 +335,3 @@ def _check_pattern(pattern: str) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_grey(path: Path) -> bool:
-    frames = video.read_clip(path, num_channels=3, max_frames=1).frames.int()
-    return int((frames.amax(1) - frames.amin(1)).max()) <= _GREY_TOLERANCE

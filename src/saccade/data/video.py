@@ -42,6 +42,8 @@ MAX_GIF_FPS = 50
 # Longest time for which a picture is taken to stand still, in a file of variable rate.
 _LONGEST_STILL_S = 60.0
 _ROUNDING = 0.1  # of a period
+# Compressed grey video has colours that are off by a level or two.
+_GREY_TOLERANCE = 3
 
 
 @dataclass(frozen=True)
@@ -66,21 +68,25 @@ class Description:
     Args:
         size: (height, width) of a frame, as a player shows it.
         fps: average frames per second; None where the file does not say.
+        grey: whether the frame has no colour but what compression adds.
     """
 
     size: tuple[int, int]
     fps: float | None
+    grey: bool
 
 
 def describe(path: Path) -> Description:
-    """Tell size and rate of a clip without reading all of it.
+    """Tell size, rate and colour of a clip without reading all of it.
 
     Raises:
         DataError: as `read_clip`.
     """
-    first = read_clip(path, max_frames=1)
+    first = read_clip(path, num_channels=3, max_frames=1)
     height, width = first.frames.shape[-2:]
-    return Description((height, width), first.fps)
+    levels = first.frames.int()
+    grey = int((levels.amax(1) - levels.amin(1)).max()) <= _GREY_TOLERANCE
+    return Description((height, width), first.fps, grey)
 
 
 def read_clip(

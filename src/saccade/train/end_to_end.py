@@ -193,7 +193,7 @@ def _at_step(trainer: Trainer, num_steps: int | None) -> checkpoint.Header:
 def _settings_of(header: checkpoint.Header, asked: TrainConfig) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed."""
     # A run of an older version lacks the options that came since; it ran as their defaults do.
-    config = TrainConfig().as_json() | {"input": "frames"} | header.training.get("config", {})
+    config = TrainConfig().as_json() | header.training.get("config", {})
     settings = {name: value for name, value in config.items() if name not in _FREE}
     settings |= header.training.get("data", {})
     settings["precision"] = header.training.get("precision")
