@@ -249,3 +249,17 @@ def test_what_was_learned_from_is_told_by_names_and_contents(clips, tmp_path):
 def test_a_seed_below_zero():
     with pytest.raises(UsageError, match="seed must be at least 0; got -1"):
         Folder("clips", seed=-1)
+
+
+def test_one_clip_in_colour_makes_all_of_them_so(tmp_path):
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for number in range(5):
+            frames = moving_square(label, number)
+            write_mp4(tmp_path / label / f"{number}.mp4", frames[:, :1] + (label == "b"), 10.0)
+    learned = next(iter(groups_of(Folder(tmp_path))["train"]))
+    colour = moving_square("a", 5)
+    colour[:, 0] = 200
+    write_mp4(tmp_path / learned, colour, 10.0)
+    assert learned in groups_of(Folder(tmp_path))["train"]
+    assert Folder(tmp_path).frame_format.channels == 3
