@@ -22,9 +22,10 @@ RGB = FrameFormat(3, (64, 96), fps=12.5)
 def write_checkpoint(path, name="lenet-lstm", *, loud=1, **arguments):
     """Write a model with random weights; loud ones make its probabilities differ."""
     model = models.create(name, **arguments)
-    with torch.no_grad():
-        for parameter in model.head.parameters():
-            parameter.mul_(loud)
+    if loud != 1:
+        with torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter.mul_(loud)
     own = ("labels", "frame_format")
     rest = {key: value for key, value in arguments.items() if key not in own}
     given = {key: arguments[key] for key in own if key in arguments}
