@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import lzma
 import os
+import struct
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,6 +17,22 @@ from pathlib import Path
 from typing import Any
 
 LOCK_TIMEOUT_S = 60.0
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(
+        ArithmeticError,
+        AttributeError,
+        EOFError,
+        LookupError,
+        MemoryError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ),
+    *(lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What Python's readers raise at foreign bytes: caught around every reading of what others wrote."""
 
 
 @contextmanager

@@ -252,7 +252,7 @@ def with_sound_only():
         ("empty.mp4", b"", "cannot be read as a video"),
         ("text.mp4", b"Not a video at all.\n" * 50, "cannot be read as a video"),
         ("notes.txt", b"Not a video at all.\n" * 50, "holds text"),
-        ("sound.mp4", with_sound_only(), "no video stream, only audio"),
+        ("sound.mp4", with_sound_only(), "no video stream, only sound"),
         ("empty.npz", b"", "no whole"),
         ("text.npz", b"Not an archive.\n" * 50, "no whole"),
     ],
@@ -278,7 +278,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path):
         ({"frames": np.zeros((0, 8, 8), np.uint8)}, r"\(0, 8, 8\)"),
         ({"frames": np.zeros((2, 8), np.uint16)}, "uint16"),
         ({"frames": np.array(["a", "b"])}, "<U1"),
-        ({"frames": np.array([{}, {}], object)}, "no whole"),
+        ({"frames": np.array([{}, {}], object)}, "frames of object"),
     ],
 )
 def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
@@ -407,7 +407,7 @@ def test_damaged_real_files_give_frames_with_a_warning_or_one_clear_line():
 @real_files
 def test_sound_only_real_files_say_so():
     for path in sorted((REAL / "odd" / "audio_only").iterdir()):
-        with pytest.raises(DataError, match="no video stream, only audio"):
+        with pytest.raises(DataError, match="no video stream, only sound"):
             read_clip(path)
 
 

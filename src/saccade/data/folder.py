@@ -236,7 +236,7 @@ class Folder:
         left_out = f"; {num} {'duplicates' if num > 1 else 'duplicate'} left out" if num else ""
         fewest, most = min(counts.values()), max(counts.values())
         sizes = f"{fewest} clips each" if fewest == most else f"{fewest} to {most} clips each"
-        if others := sorted({path.suffix for path in _visible_files(self.root)} - video.SUFFIXES):
+        if others := sorted({p.suffix for p in _visible_files(self.root) if not video.is_named_as_clip(p)}):
             left_out += f"; files left out by their endings: {', '.join(map(repr, others[:5]))}"
         return f"{len(self.files)} clips of {len(counts)} classes ({sizes}), split{grouped}: {parts}{left_out}"
 
@@ -304,7 +304,7 @@ def find_clips(path: Path) -> list[Path]:
         raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such")
     if not path.is_dir():
         return [path]
-    clips = sorted(p for p in _visible_files(path) if p.suffix.lower() in video.SUFFIXES)
+    clips = sorted(p for p in _visible_files(path) if video.is_named_as_clip(p))
     if not clips:
         raise DataError(f"{path} holds no clip; files that end in {', '.join(sorted(video.SUFFIXES))} are looked for")
     return clips

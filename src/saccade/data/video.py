@@ -7,9 +7,8 @@ picture at all, and is closed whatever comes.
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -18,8 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from av.container import InputContainer
-from av.stream import Disposition
+from av.sidedata.sidedata import SideData
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -28,20 +26,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade import files
+from saccade.data import npz
+from saccade.data.container import ADVICE, LONGEST_STILL_S, Decoder, opened, rate
 from saccade.errors import DataError
 
-SUFFIXES = frozenset((".3gp", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".npz", ".ogv", ".webm"))
+SUFFIXES = frozenset(
+    (
+        *(".3g2", ".3gp", ".apng", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".gif", ".m2ts", ".m2v", ".m4v"),
+        *(".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".npz", ".nut", ".ogv", ".qt", ".ts"),
+        *(".vob", ".webm", ".wmv", ".y4m"),
+    )
+)
 """Endings of the files that count as clips in a folder; a file named outright may have any."""
 
 _PIXELS = {1: "gray", 3: "rgb24"}
 _WANTED = "uint8 (time, channels, height, width) with 1 or 3 channels"
-_GIVE = "give a video, GIF or .npz file"
 # Constant rate factor 1 is the best that every player's H.264 profile has; 0 would be lossless and plays in few.
 _H264 = {"crf": "1", "preset": "ultrafast"}
 MAX_GIF_FPS = 50
-# Longest time for which a picture is taken to stand still, in a file of variable rate.
-_LONGEST_STILL_S = 60.0
 _ROUNDING = 0.1  # of a period
+_PACKETS_FOR_RATE = 1000
 # Compressed grey video has colours that are off by a level or two.
 _GREY_TOLERANCE = 3
 
@@ -76,17 +80,30 @@ class Description:
     grey: bool
 
 
+def is_named_as_clip(path: Path) -> bool:
+    """Tell whether a file in a folder is to be read as a clip, by its ending.
+
+    TypeScript has the ending of transport streams; these begin with a byte of their own.
+    """
+    ending = path.suffix.lower()
+    if ending != ".ts":
+        return ending in SUFFIXES
+    with path.open("rb") as file:
+        return file.read(1) == b"G"
+
+
 def describe(path: Path) -> Description:
     """Tell size, rate and colour of a clip without reading all of it.
 
     Raises:
         DataError: as `read_clip`.
     """
-    first = read_clip(path, num_channels=3, max_frames=1)
-    height, width = first.frames.shape[-2:]
-    levels = first.frames.int()
+    first = read_clip(path, num_channels=3, max_frames=1).frames
+    height, width = first.shape[-2:]
+    levels = first.int()
     grey = int((levels.amax(1) - levels.amin(1)).max()) <= _GREY_TOLERANCE
-    return Description((height, width), first.fps, grey)
+    fps = None if _is_npz(path) else rate(path, num_packets=_PACKETS_FOR_RATE)
+    return Description((height, width), fps, grey)
 
 
 def read_clip(
@@ -99,7 +116,7 @@ def read_clip(
 ) -> Clip:
     """Read a clip from a video file, a GIF or an `.npz` file.
 
-    *Conventions:* frames stand as a player would show them: the rotation that a phone writes into the file is applied.
+    *Conventions:* frames stand as a player would show them: turned and mirrored as the file's display matrix says.
     Non-square pixels are not stretched and transparency is ignored. Grey is luma in [0, 255]. An `.npz` file holds
     `frames`, uint8, (time, channels, height, width) or (time, height, width).
 
@@ -126,12 +143,13 @@ def read_clip(
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames is {max_frames}; at least 1 is needed")
     if not path.is_file():
-        raise DataError(f"no clip at {path}; {_GIVE}")
+        raise DataError(f"no clip at {path}; {ADVICE}")
     convert = _Converter(size, _PIXELS[num_channels])
-    if path.suffix.lower() == ".npz":
-        return Clip(_time_first(convert.stack(islice(_npz_frames(path), max_frames))))
-    with _opened(path) as container:
-        return _read_video(container, path, convert, max_frames, fps)
+    if _is_npz(path):
+        with closing(npz.read_frames(path)) as frames:
+            return Clip(_time_first(convert.stack(map(_as_frame, islice(frames, max_frames)))))
+    with opened(path) as container:
+        return _read_video(Decoder(container, path), path, convert, max_frames, fps)
 
 
 def write_mp4(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
@@ -192,43 +210,42 @@ class _Converter:
         return np.stack(arrays) if arrays else np.empty((0, 0, 0), np.uint8)
 
     def _array(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise
-        lies = quarter_turns % 2 == 1
+        transposed, flips = _orientation(frame)
         if self.size is None:
-            self.size = (frame.width, frame.height) if lies else (frame.height, frame.width)
-        height, width = reversed(self.size) if lies else self.size
-        converted = self.scaler.reformat(frame, width, height, self.pixels, threads=1)
-        return np.rot90(converted.to_ndarray(), quarter_turns)
+            self.size = (frame.width, frame.height) if transposed else (frame.height, frame.width)
+        height, width = reversed(self.size) if transposed else self.size
+        array = self.scaler.reformat(frame, width, height, self.pixels, threads=1).to_ndarray()
+        return np.flip(array.swapaxes(0, 1) if transposed else array, flips)
 
 
-def _read_video(
-    container: InputContainer, path: Path, convert: _Converter, max_frames: int | None, fps: float | None
-) -> Clip:
-    stream = _video_stream(container, path)
-    faults: list[str] = []
-    decoded = _Counted(_decoded(container, stream, faults))
+def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
+    """Return how a player shows a frame: whether rows become columns, and which axes are flipped then.
+
+    The file's display matrix says so; angles between quarter turns are taken for the nearest.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return False, ()
+    # x' = a x + c y and y' = b x + d y, with y downwards.
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
+    transposed = abs(b) + abs(c) > abs(a) + abs(d)
+    to_x, to_y = (c, b) if transposed else (a, d)
+    return transposed, tuple(axis for axis, sign in enumerate((to_y, to_x)) if sign < 0)
+
+
+def _is_npz(path: Path) -> bool:
+    return path.suffix.lower() == ".npz"
+
+
+def _read_video(decoder: Decoder, path: Path, convert: _Converter, max_frames: int | None, fps: float | None) -> Clip:
     try:
-        frames = convert.stack(islice(decoded if fps is None else _at_rate(decoded, fps), max_frames))
+        frames = convert.stack(islice(decoder if fps is None else _at_rate(decoder, fps), max_frames))
     except (ValueError, av.FFmpegError) as error:
         raise DataError(f"{path} holds a frame that cannot be converted ({error}); encode the file anew") from error
     if not len(frames):
-        none = f"{path} holds {stream.name} video, but no frame of it can be decoded"
-        raise DataError(f"{none}{_why(faults)}; take another copy of the file")
+        raise decoder.nothing()
     stopped = len(frames) == max_frames
-    rate = fps or (float(stream.average_rate) if stream.average_rate else None)
-    return Clip(_time_first(frames), rate, None if stopped else _damage(path, stream, decoded.num, faults))
-
-
-class _Counted:
-    """Frames, and how many of them came."""
-
-    def __init__(self, frames: Iterable[av.VideoFrame]) -> None:
-        self._frames, self.num = frames, 0
-
-    def __iter__(self) -> Iterator[av.VideoFrame]:
-        for frame in self._frames:
-            self.num += 1
-            yield frame
+    return Clip(_time_first(frames), fps or decoder.fps, None if stopped else decoder.damage())
 
 
 def _at_rate(frames: Iterable[av.VideoFrame], fps: float) -> Iterator[av.VideoFrame]:
@@ -241,7 +258,7 @@ def _at_rate(frames: Iterable[av.VideoFrame], fps: float) -> Iterator[av.VideoFr
             yield frame
             continue
         start = frame.time if start is None else start
-        if shown is not None and abs((frame.time - start) * fps - at) > _LONGEST_STILL_S * fps:
+        if shown is not None and abs((frame.time - start) * fps - at) > LONGEST_STILL_S * fps:
             start = frame.time - (at + 1) / fps  # time stamps are claims: one that leaps is taken for the next period
         at = max(at, (frame.time - start) * fps)
         # Containers round time stamps, to hundredths of a second at worst.
@@ -253,80 +270,6 @@ def _at_rate(frames: Iterable[av.VideoFrame], fps: float) -> Iterator[av.VideoFr
         yield shown
 
 
-def _opened(path: Path) -> InputContainer:
-    try:
-        # "file:" keeps a colon in the file's name from being taken for a protocol.
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise DataError(f"{path} cannot be read as a video ({error.strerror}); {_GIVE}") from error
-    if container.format.name == "tty":
-        container.close()
-        raise DataError(f"{path} holds text; {_GIVE}")
-    return container
-
-
-def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    if not streams:
-        kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise DataError(f"{path} has no video stream, only {kinds}; give a file with pictures that move")
-    if streams[0].codec_context is None:
-        raise DataError(f"{path} is encoded in a way that this PyAV cannot decode; convert it, to H.264 for example")
-    streams[0].codec_context.thread_count = 1
-    return streams[0]
-
-
-def _decoded(container: InputContainer, stream: VideoStream, faults: list[str]) -> Iterator[av.VideoFrame]:
-    """Give the frames that can be decoded; what cannot is noted in `faults` and left out."""
-    try:
-        for packet in container.demux(stream):
-            try:
-                frames = packet.decode()
-            except av.FFmpegError as error:
-                faults.append(str(error.strerror))
-                continue
-            yield from frames
-    except av.FFmpegError as error:  # the container itself breaks off
-        faults.append(str(error.strerror))
-
-
-def _damage(path: Path, stream: VideoStream, num_frames: int, faults: list[str]) -> str | None:
-    promised = f" of {stream.frames}" if stream.frames > num_frames else ""
-    line = f"{path} is damaged: {num_frames}{promised} frames could be read{_why(faults)}"
-    return line if faults or promised or _is_cut_gif(path) else None
-
-
-def _is_cut_gif(path: Path) -> bool:
-    """Tell a GIF without its end, which does not say how many frames there should be."""
-    with path.open("rb") as file:
-        if file.read(4) != b"GIF8":
-            return False
-        # Some programs write zeros behind the trailer.
-        file.seek(max(0, path.stat().st_size - 64))
-        return not file.read().rstrip(b"\0").endswith(b";")
-
-
-def _why(faults: list[str]) -> str:
-    return f" ({faults[0]}; packets that failed: {len(faults)})" if faults else ""
-
-
-def _npz_frames(path: Path) -> Iterator[av.VideoFrame]:
-    try:
-        # Opened here, since numpy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            frames = archive["frames"]
-    except KeyError as error:
-        raise DataError(f"{path} has no array called frames; save one with numpy.savez(path, frames=...)") from error
-    except (ValueError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole .npz file ({error}); save it anew with numpy.savez") from error
-    clip = frames[:, None] if frames.ndim == 3 else frames
-    try:
-        return _as_av(torch.from_numpy(clip))
-    except (TypeError, ValueError) as error:
-        came = f"{path} has frames of {frames.dtype} {frames.shape}"
-        raise DataError(f"{came}; {_WANTED} or (time, height, width) is needed") from error
-
-
 def _time_first(frames: NDArray[np.uint8]) -> UInt8[Tensor, "time channels height width"]:
     clip = torch.from_numpy(frames)
     return clip.unsqueeze(1) if clip.ndim == 3 else clip.permute(0, 3, 1, 2).contiguous()
@@ -335,9 +278,12 @@ def _time_first(frames: NDArray[np.uint8]) -> UInt8[Tensor, "time channels heigh
 def _as_av(frames: UInt8[Tensor, "time channels height width"]) -> Iterator[av.VideoFrame]:
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] not in _PIXELS or not frames.numel():
         raise ValueError(f"frames are {frames.dtype} of shape {tuple(frames.shape)}; {_WANTED} is needed")
-    pixels = _PIXELS[frames.shape[1]]
     arrays = frames.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-    return (av.VideoFrame.from_ndarray(a[..., 0] if pixels == "gray" else a, format=pixels) for a in arrays)
+    return (_as_frame(array[..., 0] if frames.shape[1] == 1 else array) for array in arrays)
+
+
+def _as_frame(array: NDArray[np.uint8]) -> av.VideoFrame:
+    return av.VideoFrame.from_ndarray(array, format=_PIXELS[1 if array.ndim == 2 else 3])
 
 
 def _with_palette(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:

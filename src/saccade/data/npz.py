@@ -1,0 +1,82 @@
+"""Clips in `.npz` files, read frame by frame: memory is taken for what comes, not for what a header claims."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from saccade import files
+from saccade.errors import DataError
+
+_NAME = "frames"
+_WANTED = "uint8 (time, channels, height, width) with 1 or 3 channels or (time, height, width)"
+# Far above any video: a frame of 8192x8192 in colour has 201 MB, an hour at 64x64 in grey 440 MB.
+_MAX_FRAME_BYTES, _MAX_BYTES_AT_ONCE = 1 << 28, 1 << 31
+
+Shape = tuple[int, ...]
+
+
+def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
+    """Yield the frames of the array `frames`, each (height, width) in grey or (height, width, 3) in RGB.
+
+    Raises:
+        DataError: no whole `.npz` file, or no such array of uint8 in it.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_member_of(archive, path)) as member:
+            shape, lies_reversed = _header_of(member, path)
+            frames = _transposed(member, shape) if lies_reversed else _one_by_one(member, shape)
+            for frame in frames:
+                yield frame[0] if shape[1] == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))
+            member.read(1)  # at its end the checksum of the member is compared
+    except files.UNREADABLE as error:
+        raise DataError(f"{path} is no whole .npz file ({error}); save it anew with numpy.savez") from error
+
+
+def _member_of(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
+    for info in archive.infolist():
+        if info.filename in (_NAME, f"{_NAME}.npy"):
+            return info
+    raise DataError(f"{path} has no array called {_NAME}; save one with numpy.savez(path, {_NAME}=...)")
+
+
+def _header_of(member: IO[bytes], path: Path) -> tuple[Shape, bool]:
+    """Return the shape (time, channels, height, width) and whether the array lies in Fortran's order."""
+    version = npy.read_magic(member)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"array of format {version}")
+    shape, lies_reversed, dtype = read(member)
+    with_channels = (shape[0], 1, *shape[1:]) if len(shape) == 3 else shape
+    is_clip = len(with_channels) == 4 and with_channels[1] in (1, 3) and math.prod(with_channels) > 0
+    if dtype != np.uint8 or not is_clip:
+        raise DataError(f"{path} has frames of {dtype} {shape}; {_WANTED} is needed")
+    if math.prod(with_channels[1:]) > _MAX_FRAME_BYTES:
+        raise DataError(f"{path} claims frames of {shape[-2]}x{shape[-1]} px; at most 8192x8192 px can be read")
+    return with_channels, lies_reversed
+
+
+def _one_by_one(member: IO[bytes], shape: Shape) -> Iterator[NDArray[np.uint8]]:
+    for _ in range(shape[0]):
+        yield np.frombuffer(_exactly(member, math.prod(shape[1:])), np.uint8).reshape(shape[1:])
+
+
+def _transposed(member: IO[bytes], shape: Shape) -> Iterator[NDArray[np.uint8]]:
+    if math.prod(shape) > _MAX_BYTES_AT_ONCE:
+        raise ValueError("a clip of over 2 GiB in Fortran's order; bring it to C order with numpy.ascontiguousarray")
+    # Without the dimension of channels where the file has none: the order of the others is the same.
+    yield from np.frombuffer(_exactly(member, math.prod(shape)), np.uint8).reshape(shape[::-1]).T
+
+
+def _exactly(member: IO[bytes], num: int) -> bytes:
+    found = member.read(num)
+    if len(found) < num:
+        raise ValueError("it ends within a frame")
+    return found
