@@ -42,14 +42,16 @@ def test_run_json_says_how_to_do_it_again(run):
 
 def test_a_run_is_not_overwritten(run):
     before = (run / "run.json").read_bytes()
-    with pytest.raises(UsageError, match=r"already holds a run; add --resume .* or choose another --out"):
+    with pytest.raises(UsageError, match="already holds a run; choose another --out"):
         run_folder.create(run, "train", {"seed": 4}, device="cpu")
+    with pytest.raises(UsageError, match=r"already holds a run; add --resume .* or choose another --out"):
+        run_folder.check_free(run)
     assert (run / "run.json").read_bytes() == before
 
 
 def test_what_a_run_that_hardly_began_leaves_is_in_nobodys_way(tmp_path):
     run_folder.check_free(tmp_path / "new")
-    for name in ("checkpoint.safetensors", "log.jsonl", "tensorboard", ".hidden"):
+    for name in ("log.jsonl", "tensorboard", ".hidden"):
         (tmp_path / name).touch()
     run_folder.check_free(tmp_path)
     (tmp_path / "notes.txt").touch()

@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import saccade
-from saccade import data, files, models
+from saccade import data, files, foreign, models
 from saccade.clips import DataConfig, FrameFormat
 from saccade.errors import DataError, UsageError
 from saccade.labels import Labels
@@ -28,6 +28,49 @@ FORMAT = 3
 _READ = (1, 2, FORMAT)
 NAME = "checkpoint.safetensors"
 _WEIGHTS = "model."
+# What a header raises that is none, or one of another version.
+_DAMAGED: tuple[type[Exception], ...] = (*foreign.UNREADABLE, UsageError)
+
+
+class _Config(TypedDict, total=False):
+    """What is read of the configuration of a training, whatever else it says."""
+
+    seed: int
+
+
+class _Before(TypedDict, total=False):
+    before_condition: str
+    before_steps: int
+
+
+class _Training(TypedDict, total=False):
+    """What is read of where a training stands."""
+
+    config: _Config
+    data: dict[str, Any]
+    before: _Before
+    step: int
+    num_steps: int
+    elapsed_s: float
+    precision: str
+    seed: int
+    limits: dict[str, Any]
+    accuracy: float | None
+
+
+class _Learned(TypedDict, total=False):
+    config: dict[str, Any]
+    facts: dict[str, Any]
+
+
+class _Described(TypedDict, total=False):
+    """The types of a header's fields in JSON; labels and frame format have their own."""
+
+    model: str
+    arguments: dict[str, Any]
+    data: _Learned
+    training: _Training
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -60,15 +103,26 @@ class Header:
         """What it learned on, as columns of a result row."""
         return dict(self.data.get("facts", {}))
 
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+        return int(self.training.get("config", {}).get("seed", 0))
+
     def data_config(self) -> DataConfig:
         """Return the configuration of what it learned on.
 
         Raises:
             UsageError: it is not known.
+            DataError: what the checkpoint says of it cannot be understood.
         """
         if not self.data.get("config"):
             raise UsageError(f"this {self.model} does not say what it learned on; name the clips with --data")
-        return data.from_json(self.data["config"])
+        try:
+            return data.from_json(self.data["config"])
+        except foreign.UNREADABLE as error:
+            raise DataError(
+                f"this {self.model} does not say properly what it learned on ({error}); take an earlier checkpoint"
+            ) from error
 
     def create_model(self) -> nn.Module:
         """Build the model with fresh weights.
@@ -97,6 +151,7 @@ class Header:
         Raises:
             TypeError, ValueError, KeyError: it describes no header.
         """
+        foreign.check_types(described, _Described)
         read = dict(described)
         if read.get("labels") is not None:
             read["labels"] = Labels.from_json(read["labels"])
@@ -174,7 +229,7 @@ def distinct_names(kinds: Sequence[str], paths: Sequence[Path]) -> list[str]:
 def _place(path: Path) -> str:
     """Return the name of a file, or of the run folder."""
     folder = path.parent if path.name == NAME else path
-    return path.stem if path.is_file() and path.name != NAME else folder.resolve().name
+    return foreign.shown(path.stem if path.is_file() and path.name != NAME else folder.resolve().name)
 
 
 def read_header(path: Path | str) -> Header:
@@ -195,7 +250,7 @@ def read_header(path: Path | str) -> Header:
         raise DataError(f"{path} was not written by saccade; a checkpoint made by `saccade train` is needed")
     try:
         described = dict(json.loads(metadata["saccade"]))
-    except (TypeError, ValueError) as error:
+    except foreign.UNREADABLE as error:
         raise DataError(f"{path} has a damaged header ({error}); take an earlier copy or train again") from error
     if described.get("format") not in _READ:
         raise DataError(
@@ -203,8 +258,8 @@ def read_header(path: Path | str) -> Header:
         )
     try:
         return Header.from_json(data.header_of_today(described))
-    except (TypeError, ValueError, KeyError, AttributeError, UsageError) as error:
-        raise DataError(f"{path} has a header of another version of saccade: {error}") from error
+    except _DAMAGED as error:
+        raise DataError(f"{path} has a header that is damaged, or of another version of saccade: {error}") from error
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
@@ -215,9 +270,12 @@ def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Modul
     """
     header = read_header(path)
     try:
+        with torch.device("meta"):
+            planned = header.create_model()
+        _check_fits(planned, path, header)  # before memory is taken for what the header claims
         model = header.create_model()
-    except (TypeError, ValueError, UsageError) as error:
-        raise DataError(f"{path} has a header of another version of saccade: {error}") from error
+    except _DAMAGED as error:
+        raise DataError(f"{path} has a header that is damaged, or of another version of saccade: {error}") from error
     load_weights(model, path)
     return model.to(device).eval(), header
 
@@ -229,20 +287,28 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
         DataError: weights that do not fit the model, or are not finite.
     """
     path = locate(path)
-    header = read_header(path)
+    _check_fits(model, path, read_header(path))
     with safe_open(path, framework="pt") as opened:
         names = list(opened.keys())
         tensors = {name: opened.get_tensor(name) for name in names}
     weights = {name.removeprefix(_WEIGHTS): tensors.pop(name) for name in list(tensors) if name.startswith(_WEIGHTS)}
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name, shape in expected.items():
-        if name not in weights or tuple(weights[name].shape) != shape:
-            came = tuple(weights[name].shape) if name in weights else "nothing"
-            raise DataError(f"{path} holds a {header.model}, which does not fit: {name} should be {shape}, is {came}")
-    if unknown := weights.keys() - expected.keys():
-        raise DataError(f"{path} holds a {header.model}, which does not fit: {sorted(unknown)[0]} is not in the model")
     for name, tensor in weights.items():
         if not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path} has NaN or infinity in {name}; take an earlier checkpoint")
     model.load_state_dict(weights)
     return tensors
+
+
+def _check_fits(model: nn.Module, path: Path | str, header: Header) -> None:
+    """Raise DataError where a checkpoint's weights are not those of a model."""
+    with safe_open(locate(path), framework="pt") as opened:
+        names = [name for name in opened.keys() if name.startswith(_WEIGHTS)]  # noqa: SIM118
+        shapes = {name.removeprefix(_WEIGHTS): tuple(opened.get_slice(name).get_shape()) for name in names}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name, shape in expected.items():
+        if (came := shapes.get(name)) != shape:
+            raise DataError(
+                f"{path} holds a {header.model}, which does not fit: {name} should be {shape}, is {came or 'nothing'}"
+            )
+    if unknown := shapes.keys() - expected.keys():
+        raise DataError(f"{path} holds a {header.model}, which does not fit: {sorted(unknown)[0]} is not in the model")

@@ -1,5 +1,6 @@
 """The command `saccade`: verb -> function. It parses and prints, and decides nothing."""
 
+import io
 import json as json_format
 import os
 import shlex
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import saccade
+from saccade import files
 from saccade.errors import DataError, Interrupted, SaccadeError, UsageError, unknown_name
+from saccade.foreign import check_types, shown
 
 # Options by their names in version 0.1, for all verbs and for some.
 ALIASES = {"--data-dir": "--digits-dir"}
@@ -107,6 +110,10 @@ def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
         raise DataError(f"there is no run to go on with at {out}; name its folder with --out")
     header = checkpoint.read_header(out)
     before = {name: value for name, value in header.training.get("config", {}).items() if name in _names(config)}
+    try:
+        check_types(before, type(config))
+    except TypeError as error:
+        raise DataError(f"{out} has a damaged checkpoint ({error}); take an earlier copy or train again") from error
     if before.get("start_from"):
         before["start_from"] = Path(before["start_from"])
     given = _given(words, config)
@@ -272,13 +279,19 @@ VERBS: dict[str, Verb] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 done, 2 wrong call, 1 bad data, 130 interrupted."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Characters that a terminal lacks become escapes; an error would lose the rest.
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader left, as `head` does. What is still to be written goes nowhere, or Python would complain at exit.
+        with files.errors_named(Path("standard output")):
+            sys.stdout.flush()
+    except OSError as error:
+        # The reader left, as `head` does, or the disk is full. What is still to be written goes nowhere, or Python
+        # would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1 if isinstance(error, BrokenPipeError) else _fail(error, 1, debug=False)
     return status
 
 
@@ -351,8 +364,14 @@ def _fail(error: BaseException, status: int, debug: bool) -> int:
     if debug:
         traceback.print_exception(error)
     else:
-        print(f"saccade: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"saccade: {shown(' '.join(_told(error).split()))}", file=sys.stderr)
     return status
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, SaccadeError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, runtime_checkable
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from saccade import files
+from saccade import files, foreign
 from saccade.labels import Labels, Targets
 
 Frames = UInt8[Tensor, "*any channels height width"] | Float[Tensor, "*any channels height width"]
@@ -20,6 +21,7 @@ CPU = torch.device("cpu")
 SHORT_SIDE_PX = 64
 # From 28 px on a model sees anything, and up to 128 px a frame is taken to be drawn at the scale that the model knows.
 MIN_PX, MAX_KEPT_PX, MAX_PX = 28, 128, 256
+MAX_FRAME_PX = 8192
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class FrameFormat:
         mean: what is subtracted from pixels.
         std: what they are divided by then.
         fps: the rate that the model learned at; files and cameras are brought to it by time stamps. None: as they come.
+
+    Raises:
+        ValueError: numbers that no frame has, or that are not one for each channel.
     """
 
     channels: int = 1
@@ -44,9 +49,28 @@ class FrameFormat:
     std: tuple[float, ...] = (1.0,)
     fps: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.channels < 1:
+            raise ValueError(f"channels is {self.channels}; at least 1 is needed")
+        if self.size is not None and not all(1 <= edge <= MAX_FRAME_PX for edge in self.size):
+            raise ValueError(f"size is {self.size}; (height, width) from 1 to {MAX_FRAME_PX} px is needed")
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps is {self.fps}; a number above 0 is needed")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
+                raise ValueError(f"{name} is {values}; one finite number, or one for each of {self.channels} channels")
+        if not all(self.std):
+            raise ValueError(f"std is {self.std}; what pixels are divided by must not be 0")
+
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> FrameFormat:
-        """Return what `as_json` described."""
+        """Return what `as_json` described.
+
+        Raises:
+            TypeError, ValueError: it describes no frame format.
+        """
+        foreign.check_types(described, cls)
         read: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in described.items()
         }

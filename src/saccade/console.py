@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from saccade.foreign import shown
+
 FIGURES = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:6.1%}",
@@ -27,21 +30,29 @@ FIGURES = {
 # Left out where the terminal is narrow.
 SPEEDS = ("clips_per_s",)
 
+# Names of files and classes are others' words: nothing in them is markup, or the name of a picture.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 # Results go to standard output; everything that only accompanies them to standard error.
-err = Console(stderr=True, highlight=False)
+err = Console(stderr=True, **_PLAIN)
 # A pipe or a file has no width: lines there are as long as they need to be.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 250)
+out = Console(width=None if sys.stdout.isatty() else 250, **_PLAIN)
 
 
-def say(line: str) -> None:
-    """Print a line beside the results, unwrapped."""
-    err.print(line, soft_wrap=True)
+def say(text: str) -> None:
+    """Print lines beside the results, unwrapped."""
+    for line in text.split("\n"):
+        err.print(shown(line), soft_wrap=True)
 
 
 @contextmanager
 def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar for things that are counted; its function takes how many are done and how many there are."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -55,10 +66,10 @@ class TrainingBars:
 
     def __init__(self) -> None:
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             *([] if _narrow() else [BarColumn(bar_width=10)]),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeRemainingColumn(),
             console=err,
         )
@@ -72,6 +83,7 @@ class TrainingBars:
         for other in self._progress.tasks:
             if other.finished:  # or the screen would fill with what is done
                 self._progress.update(other.id, visible=False)
+        title = shown(title)
         task = self._progress.add_task(title, total=None, figures="")
         smooth: dict[str, float] = {}
 

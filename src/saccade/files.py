@@ -4,35 +4,17 @@ from __future__ import annotations
 
 import errno
 import json
-import lzma
 import os
-import struct
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 LOCK_TIMEOUT_S = 60.0
-
-UNREADABLE: tuple[type[Exception], ...] = (
-    *(
-        ArithmeticError,
-        AttributeError,
-        EOFError,
-        LookupError,
-        MemoryError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ),
-    *(lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
-)
-"""What Python's readers raise at foreign bytes: caught around every reading of what others wrote."""
+# In the name of a file that is being written; it stays where the process is killed.
+_LEFTOVER = ".part-"
 
 
 @contextmanager
@@ -47,29 +29,64 @@ def whole(path: Path) -> Iterator[Path]:
     """
     temporary = _beside(path)
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        with errors_named(path):
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
+    """Let an OSError of the block name a path where it names none, as that of a full disk, or a temporary file.
+
+    >>> with errors_named(Path("a.csv")):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'a.csv'
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename is not None and _LEFTOVER not in Path(os.fsdecode(error.filename)).name
+        if named or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+@contextmanager
+def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
     """Keep other processes that ask for the same path out of the block: what is read in it and written anew stays true.
 
-    An empty, hidden file beside `path` holds the lock and stays: to remove it would let a third process in.
+    A hidden file beside `path` holds the lock, which ends with the process.
+
+    Args:
+        path: what is locked.
+        timeout_s: how long to wait for another process; below 0 without end.
 
     Raises:
-        OSError: another process kept the lock for a minute, or none can be made there.
+        TimeoutError: another process kept the lock for that long.
+        OSError: no lock can be made there.
     """
     from filelock import FileLock  # every verb loads this module, few lock anything
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_TIMEOUT_S):
-        yield
+    lock = path.with_name(f".{path.name}.lock")
+    with FileLock(lock, timeout=timeout_s):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()  # one who waits for it sees that it is gone, and makes another
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished in a folder; no other may write there at the time."""
+    for path in folder.glob(f".*{_LEFTOVER}*"):
+        path.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
@@ -83,7 +100,7 @@ def _beside(path: Path) -> Path:
     """Make an empty file beside `path`, and its folder where that is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_LEFTOVER}", suffix=path.suffix, dir=path.parent)
     except OSError as error:
         # With the name that was asked for, not that of the temporary file.
         raise OSError(error.errno, error.strerror, str(path)) from error
@@ -94,7 +111,8 @@ def _beside(path: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A name that is no UTF-8 must not keep the rest from being written; in JSON its escapes read back as the same.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:

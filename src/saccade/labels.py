@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from saccade import files
+from saccade import files, foreign
 
 Targets = Int64[Tensor, "clips"] | Float[Tensor, "clips classes"]
 """Class indices, or for classes that do not exclude each other the presence of each, 0 or 1."""
@@ -83,6 +83,7 @@ class Labels:
         Raises:
             TypeError, ValueError: it describes no labels.
         """
+        foreign.check_types(described, cls)
         parts = described.get("parts")
         tuples = None if parts is None else tuple(tuple(map(str, some)) for some in parts)
         return cls(**{**described, "names": tuple(map(str, described["names"])), "parts": tuples})

@@ -20,6 +20,7 @@ from saccade.data import video
 from saccade.data.folder import find_clips
 from saccade.device import choose_device
 from saccade.errors import DataError, UsageError
+from saccade.foreign import shown
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
 
@@ -121,7 +122,7 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
 def render(predictions: Sequence[Prediction]) -> Table:
     """Lay predictions out as a table, a row per clip; damaged files are told of below it."""
     # Names of files and classes are others' words: as `Text` nothing in them is markup.
-    warnings = [p.warning for p in predictions if p.warning]
+    warnings = [shown(p.warning) for p in predictions if p.warning]
     table = Table(caption=Text("\n".join(warnings)) if warnings else None, caption_justify="left")
     table.add_column("clip", overflow="fold")
     table.add_column("verdict", style="bold", no_wrap=True)
@@ -129,8 +130,9 @@ def render(predictions: Sequence[Prediction]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"top {max((len(p.top) for p in predictions), default=_NUM_TOP)}")
     for p in predictions:
-        top = "  ".join(f"{name} {100 * probability:.1f}" for name, probability in p.top)
-        table.add_row(Text(str(p.clip)), Text(p.verdict), f"{100 * p.probability:.1f} %", _moment(p), Text(top))
+        top = "  ".join(f"{shown(name)} {100 * probability:.1f}" for name, probability in p.top)
+        clip, verdict = Text(shown(p.clip)), Text(shown(p.verdict))
+        table.add_row(clip, verdict, f"{100 * p.probability:.1f} %", _moment(p), Text(top))
     return table
 
 

@@ -8,30 +8,75 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
-from saccade import files
-from saccade.checkpoint import versions
+from saccade import checkpoint, files, foreign
 from saccade.errors import DataError, UsageError
 
 RUN, LOG = "run.json", "log.jsonl"
 
 
+class _Run(TypedDict, total=False):
+    """What is read of `run.json`."""
+
+    config: dict[str, Any]
+    later_calls: tuple[Any, ...]
+    training_steps: int
+    finished: bool
+
+
+@contextmanager
+def held(out: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keep a run folder to this process while the block runs, and remove what one that was killed left unfinished.
+
+    Args:
+        out: the folder; it is made where it is not there, and removed where nothing was put into it.
+        wait: wait until other processes are done, instead of refusing.
+
+    Raises:
+        UsageError: another process uses the folder; it is a file.
+    """
+    _check_folder(out)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(out / RUN, timeout_s=-1 if wait else 0))
+        except TimeoutError as error:
+            raise UsageError(
+                f"another process is writing to {out}; wait until it has ended, or choose another --out"
+            ) from error
+        files.remove_leftovers(out)
+        try:
+            yield
+        finally:
+            stack.close()
+            with suppress(OSError):
+                out.rmdir()  # where nothing was put into it
+
+
+def begun(out: Path) -> bool:
+    """Tell whether a folder holds a run that can be resumed."""
+    return (out / RUN).exists() or (out / checkpoint.NAME).exists()
+
+
 def check_free(out: Path) -> None:
     """Raise UsageError if a run lies in the folder already, or what is not of a run."""
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose a new or empty folder as --out")
-    if (out / RUN).exists():
+    _check_folder(out)
+    if begun(out):
         raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
-    ours = ("checkpoint.", LOG, "tensorboard")  # of a run that ended as it began
+    ours = (LOG, "tensorboard")  # of a run that ended as it began
     others = sorted(path.name for path in out.glob("[!.]*") if not path.name.startswith(ours))
     if others:
         raise UsageError(f"{out} holds {others[0]}, but no run; choose a new or empty folder as --out")
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose a new or empty folder as --out")
 
 
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -63,16 +108,17 @@ def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **fa
         facts: what is to stand in `run.json` besides.
 
     Raises:
-        UsageError: another run lies there already.
+        UsageError: a run is described there already.
     """
-    check_free(out)
+    if (out / RUN).exists():
+        raise UsageError(f"{out} already holds a run; choose another --out")
     described = {
         "verb": verb,
         "config": dict(config),
         **call(),
         "device": device_name(device),
         "num_threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": checkpoint.versions(),
         **facts,
     }
     files.write_json(out / RUN, described)
@@ -94,10 +140,11 @@ def read(out: Path) -> dict[str, Any]:
         DataError: there is none, or it is damaged.
     """
     try:
-        described: dict[str, Any] = json.loads((out / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        described = json.loads((out / RUN).read_text(encoding="utf-8"))
+        foreign.check_types(described, _Run, RUN)
+    except foreign.UNREADABLE as error:
         raise DataError(f"{out / RUN} cannot be read ({error}); {out} is not the folder of a run") from error
-    return described
+    return dict(described)
 
 
 def update(out: Path, **facts: Any) -> None:
@@ -106,11 +153,14 @@ def update(out: Path, **facts: Any) -> None:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a `log.jsonl`; a line cut short by a crash is left out."""
+    """Return the rows of a `log.jsonl`; a line cut short by a crash, or damaged otherwise, is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with suppress(*foreign.UNREADABLE):
+            row = json.loads(line)
+            foreign.check_types(row, dict[str, float], "row")
+            if "step" in row:
+                rows.append(row)
     return rows
 
 

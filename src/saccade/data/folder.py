@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import UInt8
@@ -21,10 +21,25 @@ from saccade.data import video
 from saccade.data.split import SPLITS, LabelledFile, choose_held_out
 from saccade.data.stored import StoredBatches, StoredClips
 from saccade.errors import DataError, UsageError, unknown_name
+from saccade.foreign import check_types, shown
 from saccade.labels import Labels
 
 # Training learns at about so many frames a second; every second, third ... frame of a faster clip is taken.
 _ABOUT_FPS = 15.0
+
+
+class _Described(TypedDict, total=False):
+    """What `Folder.as_json` writes."""
+
+    root: str
+    group: str | None
+    seed: int
+    short_side: int
+    num_frames: int
+    frame_format: FrameFormat
+    classes: tuple[str, ...]
+    held_out: dict[str, tuple[str, ...]]
+    clips: dict[str, tuple[str, ...]]
 
 
 class Folder:
@@ -85,6 +100,7 @@ class Folder:
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Folder:
         """Return the folder that `as_json` described, with the split and the frame format of then."""
+        check_types(described, _Described)
         names = ("group", "seed", "short_side", "num_frames")
         return cls(Path(described["root"]), **{n: described[n] for n in names if n in described}, remembered=described)
 
@@ -118,7 +134,7 @@ class Folder:
         described = {name: value for name, value in self.as_json().items() if name not in ("root", "clips")}
         described["split_seed"] = described.pop("seed")  # training has a seed of its own
         learned = [f"{self._name_of(file)} {file.digest}" for file in self._of_split("train")]
-        return described | {"clips_sha256": hashlib.sha256("\n".join(learned).encode()).hexdigest()}
+        return described | {"clips_sha256": hashlib.sha256(os.fsencode("\n".join(learned))).hexdigest()}
 
     @cached_property
     def labels(self) -> Labels:
@@ -142,7 +158,7 @@ class Folder:
             parts = path.relative_to(self.root).parts
             if len(parts) < 2:
                 raise DataError(f"{path} lies in no class folder; move it into a folder with its class's name")
-            file = LabelledFile(path, parts[0], self._group_of(path), _digest(path))
+            file = LabelledFile(path, shown(parts[0]), self._group_of(path), _digest(path))
             before = seen.setdefault(file.digest, file)
             if before is file:
                 found.append(file)

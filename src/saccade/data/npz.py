@@ -12,7 +12,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from saccade import files
+from saccade import foreign
 from saccade.errors import DataError
 
 _NAME = "frames"
@@ -36,7 +36,7 @@ def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
             for frame in frames:
                 yield frame[0] if shape[1] == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))
             member.read(1)  # at its end the checksum of the member is compared
-    except files.UNREADABLE as error:
+    except foreign.UNREADABLE as error:
         raise DataError(f"{path} is no whole .npz file ({error}); save it anew with numpy.savez") from error
 
 

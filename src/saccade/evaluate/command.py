@@ -99,8 +99,7 @@ def standard_test(model: Path, **given: Any) -> DataConfig:
     header = checkpoint.read_header(weights.find(model))
     # A published model reads clips of one length.
     fixed = {"num_frames": header.arguments["num_frames"]} if "num_frames" in header.arguments else {}
-    seed = header.training.get("config", {}).get("seed", 0)
-    return header.data_config().for_test(header.facts, seed, **fixed | given)
+    return header.data_config().for_test(header.facts, header.seed, **fixed | given)
 
 
 def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None) -> Result:
@@ -161,7 +160,7 @@ def _facts(path: Path, header: Header) -> dict[str, Any]:
     """Return what a row says of the model and its training."""
     return {
         "model": header.model,
-        "seed": header.training.get("config", {}).get("seed", 0),
+        "seed": header.seed,
         "protocol": header.facts.get("protocol", "end_to_end"),
         "trained_on": header.facts.get("condition", header.facts.get("data")),
         # Empty for what version 0.1 had, as in its files.

@@ -70,6 +70,7 @@ _TEXT = frozenset(
         "measure",
     )
 )
+_MOST_DIGITS = 4000  # Python converts a few more
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
@@ -154,7 +155,7 @@ def _parse(name: str, cell: str) -> str | int | float | None:
         return None
     if name in _TEXT:
         return cell
-    if _WHOLE.fullmatch(cell):
+    if _WHOLE.fullmatch(cell) and len(cell) < _MOST_DIGITS:
         return int(cell)
     return float(cell) if _DECIMAL.fullmatch(cell) else cell
 

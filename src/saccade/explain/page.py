@@ -16,6 +16,7 @@ import saccade
 from saccade.explain import payload, prose, tables
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import listed, moment, percent, right
+from saccade.foreign import shown
 
 _LAYERS = {
     "quad": "what the transformer samples",
@@ -40,10 +41,10 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
     facts = {
         "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:",
         "version": saccade.__version__,
-        "title": escape(f"{explanation.clip.name}: where {_names(explanation)} looked"),
+        "title": escape(f"{shown(explanation.clip.name)}: where {_names(explanation)} looked"),
         "style": style,
         "script": script,
-        "clip": escape(explanation.clip.name),
+        "clip": escape(shown(explanation.clip.name)),
         "facts": escape(prose.facts(explanation)),
         "notices": "\n".join(f'<p class="notice">{escape(text)}</p>' for text in prose.notices(explanation)),
         "last_frame": str(explanation.num_frames - 1),
@@ -54,7 +55,7 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
         "every_frame": tables.every_frame(explanation),
         "reading": "\n".join(f"<p>{paragraph}</p>" for paragraph in prose.reading(explanation)),
         "checkpoints": tables.checkpoints(explanation),
-        "command": escape(command),
+        "command": escape(shown(command)),
         "data": payload.pack(explanation),
     }
     page = Template(_own("explain", "report.html"))

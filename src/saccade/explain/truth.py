@@ -9,11 +9,15 @@ from pathlib import Path
 
 import torch
 
+from saccade import foreign
 from saccade.clips import Poses
 from saccade.data.digits import schemes
 from saccade.errors import UsageError
 from saccade.generate.dataset import LABELS, MANIFEST, POSES
 from saccade.labels import Labels
+
+# What files raise that are none of `saccade generate`.
+_OTHERS: tuple[type[Exception], ...] = (*foreign.UNREADABLE, csv.Error, UsageError)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def truth_of(clip: Path) -> Truth | None:
         try:
             if _is_listed(folder / LABELS, name) and (line := _line(folder / POSES, name)) is not None:
                 return _truth(_label_scheme(folder / MANIFEST), line)
-        except (OSError, ValueError, TypeError, LookupError, csv.Error, UsageError):
+        except _OTHERS:
             continue
     return None
 

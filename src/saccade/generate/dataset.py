@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 import saccade
-from saccade import files, run_folder
+from saccade import files, foreign, run_folder
 from saccade.clips import Poses
 from saccade.data.digits import Digits, DigitsConfig, MovingDigits
 from saccade.data.video import write_png
@@ -47,7 +47,7 @@ def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[i
         progress: called with the number of clips done and of all clips.
 
     Raises:
-        UsageError: the folder holds other files, or clips of another configuration.
+        UsageError: the folder holds other files, or clips of another configuration; another process writes to it.
         DataError: the folder's manifest is damaged.
         OSError: the folder cannot be written; what was written stays.
         Interrupted: Ctrl-C; what was written stays.
@@ -61,17 +61,19 @@ def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[i
     """
     images = digits.load("train" if digits.instances == "shared" else config.split)
     clips = digits.drawn_from(images, config.split)
-    _claim(config, digits, images)
-    there = _clips_there(config)
-    if len(there) == len(clips) and all((config.out / name).is_file() for name in (LABELS, POSES, SHEET)):
-        return config.out
-    _remove_leftovers(config.out)
-    try:
-        _draw_sheet(config.out / SHEET, clips)
-        _write(config, clips, there, progress or (lambda _done, _total: None))
-    except KeyboardInterrupt as error:
-        num = len(_clips_there(config))
-        raise Interrupted(f"{num} of {len(clips)} clips are in {config.out}") from error
+    with run_folder.held(config.out):
+        _claim(config, digits, images)
+        there = _clips_there(config)
+        if len(there) == len(clips) and all((config.out / name).is_file() for name in (LABELS, POSES, SHEET)):
+            return config.out
+        for folder in config.out.glob("[0-9]*/"):
+            files.remove_leftovers(folder)
+        try:
+            _draw_sheet(config.out / SHEET, clips)
+            _write(config, clips, there, progress or (lambda _done, _total: None))
+        except KeyboardInterrupt as error:
+            num = len(_clips_there(config))
+            raise Interrupted(f"{num} of {len(clips)} clips are in {config.out}") from error
     return config.out
 
 
@@ -154,8 +156,6 @@ def _claim(config: GenerateConfig, digits: DigitsConfig, images: Digits) -> None
     asked = files.json_fields(config) | digits.as_json() | {"clips_seed": digits.clips_seed or 0}
     wanted = {name: value for name, value in asked.items() if name not in _FREE} | source
     manifest = config.out / MANIFEST
-    if config.out.exists() and not config.out.is_dir():
-        raise UsageError(f"{config.out} is a file; choose a new or empty folder as --out")
     if manifest.exists() and any(config.out.glob("[0-9]*/[0-9]*.*")):
         run_folder.check_same(config.out, _read_manifest(manifest), wanted)
         return
@@ -174,7 +174,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         config: dict[str, Any] = dict(manifest["config"])
         if manifest.get("format") == 1:  # of version 0.1, which knew one condition a folder
             config |= {"condition": [config["condition"]], "scheme": config["labels"], "clips_seed": config["seed"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except foreign.UNREADABLE as error:
         raise DataError(f"{path} is damaged ({error}); remove {path.parent}, or choose another --out") from error
     return config
 
@@ -182,15 +182,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 def _clips_there(config: GenerateConfig) -> set[int]:
     found = config.out.glob(f"[0-9]*/[0-9]*.{config.format}")
     return {int(path.stem) for path in found if path.stem.isdecimal() and path.stat().st_size}
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove the unfinished files of a call that was killed."""
-    names = [Path(name) for name in (MANIFEST, LABELS, POSES, SHEET)]
-    patterns = [f".{name.stem}-*{name.suffix}" for name in names] + [f"[0-9]*/.[0-9]*-*.{name}" for name in FORMATS]
-    for pattern in patterns:
-        for path in out.glob(pattern):
-            path.unlink()
 
 
 def _draw_sheet(path: Path, clips: MovingDigits) -> None:

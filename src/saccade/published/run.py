@@ -15,7 +15,7 @@ from jaxtyping import Float, Int64
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from saccade import checkpoint
+from saccade import checkpoint, run_folder
 from saccade.data.digits import CONDITIONS, DATA, DigitSourceConfig, Motion, MovingDigits
 from saccade.device import choose_device, choose_precision
 from saccade.errors import UsageError, unknown_name
@@ -120,11 +120,12 @@ def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None)
     device = choose_device(config.device)
     digits, dtype = config.source.load("train"), choose_precision(config.precision, device)
     training = start(config.model, digits, seed=config.seed, device=device, dtype=dtype)
-    reached = train_cnn(training, config.limits, config.source.load("test"), folder, progress=progress)
     digits_split = "test" if config.instances == "disjoint" else "train"
     split = "train" if config.instances == "training_clips" else "test"
-    features_train, labels_train = _features(config, training, folder, digits_split="train", split="train")
-    features_test, labels_test = _features(config, training, folder, digits_split=digits_split, split=split)
+    with run_folder.held(folder, wait=True):  # a cell that runs beside this one may need the same
+        reached = train_cnn(training, config.limits, config.source.load("test"), folder, progress=progress)
+        features_train, labels_train = _features(config, training, folder, digits_split="train", split="train")
+        features_test, labels_test = _features(config, training, folder, digits_split=digits_split, split=split)
     found = retrain(
         features_train,
         labels_train,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from saccade import checkpoint, files, run_folder
+from saccade import checkpoint, files, foreign, run_folder
 from saccade.data.digits import DATA, TRAINING, DigitsConfig
 from saccade.device import choose_device
+from saccade.errors import DataError
 from saccade.evaluate import attention_effect, evaluate
 from saccade.published import PublishedConfig
 from saccade.published import run as run_published
@@ -70,9 +71,19 @@ def row_file(folder: Path, condition: str) -> Path:
 
 
 def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    """Return the rows in files that `row_file` names."""
-    # Rows of version 0.1 do not say of which data they are: there was only one.
-    return [{"data": DATA} | json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    """Return the rows in files that `row_file` names.
+
+    Raises:
+        DataError: a file that is damaged.
+    """
+    rows = []
+    for path in paths:
+        try:
+            # Rows of version 0.1 do not say of which data they are: there was only one.
+            rows.append({"data": DATA} | dict(json.loads(path.read_text(encoding="utf-8"))))
+        except foreign.UNREADABLE as error:
+            raise DataError(f"{path} is damaged ({error}); remove it, and its cell is tested again") from error
+    return rows
 
 
 def do(job: Job, progress: Progress) -> None:
@@ -98,10 +109,9 @@ def do(job: Job, progress: Progress) -> None:
 
 def _trained(job: Job, config: TrainConfig, progress: Progress) -> Path:
     """Train into a folder unless that is done; go on where an earlier call stopped."""
-    begun = (job.folder / run_folder.RUN).is_file()
-    if begun and run_folder.read(job.folder).get("finished"):
+    if (job.folder / run_folder.RUN).is_file() and run_folder.read(job.folder).get("finished"):
         return job.folder / checkpoint.NAME
-    return train(config, job.digits, job.folder, resume=begun, progress=progress)
+    return train(config, job.digits, job.folder, resume=run_folder.begun(job.folder), progress=progress)
 
 
 def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None:

@@ -181,19 +181,21 @@ def reproduce(
         left: called with the seconds that all of it still takes, as far as can be told.
 
     Raises:
-        UsageError: the folder holds a reproduction of another kind, or of other digits.
+        UsageError: the folder holds a reproduction of another kind, or of other digits; another process writes to it.
         DataError: digit files that are missing or damaged.
         Interrupted: Ctrl-C; what was under way is saved.
     """
     say(f"digits: {config.source.resolve()}")
     digits = config.source.load("train")
-    _open(config, digits)
-    work = _Reproduction(config, say, progress or _silent, left)
-    samples = work.pictures.draw_samples()
-    growing = "" if work.preset.protocol == "published" else "; how training goes, from the first minute on: curves.png"
-    say(f"what the clips look like: {samples}{growing}")
-    work.run()
-    run_folder.update(config.folder, finished=True)
+    with run_folder.held(config.folder):
+        _open(config, digits)
+        work = _Reproduction(config, say, progress or _silent, left)
+        samples = work.pictures.draw_samples()
+        is_published = work.preset.protocol == "published"
+        growing = "" if is_published else "; how training goes, from the first minute on: curves.png"
+        say(f"what the clips look like: {samples}{growing}")
+        work.run()
+        run_folder.update(config.folder, finished=True)
     return config.folder
 
 
@@ -207,6 +209,7 @@ def _open(config: ReproduceConfig, digits: Digits) -> None:
     del described["source"]
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
     if not (config.folder / run_folder.RUN).is_file():
+        run_folder.check_free(config.folder)
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
     # Where things lie and run may change, and models may be added.

@@ -51,32 +51,47 @@ def train(
         progress: called after every step with loss, accuracy, learning rate, gradient norm and clips per second.
 
     Raises:
-        UsageError: a run is already there, or the one to resume had another configuration.
+        UsageError: a run is already there, or another process writes to it; the run to resume had another
+            configuration.
         DataError: clips that cannot be read.
         NonFiniteError: a loss, gradient, parameter, offset or affine map became NaN or infinite; the last good
             checkpoint stays.
         Interrupted: Ctrl-C; the state was saved.
     """
     out = Path(out)
-    if resume:
-        header = checkpoint.read_header(out)
-        run_folder.read(out)  # what is missing is told before the work, not after it
-        # A run under way holds its own weights; those it began with may be gone.
-        trainer = start(replace(config, start_from=None), data)
-        restore(trainer, out, _settings_of(header, config))
-        run_folder.rewind_log(out / run_folder.LOG, trainer.step)
-    else:
-        run_folder.check_free(out)
-        trainer = start(config, data)
-        trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
-        # The checkpoint first: where `run.json` lies there is something to resume.
-        save(trainer, out)
-        facts = {"steps": trainer.num_steps, "precision": trainer.precision, "data": trainer.header.data["config"]}
-        asked = trainer.header.training["config"]
-        run_folder.create(out, "train", asked, device=str(trainer.device), **facts)
-    loop.run(trainer, out, progress)
-    run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
+    with run_folder.held(out):
+        trainer = _resumed(config, data, out) if resume else _begun(config, data, out)
+        loop.run(trainer, out, progress)
+        run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
     return out / checkpoint.NAME
+
+
+def _begun(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
+    run_folder.check_free(out)
+    trainer = start(config, data)
+    trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
+    # The checkpoint first: where `run.json` lies there is something to resume.
+    save(trainer, out)
+    _describe(trainer, out)
+    return trainer
+
+
+def _resumed(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
+    header = checkpoint.read_header(out)
+    if (out / run_folder.RUN).exists():
+        run_folder.read(out)  # what is missing is told before the work, not after it
+    # A run under way holds its own weights; those it began with may be gone.
+    trainer = start(replace(config, start_from=None), data)
+    restore(trainer, out, _settings_of(header, config))
+    run_folder.rewind_log(out / run_folder.LOG, trainer.step)
+    if not (out / run_folder.RUN).exists():  # the process was killed before it came to that
+        _describe(trainer, out)
+    return trainer
+
+
+def _describe(trainer: Trainer, out: Path) -> None:
+    facts = {"steps": trainer.num_steps, "precision": trainer.precision, "data": trainer.header.data["config"]}
+    run_folder.create(out, "train", trainer.header.training["config"], device=str(trainer.device), **facts)
 
 
 def start(config: TrainConfig, data: DataConfig) -> Trainer:

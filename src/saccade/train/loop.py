@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from saccade import run_folder
+from saccade import files, run_folder
 from saccade.errors import Interrupted, NonFiniteError
 from saccade.nn import attention
 from saccade.train.interrupts import held_back
@@ -56,9 +56,10 @@ def run(
                 progress(row)
             now = time.monotonic()
             if now - logged > LOG_EVERY_S or trainer.step == trainer.num_steps:
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                write_scalars(row)
+                with files.errors_named(out / run_folder.LOG):
+                    log.write(json.dumps(row) + "\n")
+                    log.flush()
+                    write_scalars(row)
                 logged = now
             if now - saved > save_every_s:
                 save(trainer, out)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from saccade import checkpoint, run_folder
+from saccade import checkpoint, foreign, run_folder
 from saccade.clips import CPU, Batches, ClipBatch
 from saccade.errors import DataError, NonFiniteError
 from saccade.train.optimizer import Optimizers
@@ -148,17 +148,24 @@ def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoin
     tensors = checkpoint.load_weights(trainer.product, out)
     if "random.cpu" not in tensors:
         raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
+    try:
+        _take_state(trainer, tensors, header.training)
+    except foreign.UNREADABLE as error:
+        raise DataError(f"{out} has a damaged checkpoint ({error}); take an earlier copy or train again") from error
+    kept = ("step", "num_steps", "elapsed_s", "precision")
+    training = {name: value for name, value in header.training.items() if name not in kept}
+    trainer.header = replace(trainer.header, training=trainer.header.training | training)
+    return header
+
+
+def _take_state(trainer: Trainer, tensors: dict[str, Tensor], training: Mapping[str, Any]) -> None:
     if trainer.average is not None:
         trainer.model.load_state_dict(_under(_LEARNING, tensors))
         trainer.average.n_averaged.copy_(tensors["average.num_averaged"])
     trainer.optimizer.load_tensors(_under(_OPTIMIZER, tensors))
     torch.set_rng_state(tensors["random.cpu"])
-    trainer.step, trainer.num_steps = header.training["step"], header.training["num_steps"]
-    trainer.elapsed_s = header.training["elapsed_s"]
-    kept = ("step", "num_steps", "elapsed_s", "precision")
-    training = {name: value for name, value in header.training.items() if name not in kept}
-    trainer.header = replace(trainer.header, training=trainer.header.training | training)
-    return header
+    trainer.step, trainer.num_steps = training["step"], training["num_steps"]
+    trainer.elapsed_s = training["elapsed_s"]
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

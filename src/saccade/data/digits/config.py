@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 import tyro
 
-from saccade import files
+from saccade import files, foreign
 from saccade.clips import FrameFormat
 from saccade.data.digits import schemes, sources
 from saccade.data.digits.curriculum import SHORT_FRAMES, Curriculum
@@ -129,6 +129,7 @@ class DigitsConfig(DigitSourceConfig):
         Raises:
             TypeError, UsageError: it describes no moving digits.
         """
+        foreign.check_types(described, cls)
         values: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in described.items() if name != "kind"
         }
