@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The weights that come with the package: MNIST digits and digits drawn with strokes, one to five in a clip, turned and
-# scaled, among pieces of others and noise; which digits are there is to be told. Tested on digits never seen: those
-# two sources, and UCI's, which training knows nothing of.
-# The weights in the package were trained by version 0.1: its trunk is `wide`, its optimiser AdamW.
-# Usage: recipes/weights.sh [--digits-dir FOLDER]; RUNS names another folder than runs/weights. SEED=1 trains anew from
-# other weights on other clips, tests on the same clips, adds the rows, and leaves the package's weights as they are.
+# scaled, among pieces of others and noise. Labels: which digits are present. Tested on digits never seen: those two
+# sources, and UCI's, which are not in the training.
+# `--trunk wide --muon-rate 0` asks for the convolutions and the optimiser that the weights in the package have.
+# Usage: recipes/weights.sh [--digits-dir FOLDER]; RUNS names another folder than runs/weights. SEED=1 trains from other
+# initial weights on other clips, tests on the same clips, adds the rows, and leaves the package's weights as they are.
 set -euo pipefail
 seed=${SEED:-0}
 runs=${RUNS:-runs/weights}
@@ -15,7 +15,8 @@ if [ "$seed" != 0 ]; then
 fi
 for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
   saccade train --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
-    --num-digits 1 5 --clutter 4 --noise 25 --steps 3000 --batch-size 16 --seed "$seed" --out "$runs/$model" "$@"
+    --num-digits 1 5 --clutter 4 --noise 25 --steps 3000 --batch-size 16 \
+    --trunk wide --muon-rate 0 --seed "$seed" --out "$runs/$model" "$@"
   python recipes/pack_weights.py "$runs/$model" "$packed/$model.safetensors" "$@"
   for digits in mnist strokes uci; do
     saccade evaluate --model "$packed/$model.safetensors" --digits "$digits" --num-clips 1000 \
@@ -23,7 +24,7 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
   done
   saccade evaluate --model "$packed/$model.safetensors" --digits mnist --num-clips 1000 \
     --num-digits 1 5 --clutter 4 --noise 25 --out results/weights.csv "$@"
-  # Where it looks, beside the truth: two digits of MNIST, in each condition.
+  # Where it looks beside where the digits are: two digits of MNIST, in each condition.
   for condition in normal rotation scaling rotation_scaling; do
     saccade evaluate --model "$packed/$model.safetensors" --digits mnist --condition "$condition" \
       --num-clips 100 --num-digits 2 --attention results/attention.csv "$@"

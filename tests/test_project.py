@@ -134,7 +134,8 @@ BLOCK = re.compile(
 )
 
 
-# Whose blocks say whether they are run, and are.
+# Whose blocks say whether they are run, and of which some are run with every `make test`.
+DOCUMENTS = ["README.md", "docs/attention.md", "docs/deform_conv.md", "docs/guide.md", "docs/results.md"]
 RUN_DOCUMENTS = ["README.md", "docs/deform_conv.md", "docs/guide.md"]
 
 
@@ -165,7 +166,7 @@ def _run_blocks(document: str, folder: Path, *wanted: str) -> None:
         assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("document", RUN_DOCUMENTS)
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_block_says_when_it_is_run(document: str) -> None:
     assert [block.code for block in blocks_of(document) if not block.when] == []
 
@@ -186,8 +187,9 @@ def test_readme_commands_run_to_the_last_in_a_fresh_copy(tmp_path: Path, monkeyp
 
 
 def test_make_knows_the_targets_of_the_readme() -> None:
-    called = {line for block in blocks_of("README.md") for line in block.code.splitlines() if line.startswith("make ")}
-    assert {"make reproduce", "make test"} <= called
+    blocks = [block for document in ("README.md", "CONTRIBUTING.md") for block in blocks_of(document)]
+    called = {line for block in blocks for line in block.code.splitlines() if line.startswith("make ")}
+    assert {"demo", "reproduce", "test"} <= {line.split()[1] for line in called}
     for line in called:
         command = ["bash", "-c", line.replace("make ", "make --dry-run ", 1)]
         done = subprocess.run(command, cwd=ROOT, env=_reader_environment(), capture_output=True, text=True)
@@ -198,6 +200,25 @@ def test_links_lead_somewhere() -> None:
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text(encoding="utf-8")):
             assert "://" in target or (document.parent / target).exists(), f"{document.name}: {target} is not there"
+
+
+def _anchors(document: Path) -> set[str]:
+    """Return what links to a document's headings end in, as code hosts and Sphinx make it of their text."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_links_to_headings_lead_somewhere() -> None:
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]:
+        for target, anchor in re.findall(r"\]\(([^)#]*)#([^)]*)\)", document.read_text(encoding="utf-8")):
+            page = document.parent / target if target else document
+            assert "://" in target or anchor in _anchors(page), f"{document.name}: {target}#{anchor} is not there"
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 80
+    assert max(map(len, lines)) <= 130
 
 
 @pytest.mark.slow

@@ -1,0 +1,143 @@
+"""Tables of accuracy: every interval is computed from the rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saccade.evaluate import interval, read_rows
+from saccade.reproduce.published_figures import PUBLISHED
+
+from .layout import percent, table
+
+Row = dict[str, Any]
+
+CONDITIONS = {
+    "normal": "Normal",
+    "rotation": "Rotation",
+    "scaling": "Scaling",
+    "rotation_scaling": "Rotation+Scaling",
+}
+MODELS = {"lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM"}
+# What the models of the package are tested on: the values of (digits, num_digits) in their rows.
+TEST_SETS = {
+    ("mnist", 2): "two digits, MNIST",
+    ("strokes", 2): "two, strokes",
+    ("uci", 2): "two, UCI (not in training)",
+    ("mnist", "1 to 5"): "one to five, clutter, noise, MNIST",
+}
+
+
+def accuracy(path: Path) -> str:
+    """Show accuracy by condition and model, with its 95 % interval."""
+    return table(["", *MODELS.values()], _by_condition(read_rows(path)))
+
+
+def accuracies(*paths: Path) -> str:
+    """Show the same for several files, one below the other, with the steps and the seeds of their rows."""
+    lines = []
+    for path in paths:
+        rows = read_rows(path)
+        facts = [path.name, _all(rows, "steps"), _all(rows, "seed")]
+        lines += [[*facts, *line] for line in _by_condition(rows)]
+    return table(["rows", "steps", "seeds", "condition", *MODELS.values()], lines)
+
+
+def trainings(path: Path) -> str:
+    """Show a line for each training: what was trained on what, for how many steps, and what came out."""
+    rows = read_rows(path)
+    lines = [
+        [*_named(row), f"{row['steps']:,}", _accuracy([row]), f"{row['cross_entropy']:.3f}"] for row in _sorted(rows)
+    ]
+    return table(["model", "condition", "steps", "accuracy", "cross entropy"], lines)
+
+
+def attention_off(path: Path) -> str:
+    """Show how accuracy changes when the attention of a trained model is switched off."""
+    lines = [
+        [
+            *_named(row),
+            percent(row["accuracy"]),
+            percent(row["accuracy_without_attention"]),
+            f"{row['verdicts_changed_by_attention']} of {row['num_clips']:,}",
+        ]
+        for row in _sorted(read_rows(path))
+        if row["accuracy_without_attention"] is not None
+    ]
+    return table(["model", "condition", "as trained", "switched off", "verdicts that change"], lines)
+
+
+def published(lenet: Path, stn: Path, other: Path) -> str:
+    """Show the published protocol beside the published figures: cross entropy, accuracy."""
+    on_training_clips = {"lenet-lstm": read_rows(lenet), "stn-lstm": read_rows(stn)}
+    on_others = _where(read_rows(other), model="lenet-lstm-published", instances="shared", order="hidden")
+    head = ["", "LeNet-LSTM published", "on its training clips", "on other trajectories"]
+    head += ["STN-LSTM published", "on its training clips"]
+    lines = []
+    for condition, name in CONDITIONS.items():
+        line = [name]
+        for model, rows in on_training_clips.items():
+            cross_entropy, right = PUBLISHED[model, condition]
+            line += [f"{cross_entropy:.2f}, {percent(right)}", _both(_where(rows, condition=condition))]
+            line += [_both(_where(on_others, condition=condition))] if model == "lenet-lstm" else []
+        lines.append(line)
+    return table(head, lines)
+
+
+def published_readings(path: Path) -> str:
+    """Show the readings of the published protocol in which the LSTM is tested on other trajectories."""
+    rows = read_rows(path)
+    lines = [
+        [name, instances, order, *(_both(_where(found, condition=condition)) for condition in CONDITIONS)]
+        for model, name in MODELS.items()
+        for instances in ("shared", "disjoint")
+        for order in ("hidden", "visible")
+        for found in [_where(rows, model=f"{model}-published", instances=instances, order=order)]
+    ]
+    return table(["model", "instances", "order", *CONDITIONS.values()], lines)
+
+
+def package_weights(path: Path) -> str:
+    """Show how often the models of the package name exactly the digits of a clip, by test set and seed."""
+    rows = read_rows(path)
+    lines = [
+        [name, str(seed), *(_accuracy(_where(found, digits=digits, num_digits=num)) for digits, num in TEST_SETS)]
+        for model, name in MODELS.items()
+        for seed in sorted({row["seed"] for row in rows})
+        for found in [_where(rows, model=model, seed=seed)]
+    ]
+    return table(["", "seed", *TEST_SETS.values()], lines)
+
+
+def _by_condition(rows: Sequence[Row]) -> list[list[str]]:
+    return [
+        [name, *(_accuracy(_where(rows, condition=condition, model=model)) for model in MODELS)]
+        for condition, name in CONDITIONS.items()
+    ]
+
+
+def _where(rows: Sequence[Row], **values: object) -> list[Row]:
+    return [row for row in rows if all(row[name] == value for name, value in values.items())]
+
+
+def _sorted(rows: Sequence[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (list(MODELS).index(row["model"]), list(CONDITIONS).index(row["condition"])))
+
+
+def _named(row: Row) -> tuple[str, str]:
+    return MODELS[row["model"]], CONDITIONS[row["condition"]]
+
+
+def _all(rows: Sequence[Row], name: str) -> str:
+    found = sorted({row[name] for row in rows})
+    return ", ".join(f"{value:,}" for value in found)
+
+
+def _accuracy(rows: Sequence[Row]) -> str:
+    found = interval(rows)
+    mean = sum(row["accuracy"] for row in rows) / len(rows)
+    return f"{percent(mean)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _both(rows: Sequence[Row]) -> str:
+    (row,) = rows
+    return f"{row['cross_entropy']:.2f}, {percent(row['accuracy'])}"
