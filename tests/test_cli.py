@@ -17,6 +17,7 @@ from saccade import checkpoint, console
 from saccade.cli import VERBS, main
 from saccade.data.digits import DigitsConfig
 
+PLAIN = Path(__file__).parent / "data" / "odd_files" / "plain.mp4"
 TINY = [
     "train",
     "--digits",
@@ -409,3 +410,27 @@ def test_training_writes_into_no_foreign_folder(capsys, tmp_path):
     assert main([*TINY, "--steps", "1", "--out", str(tmp_path)]) == 2
     assert "holds thesis.txt, but no run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_errors_of_the_system_name_what_they_are_of(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    clip = str(PLAIN)
+    for words, told in [
+        (
+            ["explain", clip, "-o", str(tmp_path / "file" / "a.html")],
+            f"{tmp_path / 'file'}: is a file; a folder is needed",
+        ),
+        (["predict", f"{'x' * 300}.mp4", "--model", "dcn-lstm"], f"{'x' * 300}.mp4: File name too long"),
+        (["explain", clip, "-o", str(tmp_path / f"{'x' * 300}.html")], f"{'x' * 300}.html: File name too long"),
+    ]:
+        assert main(words) == 1
+        assert told in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_standard_output_is_told(tmp_path):
+    for words in (["predict", str(PLAIN), "--model", "dcn-lstm", "--json"], ["--help"]):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "saccade.cli", *words]
+            ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (1, "saccade: standard output: No space left on device\n")

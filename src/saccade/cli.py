@@ -369,9 +369,10 @@ def _fail(error: BaseException, status: int, debug: bool) -> int:
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, OSError) and not isinstance(error, SaccadeError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    # Files have names; what has none is mostly standard output.
+    return f"{'standard output' if error.filename is None else os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:

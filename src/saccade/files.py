@@ -98,7 +98,10 @@ def check_writable(path: Path) -> None:
 
 def _beside(path: Path) -> Path:
     """Make an empty file beside `path`, and its folder where that is not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OSError(errno.ENOTDIR, "is a file; a folder is needed there", str(path.parent)) from error
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_LEFTOVER}", suffix=path.suffix, dir=path.parent)
     except OSError as error:
