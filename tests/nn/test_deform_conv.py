@@ -1,8 +1,10 @@
 """The convolution that predicts where its taps look."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from saccade.nn.attention import attention_layers, num_attention_parameters, recorded, switched_off
 from saccade.nn.deform_conv import DeformConv2d
@@ -124,14 +126,66 @@ def test_it_is_an_attention_layer_whose_positions_are_counted():
     assert num_attention_parameters(model) == (6 * 3 * 2 + 1) * 3 * 6
 
 
+@pytest.mark.parametrize("integer", [np.int64, np.uint8])
+def test_any_integer_is_an_int(integer):
+    numbers = {"stride": 2, "padding": (1, 2), "dilation": 2, "groups": 2, "offset_groups": 3}
+    taken = {k: tuple(map(integer, v)) if isinstance(v, tuple) else integer(v) for k, v in numbers.items()}
+    layers = []
+    for channels, kernel, given in ((6, (3, 2), numbers), (integer(6), (integer(3), integer(2)), taken)):
+        torch.manual_seed(0)
+        layers.append(DeformConv2d(channels, channels, kernel, **given))
+    image = torch.randn(2, 6, 9, 7)
+    assert torch.equal(layers[0](image), layers[1](image))
+    assert DeformConv2d(6, 8, integer(3), padding=integer(1))(image).shape == (2, 8, 9, 7)
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")  # of the plain one
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("dilation", [1, 2, (3, 2)])
+@pytest.mark.parametrize("kernel", [1, 2, 3, (4, 5), (2, 6)])
+def test_padding_by_name_is_that_of_the_plain_convolution(padding, dilation, kernel):
+    layer = DeformConv2d(6, 8, kernel, padding=padding, dilation=dilation)
+    plain = nn.Conv2d(6, 8, kernel, padding=padding, dilation=dilation)
+    layer.load_state_dict(plain.state_dict(), strict=False)
+    image = torch.randn(2, 6, 15, 14)
+    torch.testing.assert_close(layer(image), plain(image), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [((2, 4), 1), ((3, 2), (2, 3))])
+def test_samples_that_move_see_nothing_of_an_uneven_padding(kernel, dilation):
+    torch.manual_seed(0)
+    same, valid = (DeformConv2d(3, 4, kernel, padding=padding, dilation=dilation) for padding in ("same", "valid"))
+    nn.init.normal_(same.positions.weight, std=0.3)
+    valid.load_state_dict(same.state_dict())
+    image = torch.randn(2, 3, 7, 9)
+    y, x = (d * (k - 1) for d, k in zip(same.dilation, kernel, strict=True))
+    around = F.pad(image, (x // 2, x - x // 2, y // 2, y - y // 2))
+    assert same(image).shape[2:] == image.shape[2:]
+    torch.testing.assert_close(same(image), valid(around), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
         ({"offset_groups": 4}, "6 input channels do not divide into 4 offset groups"),
         ({"max_offset_px": 0}, "max_offset_px is 0; it must be a positive number of pixels or None"),
         ({"max_offset_px": float("nan")}, "max_offset_px is nan"),
+        ({"padding": "same", "stride": (1, 2)}, r"'same' and stride \(1, 2\); 'same' needs stride 1, as for torch"),
+        ({"padding": "reflect"}, "padding is 'reflect'; it must be 'same', 'valid', an int or a pair"),
+        ({"padding": -1}, "padding is -1; it must be an int or a pair"),
+        ({"stride": (2,)}, r"stride is \(2,\); it must be an int or a pair"),
+        ({"dilation": 1.5}, "dilation is 1.5; it must be an int or a pair"),
+        ({"offset_groups": 0}, "offset_groups is 0; it must be an int of at least 1"),
+        ({"offset_groups": 2.0}, "offset_groups is 2.0; it must be an int of at least 1"),
+        ({"groups": -1}, "groups is -1; it must be an int of at least 1"),
     ],
 )
 def test_wrong_arguments_are_told(wrong, message):
     with pytest.raises(ValueError, match=message):
         DeformConv2d(6, 8, 3, **wrong)
+
+
+@pytest.mark.parametrize("kernel", [0, -1, (3,), (3, 3, 3), "3", 1.5])
+def test_kernels_that_cannot_be_are_told(kernel):
+    with pytest.raises(ValueError, match=r"kernel_size is .*; it must be an int or a pair \(y, x\)"):
+        DeformConv2d(6, 8, kernel)

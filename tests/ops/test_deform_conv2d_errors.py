@@ -1,5 +1,6 @@
 """What a wrong call is told, and which backend is taken."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,10 @@ GOOD = {
         ({"padding": (1, -1)}, r"padding is \(1, -1\).* at least 0"),
         ({"padding": (1, 1, 1)}, r"padding is \(1, 1, 1\)"),
         ({"dilation": 1.5}, r"dilation is 1.5"),
+        ({"padding": np.float64(1)}, r"padding is np.float64\(1.0\); it must be an int"),
+        ({"padding": np.int64(-1)}, r"padding is np.int64\(-1\); it must be an int .* at least 0"),
+        ({"stride": np.array([1, 1])}, r"stride is array\(\[1, 1\]\); it must be an int or a pair"),
+        ({"padding": "same"}, "padding is 'same'; it must be an int or a pair"),
         ({"dilation": (1, 4)}, "input is 7 pixels wide with its padding; the dilated kernel needs at least 9"),
         ({"dilation": (4, 1)}, "input is 7 pixels high with its padding; the dilated kernel needs at least 9"),
         ({"backend": "cuda"}, "no backend is called 'cuda'; known: auto, cpu, triton, portable, reference"),
@@ -49,6 +54,24 @@ def test_a_wrong_call_is_told_what_was_wanted_and_what_came(wrong, message):
     deform_conv2d(**GOOD)
     with pytest.raises(ValueError, match=message):
         deform_conv2d(**GOOD | wrong)
+
+
+INTEGERS = [np.int64, np.uint8, np.array, torch.tensor]
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+@pytest.mark.parametrize("name", ["stride", "padding", "dilation"])
+def test_any_integer_is_an_int(integer, name):
+    given = {
+        **GOOD,
+        "input": torch.randn(2, 6, 7, 9),
+        "offset": torch.randn(2, 18, 7, 9),
+        "weight": torch.randn(4, 6, 3, 3),
+    }
+    for value in (1, (1, 1)):
+        expected = deform_conv2d(**given | {name: value})
+        taken = tuple(map(integer, value)) if isinstance(value, tuple) else integer(value)
+        assert torch.equal(deform_conv2d(**given | {name: taken}), expected)
 
 
 # 17 channels fill two vectors: 2,143,000,000 values, which fit 32 bits, become 4,034,000,000.

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from saccade.clips import MIN_PX
 from saccade.models.small_trunks import ConvBlock
+from saccade.nn.shapes import check_dtype
 from saccade.nn.spatial_transformer import IdentityLinear
 
 
@@ -43,7 +44,7 @@ class FrameEncoder(nn.Module):
         num_features: size of the feature.
 
     Raises:
-        ValueError: frames smaller than 28x28 or with another number of channels, in `forward`.
+        ValueError: frames smaller than 28x28, of another shape, dtype or number of channels, in `forward`.
     """
 
     def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, channels: int, num_features: int) -> None:
@@ -59,12 +60,15 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return one feature a frame."""
+        if frames.dim() != 4:
+            raise ValueError(f"frames have shape {tuple(frames.shape)}; (batch, channels, height, width) is needed")
         if min(frames.shape[-2:]) < MIN_PX:
             raise ValueError(
                 f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_PX}x{MIN_PX} is needed"
             )
         if frames.shape[1] != self.channels:
             raise ValueError(f"frames have {frames.shape[1]} channels; this model takes {self.channels}")
+        check_dtype("frames", frames, self)
         if self.attention is not None:
             frames = self.attention(frames)
         # Pooling layers over the whole map: the gradients of amax and mean take three times as long.

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.clips import Size
+from saccade.nn.shapes import check_shape
 from saccade.nn.temporal import State
 
 
@@ -64,6 +65,9 @@ class Differences(nn.Module):
     Args:
         channels: of a frame.
         frames: whether the frame's channels come first.
+
+    Raises:
+        ValueError: clips or a state of another shape, in `forward`.
     """
 
     def __init__(self, channels: int, *, frames: bool) -> None:
@@ -79,6 +83,8 @@ class Differences(nn.Module):
         self, clips: Float[Tensor, "batch time channels height width"], state: State
     ) -> tuple[Float[Tensor, "batch time out_channels height width"], State]:
         """Return the frames, if wanted, and their differences."""
+        check_shape("clips", clips, "batch", "time", self.channels, "height", "width")
+        check_shape("states", state[0], len(clips), *clips.shape[2:])
         previous, seen = (part.to(clips) for part in state)
         first = (clips[:, :1] - previous.unsqueeze(1)) * seen.view(-1, 1, 1, 1, 1)
         changes = torch.cat((first, clips[:, 1:] - clips[:, :-1]), 1)

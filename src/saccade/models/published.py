@@ -15,11 +15,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from saccade.clips import FrameFormat
+from saccade.clips import FrameFormat, as_float
 from saccade.labels import Labels
+from saccade.models.video_classifier import check_clips
 from saccade.nn.keras_lstm import KerasLSTM
 from saccade.nn.offset_resample import OffsetResample2d
+from saccade.nn.shapes import check_shape
 from saccade.nn.spatial_transformer import IdentityLinear, SpatialTransformer
+from saccade.ops.deform_conv.geometry import count
 
 MNIST_MEAN = 0.1306604762738429
 """Mean of MNIST's training images; 33.3184 of 255 grey levels."""
@@ -48,7 +51,7 @@ class GreyInput(nn.Module):
     whatever data the model is trained on.
 
     Raises:
-        ValueError: frames of another shape, in `forward`.
+        ValueError: frames of another shape or of integers other than uint8, in `forward`.
 
     >>> round(GreyInput()(torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)).max().item(), 6)
     0.86934
@@ -63,8 +66,9 @@ class GreyInput(nn.Module):
                 f"frames have the shape {tuple(frames.shape)}; a published model needs (batch, 1, 64, 64): "
                 "resize them, or take a matched model, which takes any size"
             )
-        levels = frames if frames.is_floating_point() else frames.float() / 255
-        return levels - MNIST_MEAN
+        if frames.dtype != torch.uint8 and not frames.is_floating_point():
+            raise ValueError(f"frames are {frames.dtype}; uint8 in [0, 255] or float in [0, 1] is needed")
+        return as_float(frames) - MNIST_MEAN
 
 
 @final
@@ -74,6 +78,13 @@ class PublishedEncoder(nn.Sequential):
     def path(self) -> list[nn.Module]:
         """Return the layers on the pixels' way, in order."""
         return list(self)
+
+    def forward(self, frames: Frames) -> Float[Tensor, "batch 500"]:
+        """Return the features of frames of any float precision, or of uint8."""
+        dtype = next(self.parameters()).dtype
+        given = frames.to(dtype) if frames.is_floating_point() else frames
+        features: Tensor = super().forward(given)  # type: ignore[no-untyped-call]
+        return features
 
 
 @final
@@ -111,7 +122,7 @@ class RecurrentClassifier(nn.Module):
         num_classes: number of classes.
 
     Raises:
-        ValueError: a sequence of another length, in `forward`.
+        ValueError: a number of frames below 1; a sequence of another shape, in `forward`.
 
     >>> recurrent = RecurrentClassifier(KerasLSTM(500, 8), num_frames=50, num_classes=100)
     >>> recurrent(torch.zeros(2, 50, 500)).shape
@@ -122,7 +133,7 @@ class RecurrentClassifier(nn.Module):
 
     def __init__(self, temporal: KerasLSTM, *, num_frames: int, num_classes: int) -> None:
         super().__init__()
-        self.num_frames = num_frames
+        self.num_frames = count(num_frames, "num_frames")
         self.temporal = temporal
         self.head = _dense(num_frames * temporal.hidden, num_classes)
 
@@ -134,6 +145,7 @@ class RecurrentClassifier(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch time features"]) -> Float[Tensor, "batch classes"]:
         """Return a logit per class."""
+        check_shape("features", features, "batch", "time", "features")
         if features.shape[1] != self.num_frames:
             raise ValueError(
                 f"the clip has {features.shape[1]} frames; this model reads exactly {self.num_frames}, whose "
@@ -156,7 +168,7 @@ class PublishedClassifier(nn.Module):
         labels: the classes.
 
     Raises:
-        ValueError: clips of another length, padded ones among them, in `forward`.
+        ValueError: clips of another shape or length, padded ones among them, in `forward`.
     """
 
     causal = False
@@ -174,13 +186,14 @@ class PublishedClassifier(nn.Module):
 
     def forward(self, frames: Clips, lengths: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch 1 classes"]:
         """Return the logits at the end of each clip; `lengths`, where given, must say that none is padded."""
+        check_clips(frames, lengths)
         num_frames = frames.shape[1]
         if lengths is not None and bool((lengths != num_frames).any()):
             raise ValueError(
                 f"clips have lengths {lengths.tolist()}; a published model needs all {num_frames} frames: "
                 "give it whole clips, or take a matched model, which reads any length"
             )
-        features = self.encoder(frames.flatten(0, 1)).unflatten(0, (-1, num_frames))
+        features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         logits: Tensor = self.recurrent(features)
         return logits.float().unsqueeze(1)
 

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 from saccade.clips import FrameFormat, Size, valid_frames
 from saccade.labels import Labels
+from saccade.nn.shapes import check_shape
 from saccade.nn.temporal import State
+
+_INTEGERS = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 
 
 class VideoClassifier(nn.Module):
@@ -60,7 +63,8 @@ class VideoClassifier(nn.Module):
                 logits nor, in training, the batch statistics; the logits at padded frames mean nothing.
 
         Raises:
-            ValueError: clips that are not five-dimensional, lengths outside 1 to the number of frames.
+            ValueError: clips that are not five-dimensional, without frames or of integers other than uint8, lengths
+                outside 1 to the number of frames.
         """
         logits, _ = self._classify(clips, lengths, None)
         return logits
@@ -73,6 +77,9 @@ class VideoClassifier(nn.Module):
         """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state.
 
         At the start the state is None, or `initial_state`.
+
+        Raises:
+            ValueError: clips that `forward` refuses, or a state of other clips.
         """
         return self._classify(clips, None, state)
 
@@ -80,8 +87,12 @@ class VideoClassifier(nn.Module):
         self, clips: Tensor, state: State | None = None
     ) -> tuple[Float[Tensor, "batch time seen_channels height width"], State]:
         """Return what the encoder sees of clips, and what that needs to know of them with the next frames."""
+        check_clips(clips)
         state = self._input_state(len(clips), (clips.shape[-2], clips.shape[-1])) if state is None else state
-        seen: tuple[Tensor, State] = self.input(self.frame_format.normalise(clips), state)
+        levels = self.frame_format.normalise(clips)
+        # Frames of any precision are frames; the encoder's weights have one.
+        levels = levels.to(next(self.encoder.parameters(), levels).dtype)
+        seen: tuple[Tensor, State] = self.input(levels, state)
         return seen
 
     def picture(
@@ -103,9 +114,12 @@ class VideoClassifier(nn.Module):
     def _classify(
         self, clips: Tensor, lengths: Int64[Tensor, "batch"] | None, state: State | None
     ) -> tuple[Float[Tensor, "batch time classes"], State]:
-        _check(clips, lengths)
-        if state is None:
-            state = self.initial_state(len(clips), (clips.shape[-2], clips.shape[-1]))
+        check_clips(clips, lengths)
+        start = self.initial_state(len(clips), (clips.shape[-2], clips.shape[-1]))
+        state = start if state is None else state
+        shapes, wanted = ([tuple(part.shape) for part in parts] for parts in (state, start))
+        if shapes != wanted:
+            raise ValueError(f"state has shapes {shapes}; clips of shape {tuple(clips.shape)} need {wanted}")
         num_own = len(self._input_state(1, (1, 1)))
         inputs, of_input = self.encoder_input(clips, state[:num_own])
         states, of_temporal = self.temporal(self._features(inputs, lengths), state[num_own:])
@@ -126,19 +140,33 @@ class VideoClassifier(nn.Module):
         return features.masked_scatter(valid.unsqueeze(-1), encoded)
 
 
-def _check(clips: Tensor, lengths: Int64[Tensor, "batch"] | None) -> None:
+def check_clips(clips: Tensor, lengths: Int64[Tensor, "batch"] | None = None) -> None:
+    """Raise ValueError for clips, or lengths of them, that no model can read."""
     if clips.dim() != 5:
         raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
     if clips.shape[1] == 0:
         raise ValueError("clips have no frames; at least 1 is needed")
+    if clips.dtype != torch.uint8 and not clips.is_floating_point():
+        raise ValueError(f"clips are {clips.dtype}; uint8 in [0, 255] or float in [0, 1] is needed")
     if lengths is not None and lengths.shape != clips.shape[:1]:
         raise ValueError(f"lengths have shape {tuple(lengths.shape)}; one for each of {len(clips)} clips is needed")
+    if lengths is not None and lengths.dtype not in _INTEGERS:
+        raise ValueError(f"lengths are {lengths.dtype}; whole numbers of frames are needed")
 
 
 def verdict(
     logits: Float[Tensor, "batch time classes"], lengths: Int64[Tensor, "batch"] | None = None
 ) -> Float[Tensor, "batch classes"]:
-    """Return the logits of each clip's last valid frame, which are the clip's verdict."""
+    """Return the logits of each clip's last valid frame, which are the clip's verdict.
+
+    Raises:
+        ValueError: logits of another shape, lengths outside 1 to the number of frames.
+    """
+    check_shape("logits", logits, "batch", "time", "classes")
     if lengths is None or logits.shape[1] == 1:
         return logits[:, -1]
+    if lengths.shape != logits.shape[:1] or bool(((lengths < 1) | (lengths > logits.shape[1])).any()):
+        raise ValueError(
+            f"lengths are {lengths.tolist()}; one in 1 to {logits.shape[1]} for each of {len(logits)} clips is needed"
+        )
     return logits[torch.arange(len(logits), device=logits.device), lengths - 1]

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.attention import AttentionLayer
+from saccade.nn.shapes import check_shape
 from saccade.ops import deform_conv2d
-
-Pair = tuple[int, int]
+from saccade.ops.deform_conv.geometry import Pair, count, out_size, pair
 
 
 class DeformConv2d(AttentionLayer):
@@ -31,7 +31,7 @@ class DeformConv2d(AttentionLayer):
         out_channels: channels of the output.
         kernel_size: height and width of the kernel, or one number for both; `positions` has the same.
         stride: as for `torch.nn.Conv2d`.
-        padding: as for `torch.nn.Conv2d`, zeros only.
+        padding: as for `torch.nn.Conv2d`, "same" and "valid" too; zeros only.
         dilation: as for `torch.nn.Conv2d`.
         groups: as for `torch.nn.Conv2d`.
         offset_groups: how many equal parts of the input channels are moved independently.
@@ -39,6 +39,10 @@ class DeformConv2d(AttentionLayer):
         modulated: whether each tap has a factor as well (version 2).
         max_offset_px: no offset gets longer than this in y or x: `m * tanh(offset / m)`, which leaves small offsets and
             their gradients alone. None: no limit.
+        backend: as for `deform_conv2d`; "reference" under `torch.func`.
+
+    Raises:
+        ValueError: numbers that cannot be, "same" with a stride; in `forward` an input that does not fit.
 
     >>> layer = DeformConv2d(3, 8, kernel_size=3, padding=1)
     >>> layer(torch.rand(1, 3, 16, 16)).shape, layer.positions.weight.abs().max().item()
@@ -52,29 +56,36 @@ class DeformConv2d(AttentionLayer):
         kernel_size: int | Pair,
         *,
         stride: int | Pair = 1,
-        padding: int | Pair = 0,
+        padding: int | Pair | str = 0,
         dilation: int | Pair = 1,
         groups: int = 1,
         offset_groups: int = 1,
         bias: bool = True,
         modulated: bool = False,
         max_offset_px: float | None = None,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
+        in_channels, offset_groups = count(in_channels, "in_channels"), count(offset_groups, "offset_groups")
         if in_channels % offset_groups:
             raise ValueError(f"{in_channels} input channels do not divide into {offset_groups} offset groups")
-        plain = nn.Conv2d(in_channels, out_channels, kernel_size, groups=groups, bias=bias)
+        kernel = pair(kernel_size, "kernel_size", 1)
+        self.stride, self.dilation = pair(stride, "stride", 1), pair(dilation, "dilation", 1)
+        self.padding, self.padding_behind = _paddings(padding, kernel, self.stride, self.dilation)
+        plain = nn.Conv2d(
+            in_channels, count(out_channels, "out_channels"), kernel, groups=count(groups, "groups"), bias=bias
+        )
         self.weight, self.bias = plain.weight, plain.bias
-        self.stride, self.padding, self.dilation = stride, padding, dilation
-        taps = offset_groups * self.weight.shape[2] * self.weight.shape[3]
+        self.in_channels, self.backend = in_channels, backend
+        taps = offset_groups * kernel[0] * kernel[1]
         self.num_offset_channels = 2 * taps
         self.positions = PositionConv2d(
             in_channels,
             3 * taps if modulated else 2 * taps,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
             limited_channels=self.num_offset_channels,
             max_offset_px=max_offset_px,
         )
@@ -93,6 +104,11 @@ class DeformConv2d(AttentionLayer):
         self, input: Float[Tensor, "batch in_channels height_in width_in"]
     ) -> Float[Tensor, "batch out_channels height width"]:
         """Return the convolved map, in the dtype that a plain convolution would give."""
+        check_shape("maps", input, "batch", self.in_channels, "height", "width")
+        if any(self.padding_behind):
+            # Zeros are also what lies outside: no sample changes.
+            input = F.pad(input, (0, self.padding_behind[1], 0, self.padding_behind[0]))
+        out_size(input, (self.weight.shape[2], self.weight.shape[3]), self.stride, self.padding, self.dilation)
         positions = self.positions(input)
         logits = positions[:, self.num_offset_channels :]
         mask = 2 * logits.sigmoid() if logits.shape[1] else None
@@ -105,7 +121,22 @@ class DeformConv2d(AttentionLayer):
             self.padding,
             self.dilation,
             mask,
+            backend=self.backend,
         )
+
+
+def _paddings(padding: int | Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+    """Return the padding on all sides as (y, x), and what comes on top of it below and on the right."""
+    if not isinstance(padding, str):
+        return pair(padding, "padding", 0), (0, 0)
+    if padding not in ("same", "valid"):
+        raise ValueError(f"padding is {padding!r}; it must be 'same', 'valid', an int or a pair (y, x) of ints")
+    if padding == "valid":
+        return (0, 0), (0, 0)
+    if stride != (1, 1):
+        raise ValueError(f"padding is 'same' and stride {stride}; 'same' needs stride 1, as for torch.nn.Conv2d")
+    y, x = (d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
+    return (y // 2, x // 2), (y % 2, x % 2)
 
 
 class PositionConv2d(nn.Conv2d):
@@ -115,11 +146,11 @@ class PositionConv2d(nn.Conv2d):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | Pair,
+        kernel_size: Pair,
         *,
-        stride: int | Pair,
-        padding: int | Pair,
-        dilation: int | Pair,
+        stride: Pair,
+        padding: Pair,
+        dilation: Pair,
         limited_channels: int,
         max_offset_px: float | None,
     ) -> None:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saccade.nn.shapes import check_dtype
+
 
 class PairHead(nn.Module):
     """Score unordered pairs of things by what speaks for each of the two.
@@ -21,6 +23,9 @@ class PairHead(nn.Module):
     Args:
         in_features: size of a state.
         num_things: of how many things pairs are made.
+
+    Raises:
+        ValueError: states of another size or dtype, in `forward`.
 
     >>> PairHead(128, 10)(torch.zeros(2, 50, 128)).shape
     torch.Size([2, 50, 55])
@@ -41,5 +46,8 @@ class PairHead(nn.Module):
 
     def forward(self, states: Float[Tensor, "... units"]) -> Float[Tensor, "... pairs"]:
         """Return the logit of every pair."""
+        if states.shape[-1:] != (self.evidence.in_features,):
+            raise ValueError(f"states have shape {tuple(states.shape)}; (..., {self.evidence.in_features}) is needed")
+        check_dtype("states", states, self.evidence)
         evidence = nn.functional.pad(self.evidence(states), (0, 1))
         return evidence[..., self.first] + evidence[..., self.second]

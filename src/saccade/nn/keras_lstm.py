@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.nn.shapes import check_shape
+
 
 def hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Approximate the sigmoid by a straight line of slope 0.2, cut off at 0 and 1.
@@ -63,6 +65,7 @@ class KerasLSTM(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "batch time in_features"]) -> Float[Tensor, "batch time hidden"]:
         """Return the state after every time step."""
+        check_shape("inputs", inputs, "batch", "time", self.weight.shape[1])
         # Autocast off: the sum over the steps is where bfloat16 loses.
         with torch.autocast(inputs.device.type, enabled=False):
             projected = F.linear(inputs.to(self.weight.dtype), self.weight, self.bias)

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from saccade.nn.attention import AttentionLayer
+from saccade.nn.shapes import check_dtype, check_shape
+from saccade.ops.deform_conv.geometry import count
 
 
 class OffsetResample2d(AttentionLayer):
@@ -25,6 +27,9 @@ class OffsetResample2d(AttentionLayer):
         kernel_size: of the square kernel that predicts the offsets; without bias, it has `2 * channels ** 2 *
             kernel_size ** 2` parameters.
 
+    Raises:
+        ValueError: an even kernel; in `forward` a map of another shape or dtype.
+
     >>> layer = OffsetResample2d(20)
     >>> layer(torch.rand(1, 20, 16, 16)).shape, sum(p.numel() for p in layer.parameters())
     (torch.Size([1, 20, 16, 16]), 7200)
@@ -37,8 +42,10 @@ class OffsetResample2d(AttentionLayer):
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
         super().__init__()
+        channels, kernel_size = count(channels, "channels"), count(kernel_size, "kernel_size")
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that every position has an offset")
+        self.channels = channels
         # A plain convolution, in bfloat16 under autocast: in float32 it would cost three times as much as all the rest.
         self.positions = nn.Conv2d(channels, 2 * channels, kernel_size, padding=kernel_size // 2, bias=False)
         nn.init.normal_(self.positions.weight, std=0.01)
@@ -51,6 +58,8 @@ class OffsetResample2d(AttentionLayer):
         self, input: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels height width"]:
         """Return the resampled map, in the dtype of the input."""
+        check_shape("maps", input, "batch", self.channels, "height", "width")
+        check_dtype("maps", input, self.positions)
         dtype = torch.promote_types(input.dtype, torch.float32)
         offset_px = self.positions(input)
         with torch.autocast(input.device.type, enabled=False):

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from saccade.errors import unknown_name
 from saccade.nn.attention import AttentionLayer
+from saccade.nn.shapes import check_shape
+from saccade.ops.deform_conv.geometry import Pair, pair
 
 NUM_POSITIONS = {"affine": 6, "similarity": 4}
 
@@ -29,18 +31,19 @@ class SpatialTransformer(AttentionLayer):
 
     Raises:
         UsageError: unknown mode.
+        ValueError: an output size that cannot be; in `forward` frames or positions that do not fit.
 
     >>> layer = SpatialTransformer(Identity(), out_size=(2, 2))
     >>> layer(torch.ones(1, 1, 4, 4)).squeeze().tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
 
-    def __init__(self, localisation: nn.Module, out_size: tuple[int, int] | None = None, mode: str = "affine") -> None:
+    def __init__(self, localisation: nn.Module, out_size: Pair | None = None, mode: str = "affine") -> None:
         super().__init__()
         if mode not in NUM_POSITIONS:
             raise unknown_name("transformer mode", mode, NUM_POSITIONS)
         self.positions = localisation
-        self.out_size, self.mode = out_size, mode
+        self.out_size, self.mode = None if out_size is None else pair(out_size, "out_size", 1), mode
 
     def neutral(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         """Return the identity map, which leaves the frame as it is."""
@@ -71,12 +74,18 @@ class SpatialTransformer(AttentionLayer):
         self, frames: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels out_height out_width"]:
         """Return the resampled frames."""
+        check_shape("frames", frames, "batch", "channels", "height", "width")
         theta = self.theta(self.positions(frames), (frames.shape[-2], frames.shape[-1]))
         size = [*frames.shape[:2], *(self.out_size or frames.shape[-2:])]
         # Autocast off: bfloat16 positions know only half pixels at 64.
         with torch.autocast(frames.device.type, enabled=False):
-            grid = F.affine_grid(theta, size, align_corners=False)
+            # Torch makes no grid for an empty batch, where any will do.
+            grid = F.affine_grid(theta, size, align_corners=False) if len(frames) else _empty_grid(theta, size)
             return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
+
+
+def _empty_grid(theta: Float[Tensor, "0 2 3"], size: list[int]) -> Float[Tensor, "0 out_height out_width 2"]:
+    return theta[:, None, None, :, 2].expand(0, *size[2:], 2)
 
 
 def identity_positions(mode: str) -> Float[Tensor, "k"]:

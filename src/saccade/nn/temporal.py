@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saccade.nn.shapes import check_shape
+
 State = tuple[Tensor, ...]
 """What earlier frames left. Shapes are fixed; the batch is the first dimension, or the second behind that of layers."""
 
@@ -45,6 +47,13 @@ class _Recurrent(nn.Module):
         weight = next(self.cell.parameters())
         return weight.new_zeros(1, batch, self.num_units)
 
+    def _check(self, features: Tensor, state: State, num_states: int) -> None:
+        check_shape("features", features, "batch", "time", self.in_features)
+        shapes = [tuple(part.shape) for part in state]
+        wanted = [(1, len(features), self.num_units)] * num_states
+        if shapes != wanted:
+            raise ValueError(f"state has shapes {shapes}; features of shape {tuple(features.shape)} need {wanted}")
+
 
 class LSTM(_Recurrent):
     """An LSTM; its state is the hidden state and the cell.
@@ -71,6 +80,7 @@ class LSTM(_Recurrent):
         self, features: Float[Tensor, "batch time features"], state: State
     ) -> tuple[Float[Tensor, "batch time units"], State]:
         """Return the state at every frame, and what to pass in to go on with the next frames."""
+        self._check(features, state, 2)
         with torch.autocast(features.device.type, enabled=False):
             states, last = self.cell(features.float(), state)
         return states, tuple(last)
@@ -96,6 +106,7 @@ class GRU(_Recurrent):
         self, features: Float[Tensor, "batch time features"], state: State
     ) -> tuple[Float[Tensor, "batch time units"], State]:
         """Return the state at every frame, and what to pass in to go on with the next frames."""
+        self._check(features, state, 1)
         with torch.autocast(features.device.type, enabled=False):
             states, last = self.cell(features.float(), *state)
         return states, (last,)

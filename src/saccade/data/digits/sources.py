@@ -1,26 +1,22 @@
 """Where single digits come from: scikit-learn's, MNIST's, drawn strokes, or any folder with four IDX files."""
 
 import hashlib
-import math
 import os
 import tempfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int64, UInt8
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from saccade.data.digits import strokes
+from saccade.data.digits import idx, strokes
 from saccade.errors import DataError, unknown_name
 
 SPLITS = ("train", "validation", "test")
@@ -40,8 +36,6 @@ MNIST_MD5 = {
 }
 FILES = tuple(MNIST_MD5)
 
-# A header may lie about the size; nothing of this naming is near a gibibyte (MNIST's largest is 47 MB).
-_MAX_IDX_BYTES = 1 << 30
 _MAX_DOWNLOAD_BYTES = 1 << 26
 
 # The k-th image of a class, in the order of scikit-learn's file, goes to split k modulo 10. Neighbours in the
@@ -250,10 +244,7 @@ def _load_folder(name: str, folder: Path, split: str) -> Digits:
     found = _found_all(folder)
     prefix = "t10k" if split == "test" else "train"
     images_path, labels_path = found[f"{prefix}-images-idx3-ubyte"], found[f"{prefix}-labels-idx1-ubyte"]
-    images, labels = _read_idx(images_path, num_dims=3), _read_idx(labels_path, num_dims=1)
-    if images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE):
-        came = "x".join(map(str, images.shape[1:]))
-        raise DataError(f"{images_path} has images of {came} pixels; digits are {IMAGE_SIZE}x{IMAGE_SIZE}")
+    images, labels = idx.read(images_path, (IMAGE_SIZE, IMAGE_SIZE)), idx.read(labels_path)
     if len(images) != len(labels):
         raise DataError(f"{len(images)} images in {images_path}, but {len(labels)} labels in {labels_path}")
     if len(labels) and labels.max() >= NUM_CLASSES:
@@ -261,51 +252,15 @@ def _load_folder(name: str, folder: Path, split: str) -> Digits:
     part = _part(len(images), split)
     if part.start == part.stop:
         raise DataError(f"{images_path} has {len(images)} images, too few for a {split} split")
-    return Digits(torch.tensor(images[part]), torch.tensor(labels[part]).long(), name, split)
+    kept = torch.from_numpy(images)[part]
+    if part.start:  # a copy of the few lets the many go
+        kept = kept.clone()
+    return Digits(kept, torch.from_numpy(labels)[part].long(), name, split)
 
 
 def _part(num: int, split: str) -> slice:
     cut = num - num // 6
     return {"train": slice(0, cut), "validation": slice(cut, num), "test": slice(0, num)}[split]
-
-
-def _read_idx(path: Path, num_dims: int) -> NDArray[np.uint8]:
-    """Read an IDX file of bytes, plain or packed; http://yann.lecun.com/exdb/mnist describes the format."""
-    header_size = 4 + 4 * num_dims
-    header = _unpacked(path, header_size)
-    magic = bytes([0, 0, 8, num_dims])
-    if header[:2] == magic[:2] and len(header) > 2 and header[2] != magic[2]:
-        raise DataError(f"{path} has values of IDX type 0x{header[2]:02x}; unsigned bytes (0x08) are wanted")
-    if header[:4] != magic[: len(header)]:
-        starts = header[:4].hex(" ")
-        raise DataError(f"{path} starts with {starts}; IDX of {num_dims} dimensions with {magic.hex(' ')}")
-    if len(header) < header_size:
-        raise DataError(f"{path} is truncated: its header has {len(header)} of {header_size} bytes")
-    shape = np.frombuffer(header, ">u4", offset=4).tolist()
-    size = math.prod(shape)
-    sizes = " x ".join(map(str, shape))
-    if size > _MAX_IDX_BYTES:
-        raise DataError(f"{path} claims {sizes} = {size} bytes; at most {_MAX_IDX_BYTES} are read")
-    content = _unpacked(path, header_size + size + 1)
-    came = len(content) - header_size
-    if came < size:
-        raise DataError(f"{path} is truncated: {sizes} = {size} bytes wanted, {came} came; fetch it anew")
-    if came > size:
-        raise DataError(f"{path} goes on after the {sizes} = {size} bytes that its header tells of")
-    return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)
-
-
-def _unpacked(path: Path, limit: int) -> bytes:
-    """Read the first bytes of a file, unpacked if it is gzip by its content; fewer where it is cut short."""
-    try:
-        with path.open("rb") as file:
-            # Bytes that cannot be compressed grow a little, and a gzip header may hold a name.
-            raw = file.read(2 * limit + (1 << 16))
-        if not raw.startswith(b"\x1f\x8b"):
-            return raw[:limit]
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(raw, limit)
-    except (OSError, zlib.error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
 
 
 def download_mnist(

@@ -45,7 +45,8 @@ def deform_conv2d(
         dilation: as for `conv2d`.
         mask: a factor for each sample (version 2), kernel_h * kernel_w channels for each offset group. Any float dtype.
         backend: "cpu" (C++ kernels), "triton" (for NVIDIA GPUs), "portable" (plain PyTorch), "auto", the first of
-            these that can take the inputs, or "reference", the definition, which alone is differentiable twice.
+            these that can take the inputs, or "reference", the definition, which alone is differentiable twice, in
+            forward mode and under `torch.func`.
             `saccade info` says which there are.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import torch
@@ -49,9 +50,24 @@ def position_dtype(input: Tensor) -> torch.dtype:
 def pair(value: int | Pair, name: str, minimum: int) -> Pair:
     """Return `value` as (y, x), or say which numbers are allowed."""
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(values) != 2 or any(not isinstance(v, int) or v < minimum for v in values):
-        raise ValueError(f"{name} is {value}; it must be an int or a pair (y, x) of ints, each at least {minimum}")
-    return values
+    try:
+        y, x = map(operator.index, values)  # also of numpy's integers
+    except (TypeError, ValueError):
+        y = x = minimum - 1
+    if min(y, x) < minimum:
+        raise ValueError(f"{name} is {value!r}; it must be an int or a pair (y, x) of ints, each at least {minimum}")
+    return y, x
+
+
+def count(value: int, name: str) -> int:
+    """Return `value` as an int that is at least 1, or say that it must be one."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1:
+        raise ValueError(f"{name} is {value!r}; it must be an int of at least 1")
+    return number
 
 
 def check(tensors: Tensors, *, stride: int | Pair, padding: int | Pair, dilation: int | Pair) -> Geometry:
@@ -65,7 +81,7 @@ def check(tensors: Tensors, *, stride: int | Pair, padding: int | Pair, dilation
         *pairs,
         groups=_groups(input, weight),
         offset_groups=_offset_groups(offset, kernel, input.shape[1]),
-        out_size=(_out_size(0, input, kernel, *pairs), _out_size(1, input, kernel, *pairs)),
+        out_size=out_size(input, kernel, *pairs),
     )
     _check_positions(offset, mask, input, geometry)
     return geometry
@@ -120,7 +136,13 @@ def _offset_groups(offset: Tensor, kernel: Pair, channels: int) -> int:
     return groups
 
 
-def _out_size(axis: int, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> int:
+def out_size(input: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
+    """Return height and width of the output, or say that the kernel is larger than the padded input."""
+    y, x = (_out_length(axis, input, kernel, stride, padding, dilation) for axis in (0, 1))
+    return y, x
+
+
+def _out_length(axis: int, input: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> int:
     reach = dilation[axis] * (kernel[axis] - 1) + 1
     padded = input.shape[2 + axis] + 2 * padding[axis]
     if padded < reach:

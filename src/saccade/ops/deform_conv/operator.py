@@ -10,12 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from saccade.ops.deform_conv.arguments import Gradients, Tensors, empty_gradients, empty_output
 from saccade.ops.deform_conv.autocast import switched_off
 from saccade.ops.deform_conv.backends import choose
 from saccade.ops.deform_conv.geometry import Geometry, check
 
+ONLY_REVERSE = (
+    "torch.func and forward-mode differentiation need deform_conv2d(..., backend='reference'); "
+    "its fast backends have first derivatives in reverse mode only"
+)
 # Registered piece by piece: `torch.library.custom_op` does the same, and takes 0.2 ms more for a call.
 _TENSORS = "Tensor input, Tensor offset, Tensor weight, Tensor? bias, Tensor? mask"
 _SETTINGS = "int[2] stride, int[2] padding, int[2] dilation, str backend"
@@ -67,6 +72,18 @@ def _all_there(gradients: Gradients, tensors: Tensors) -> tuple[Tensor, ...]:
     return tuple(tensors.input.new_empty(0) if gradient is None else gradient for gradient in gradients)
 
 
+def _apply(function: Any, *arguments: Any) -> Any:
+    # Torch would say that the function lacks a method, and not what to do instead.
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(ONLY_REVERSE)
+    return function.apply(*arguments)
+
+
+def _is_differentiated() -> bool:
+    # Forward mode goes on without grad mode; outside its levels nobody asks.
+    return torch.is_grad_enabled() or forward_ad._current_level >= 0
+
+
 def _below_autograd(operator: Callable[..., Any], *arguments: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*arguments)
@@ -85,6 +102,10 @@ class _Differentiable(torch.autograd.Function):
         found = backward(grad, *ctx.saved_tensors, *ctx.settings, needs)
         return *(gradient if needed else None for gradient, needed in zip(found, needs, strict=True)), *[None] * 4
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise RuntimeError(ONLY_REVERSE)
+
 
 class _NotDifferentiable(torch.autograd.Function):
     @staticmethod
@@ -98,19 +119,19 @@ class _NotDifferentiable(torch.autograd.Function):
             "use deform_conv2d(..., backend='reference')"
         )
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise RuntimeError(ONLY_REVERSE)
+
 
 @torch.library.impl(_LIBRARY, "deform_conv2d", "Autograd")
 def _(*arguments: Any) -> Any:
-    if torch.is_grad_enabled():
-        return _Differentiable.apply(*arguments)  # type: ignore[no-untyped-call]
-    return _below_autograd(forward, *arguments)
+    return _apply(_Differentiable, *arguments) if _is_differentiated() else _below_autograd(forward, *arguments)
 
 
 @torch.library.impl(_LIBRARY, "deform_conv2d_backward", "Autograd")
 def _(*arguments: Any) -> Any:
-    if torch.is_grad_enabled():
-        return _NotDifferentiable.apply(*arguments)  # type: ignore[no-untyped-call]
-    return _below_autograd(backward, *arguments)
+    return _apply(_NotDifferentiable, *arguments) if _is_differentiated() else _below_autograd(backward, *arguments)
 
 
 @torch.library.register_vmap("saccade::deform_conv2d", lib=_LIBRARY)
