@@ -5,6 +5,7 @@
 #   make reproduce DATA_DIR=DIR            ... on the MNIST files in DIR
 #   make reproduce ARGS="--preset full"    ... with any flags of `saccade reproduce`
 #   make test | test-slow | check | bench  the suite | its slow part | format, lint, types, imports, spelling | speed
+#   make docs                              the site, in build/site
 #   make bench BENCHMARKS=benchmarks/deform_conv.py ARGS="--turns 5"    one of the scripts, with any of its flags
 # PYTHON names the interpreter to start from, PIP_ARGS goes to pip (an index with CPU wheels of torch, say).
 
@@ -13,6 +14,7 @@ PIP_ARGS ?=
 ARGS ?=
 DATA_DIR ?=
 PYTEST_ARGS ?= -n 2
+SITE ?= build/site
 BENCHMARKS ?= $(filter-out benchmarks/plain_% benchmarks/make_%,$(wildcard benchmarks/*.py))
 
 # What is timed beside operators of others, in an environment with them.
@@ -25,7 +27,7 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .DELETE_ON_ERROR:
-.PHONY: demo reproduce test test-slow check bench anew
+.PHONY: demo reproduce test test-slow check docs bench anew
 
 demo: $(VENV)/.has-serve
 	$(BIN)/saccade serve $(ARGS)
@@ -47,32 +49,37 @@ check: $(VENV)/.has-dev
 	$(BIN)/codespell
 	$(BIN)/clang-format --dry-run --Werror $(wildcard src/saccade/ops/deform_conv/cpp/* tests/native/*.cpp)
 
+# A broken link, an unknown name or a page without a place in the contents fails, each time: what was read before is not reused.
+docs: $(VENV)/.has-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --doctree-dir '$(SITE).doctrees' docs '$(SITE)'
+	@echo "open $(SITE)/index.html"
+
 bench: $(if $(filter-out $(PEERED),$(BENCHMARKS)),$(VENV)/.has-dev) $(if $(PEERED),$(PEERS)/.has-peers)
 	@set -e; $(foreach script,$(BENCHMARKS),echo "== $(script)"; \
 	  $(if $(filter $(PEERED),$(script)),$(PEERS)/bin,$(BIN))/python $(script) $(ARGS);)
 
 # An environment serves only where it was made, while its Python is there and one that Saccade supports.
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+SUPPORTED := import sys; sys.exit(sys.version_info < (3, 11))
 usable = $(shell { grep -sqF '$(CURDIR)/$1/bin/python' $1/bin/pip && $1/bin/python -c '$(SUPPORTED)'; } 2>/dev/null && echo yes)
 
 $(VENV)/pyvenv.cfg: $(if $(call usable,$(VENV)),,anew)
 $(PEERS)/pyvenv.cfg: $(if $(call usable,$(PEERS)),,anew)
 $(VENV)/pyvenv.cfg $(PEERS)/pyvenv.cfg:
 	@$(PYTHON) -c '$(SUPPORTED)' || { \
-	  echo "Saccade needs Python 3.11 to 3.13, $(PYTHON) is: $$($(PYTHON) --version 2>&1);" \
+	  echo "Saccade needs Python 3.11 or later, $(PYTHON) is: $$($(PYTHON) --version 2>&1);" \
 	    "name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "$(PYTHON) has no venv module; get it with: apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(@D)
 
-# One file per set of extras that is installed; `dev` holds `plot` and `serve`. The kernels in C++ are built along.
+# One file per set of extras that is installed; `dev` holds `plot`, `serve` and `docs`. The kernels in C++ are built along.
 KERNELS := CMakeLists.txt $(wildcard src/saccade/ops/deform_conv/cpp/*)
 $(VENV)/.has-%: pyproject.toml constraints.txt $(KERNELS) $(VENV)/pyvenv.cfg
 	@echo "installing saccade[$*] into $(VENV): one to three minutes, torch is the largest part"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[$*]'
 	@$(BIN)/python -c 'from saccade.ops.deform_conv import cpu; \
 	  print("deformable convolution:", cpu.unavailable() or "kernels for " + ", ".join(cpu.instruction_sets()))'
-	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot $(VENV)/.has-serve)
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.has-plot $(VENV)/.has-serve $(VENV)/.has-docs)
 
 # torchvision's wheels belong to builds of torch with CUDA, and those bring a Triton of their own.
 $(PEERS)/.has-peers: benchmarks/requirements.txt pyproject.toml constraints.txt $(KERNELS) $(PEERS)/pyvenv.cfg

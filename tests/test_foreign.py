@@ -22,7 +22,7 @@ from saccade.train import TrainConfig, train
 
 BRACKETS = "bad [dQw4w9WgXcQ].mp4"
 MARKUP = "a [/x] [bold] :smile: {0} %s $x_1$.mp4"  # in a folder whose name ends in [
-NO_UTF8 = os.fsdecode(b"caf\xe9 \xff.mp4")
+NO_UTF8 = os.fsdecode(b"\xe9 \xff.mp4")
 ESCAPES = "red \x1b[31m and\nlines.mp4"
 
 

@@ -162,7 +162,7 @@ def test_a_bad_row_leaves_the_file_as_it_was(tmp_path, change, message):
         with pytest.raises(DataError, match=message):
             write(path, [ROW | {"seed": 1} | change])
     assert path.read_bytes() == before
-    assert {other.name for other in tmp_path.iterdir()} == {"results.csv", ".results.csv.lock"}
+    assert {other.name for other in tmp_path.iterdir()} == {"results.csv"}
 
 
 def test_a_file_cut_short_is_told_with_its_line(tmp_path):
