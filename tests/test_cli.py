@@ -257,7 +257,7 @@ def test_bad_data_exits_with_1_in_one_line(capsys, tmp_path):
 def test_a_broken_checkpoint_exits_with_1_in_one_line(capsys, tmp_path):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"broken")
     assert main([*TINY, "--start-from", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "1"]) == 1
-    assert "is no whole safetensors file" in error_after_digits(capsys.readouterr().err)
+    assert "is not a complete safetensors file" in error_after_digits(capsys.readouterr().err)
 
 
 def test_an_unwritable_folder_exits_with_1_in_one_line(capsys, tmp_path):
@@ -343,12 +343,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on_to_the_same_bits(tmp_path):
     status, said = interrupt(words, "step 3/30")
     assert status == 130
     saved, _, hint = said.rpartition("\n")[0].rpartition("\n")
-    assert hint == f"go on with: saccade {' '.join(words)} --resume"
+    assert hint == f"continue with: saccade {' '.join(words)} --resume"
     assert "Traceback" not in said
     found = re.search(r"^interrupted: saved at step (\d+) of 30 in .*$", saved, re.MULTILINE)
     assert found
     assert 3 <= int(found[1]) < 30
-    command = hint.removeprefix("go on with: saccade ")
+    command = hint.removeprefix("continue with: saccade ")
     assert main(command.split()) == 0
     assert main([*TINY, "--steps", "30", "--out", str(tmp_path / "whole")]) == 0
     resumed, whole = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("run", "whole"))

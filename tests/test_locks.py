@@ -100,7 +100,7 @@ def test_a_run_that_was_killed_before_it_described_itself_can_be_resumed(tmp_pat
         pass
     (killed / "run.json").unlink(missing_ok=True)
     (killed / "log.jsonl").unlink(missing_ok=True)
-    with pytest.raises(UsageError, match="already holds a run; add --resume to go on with it"):
+    with pytest.raises(UsageError, match="already holds a run; add --resume to continue it"):
         train(config, digits, killed)
     assert main(["train", "--resume", "--out", str(killed)]) == 0
     described = json.loads((killed / "run.json").read_text())

@@ -70,11 +70,11 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
             config: the run.
             digits: moving digits, which it learns from without --data.
             data: a folder of clips to learn from, in a folder for each class.
-            group: beside --data: a regular expression that captures, from a file's name, what must not be split between
+            group: with --data: a regular expression that captures, from a file's name, what must not be split between
                 training and test, such as the person shown: '_([0-9]+)_'.
-            split_seed: beside --data: what the split into training, validation and test is drawn from.
+            split_seed: with --data: the seed of the split into training, validation and test.
             out: the run folder.
-            resume: go on with the run in that folder.
+            resume: continue the run in that folder.
         """
         given = _given(words, digits)
         learned: DataConfig
@@ -84,9 +84,7 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
             run_folder.check_free(out)
         if data is not None:
             if given:
-                raise UsageError(
-                    f"{_flag(next(iter(given)))} is an option of moving digits; leave it out beside --data"
-                )
+                raise UsageError(f"{_flag(next(iter(given)))} is an option of moving digits; leave it out with --data")
             learned = _read_folder(data, group, split_seed, config.start_from)
         elif group is not None:
             raise UsageError("--group tells apart the clips of a folder; name the folder with --data")
@@ -103,11 +101,11 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
 
 
 def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
-    """Return how a run was begun, but for the options that are typed now, and what it learns from."""
+    """Return how a run was started, except for the options typed now, and the data that it learns from."""
     from saccade import checkpoint
 
     if not out.exists():
-        raise DataError(f"there is no run to go on with at {out}; name its folder with --out")
+        raise DataError(f"there is no run to continue at {out}; name its folder with --out")
     header = checkpoint.read_header(out)
     before = {name: value for name, value in header.training.get("config", {}).items() if name in _names(config)}
     try:
@@ -380,7 +378,7 @@ def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:
         return "interrupted"
     # Only training must be told to go on; the others see what is there.
     resume = ["--resume"] if words[0] == "train" and "--resume" not in words else []
-    return f"interrupted: {error}\ngo on with: {shlex.join(['saccade', *words, *resume])}"
+    return f"interrupted: {error}\ncontinue with: {shlex.join(['saccade', *words, *resume])}"
 
 
 def _help() -> str:
@@ -390,7 +388,7 @@ def _help() -> str:
         [
             "usage: saccade VERB [--help] [options]",
             "",
-            "Classify video with learned visual attention, right when things turn, come closer and go away.",
+            "Classify video with learned visual attention, accurate when objects rotate and change scale.",
             "",
             *lines,
             "",

@@ -283,7 +283,7 @@ class DataConfig(Protocol):
         ...
 
     def parts(self) -> Sequence[DataConfig]:
-        """Return what is measured by itself, such as each of several conditions; mostly all as one."""
+        """Return the parts that are measured separately, such as conditions; usually one part with all clips."""
         ...
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> DataConfig:
@@ -309,5 +309,5 @@ class DataConfig(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to go on with the same clips, wherever they lie now."""
+        """Return what must be the same for training to continue on the same clips, wherever they are now."""
         ...

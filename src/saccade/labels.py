@@ -39,7 +39,7 @@ class Labels:
 
     Args:
         names: of the classes.
-        exclusive: whether exactly one class holds (softmax), or each by itself (sigmoid, present above 1/2).
+        exclusive: whether exactly one class is present (softmax), or any number (sigmoid, present above 1/2).
         parts: what each class consists of, for classes that stand for several things at once: the class `07` of the
             digits `0` and `7`. None for classes that are one thing each.
         nothing: the verdict where no class is present; only for classes that do not exclude each other.
@@ -63,7 +63,7 @@ class Labels:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f"classes need names of their own; got {self.names}")
         if self.parts is not None and not self.exclusive:
-            raise ValueError("classes that hold together are one thing each; leave parts out")
+            raise ValueError("classes that can be present together have no parts; leave parts out")
         if self.parts is not None and len(self.parts) != len(self.names):
             raise ValueError(f"there are {len(self.names)} classes, but parts for {len(self.parts)}")
 

@@ -67,7 +67,7 @@ def check_free(out: Path) -> None:
     """Raise UsageError if a run lies in the folder already, or what is not of a run."""
     _check_folder(out)
     if begun(out):
-        raise UsageError(f"{out} already holds a run; add --resume to go on with it, or choose another --out")
+        raise UsageError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
     ours = (LOG, "tensorboard")  # of a run that ended as it began
     others = sorted(path.name for path in out.glob("[!.]*") if not path.name.startswith(ours))
     if others:
@@ -105,7 +105,7 @@ def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **fa
         verb: what runs.
         config: what was asked of it.
         device: as torch names it.
-        facts: what is to stand in `run.json` besides.
+        facts: further entries of `run.json`.
 
     Raises:
         UsageError: a run is described there already.
@@ -165,7 +165,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def rewind_log(path: Path, step: int) -> None:
-    """Drop the rows after a step, which a run that goes on from there will write again."""
+    """Drop the rows after a step; a run that continues there writes them again."""
     rows = [row for row in read_log(path) if row["step"] <= step]
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -209,7 +209,7 @@ def scalars(out: Path, step: int = 0) -> Iterator[Callable[[Mapping[str, float]]
 
     Args:
         out: the run folder.
-        step: where the run goes on from; what was written of later steps is hidden.
+        step: where the run continues; rows of later steps are hidden.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -133,5 +133,5 @@ def test_a_checksum_that_does_not_fit_is_seen(tmp_path):
     content = bytearray(path.read_bytes())
     content[-200] ^= 1  # a pixel, before the directory of 56 bytes and its end of 22
     path.write_bytes(content)
-    with pytest.raises(DataError, match="no whole"):
+    with pytest.raises(DataError, match="not a complete"):
         read_clip(path)

@@ -253,8 +253,8 @@ def with_sound_only():
         ("text.mp4", b"Not a video at all.\n" * 50, "cannot be read as a video"),
         ("notes.txt", b"Not a video at all.\n" * 50, "holds text"),
         ("sound.mp4", with_sound_only(), "no video stream, only sound"),
-        ("empty.npz", b"", "no whole"),
-        ("text.npz", b"Not an archive.\n" * 50, "no whole"),
+        ("empty.npz", b"", "not a complete"),
+        ("text.npz", b"Not an archive.\n" * 50, "not a complete"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, name, content, message):
@@ -289,7 +289,7 @@ def test_an_npz_of_something_else_is_refused(tmp_path, arrays, message):
 def test_a_truncated_npz_is_refused(tmp_path):
     path = save_npz(tmp_path / "a.npz", frames=blobs().numpy())
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(DataError, match="no whole"):
+    with pytest.raises(DataError, match="not a complete"):
         read_clip(path)
 
 

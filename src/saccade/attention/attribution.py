@@ -1,4 +1,4 @@
-"""What a model's verdict, or one of its units, hangs on: gradients with respect to pixels and to sampled values."""
+"""What a model's verdict, or one of its units, depends on: gradients with respect to pixels and to sampled values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tap_weight(
     said: Float[Tensor, "frames channels height width"],
     gradient: Float[Tensor, "frames channels_out height width"],
 ) -> Float[Tensor, "frames taps height width"]:
-    """Return how much hangs on what each tap of each output position samples.
+    """Return how much depends on what each tap of each output position samples.
 
     It is the absolute gradient with respect to the sampled values, summed over the channels that the tap samples.
 

@@ -38,7 +38,7 @@ def of_sampled_area(theta: Float[Tensor, "frames 2 3"], crop_size: Size, frame_s
 
 
 def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor], *, moved: bool = True) -> Mass:
-    """Return where layers with offsets sample the frame, each point weighted by how much a score hangs on it.
+    """Return where layers with offsets sample the frame, each point weighted by how much a score depends on it.
 
     These are the points of every unit of the shallowest such layer, weighted by the absolute gradient with respect to
     the values sampled there. That gradient has come back through the taps of all deeper layers, each where its offsets

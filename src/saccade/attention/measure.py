@@ -1,4 +1,4 @@
-"""What a model attended to, beside what is known to be there."""
+"""What a model attended to, compared with the known positions of things."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def sampling_points(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor,
 
 
 def effective_receptive_field(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor, "height width"]:
-    """Return how much a unit hangs on each pixel of a frame: its absolute gradient, which sums to 1.
+    """Return how much a unit depends on each pixel of a frame: its absolute gradient, which sums to 1.
 
     The unit is one of the deepest layer with offsets, or of the last feature map of a model that has none; after
     normalisation and rectification, where these follow. A unit that is not excited has no gradient: all is zero then.
@@ -166,7 +166,7 @@ def points_of(
 ) -> tuple[Float[Tensor, "frames units points 2"], Float[Tensor, "frames units points"]]:
     """Return where units of a stage sample the frame, through all stages, and how much of the whole is each point's.
 
-    With gradients, a point weighs as much as the score hangs on what it samples: the absolute gradient with respect to
+    With gradients, a point weighs how much the score depends on its sample: the absolute gradient with respect to
     the values that a tap of the deepest layer samples, divided below among that layer's taps in the proportion of
     theirs. Without, a unit weighs as its activation and its points alike.
 

@@ -345,7 +345,7 @@ def _check_pattern(pattern: str) -> None:
     except re.error as error:
         raise UsageError(f"{pattern!r} is no regular expression ({error}); an example: '_(\\d+)_'") from error
     if not compiled.groups:
-        raise UsageError(f"{pattern!r} captures nothing; put what tells groups apart in brackets, as in '_(\\d+)_'")
+        raise UsageError(f"{pattern!r} captures nothing; put the group's part in brackets, as in '_(\\d+)_'")
 
 
 def _digest(path: Path) -> str:

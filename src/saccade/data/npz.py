@@ -37,7 +37,7 @@ def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
                 yield frame[0] if shape[1] == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))
             member.read(1)  # at its end the checksum of the member is compared
     except foreign.UNREADABLE as error:
-        raise DataError(f"{path} is no whole .npz file ({error}); save it anew with numpy.savez") from error
+        raise DataError(f"{path} is not a complete .npz file ({error}); save it again with numpy.savez") from error
 
 
 def _member_of(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:

@@ -241,7 +241,7 @@ def _read_video(decoder: Decoder, path: Path, convert: _Converter, max_frames: i
     try:
         frames = convert.stack(islice(decoder if fps is None else _at_rate(decoder, fps), max_frames))
     except (ValueError, av.FFmpegError) as error:
-        raise DataError(f"{path} holds a frame that cannot be converted ({error}); encode the file anew") from error
+        raise DataError(f"{path} holds a frame that cannot be converted ({error}); encode the file again") from error
     if not len(frames):
         raise decoder.nothing()
     stopped = len(frames) == max_frames

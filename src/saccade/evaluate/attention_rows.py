@@ -1,4 +1,4 @@
-"""Where a model attends, beside what is known to be there, as rows of results with their controls."""
+"""Where a model attends, compared with the known positions of things, as result rows with controls."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ _MEASURES = {
 }
 CAPTION = (
     "Mass on a digit over its share of the frame, mean over frames: 1 is chance for attention that is even over the"
-    " frame. Elsewhere: the same attention beside the digits of another clip, chance for attention that prefers some"
+    " frame. Elsewhere: the same attention on the digits of another clip, chance for attention that prefers some"
     " places, such as the middle. Weakest digit: the smallest of each frame's digits. Angle and size: slope and"
-    " correlation r with which those of the sampled area follow those of the digits; 1 follows wholly, 0 not at all."
+    " correlation r with which those of the sampled area follow those of the digits; 1 follows fully, 0 not at all."
     " After ±: half the 95 % interval, Student's t over clips, or over seeds where there are three and that is wider."
 )
 

@@ -81,7 +81,7 @@ class Result:
 def each(
     config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None
 ) -> Iterator[Result]:
-    """Measure a checkpoint on each part of some clips that is measured by itself, such as each condition; see `run`."""
+    """Measure a checkpoint on each part of some clips, such as each condition; see `run`."""
     for part in (data or standard_test(config.model)).parts():
         yield run(config, part, progress=progress)
 

@@ -72,7 +72,7 @@ def confusion_matrix(
 
 
 def calibration_error(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels) -> float:
-    """Return how far confidence and accuracy are apart: the expected calibration error over 15 bins of equal width.
+    """Return the expected calibration error over 15 bins of equal width: the mean gap of confidence and accuracy.
 
     Confidence is the probability of the predicted class. Where classes do not exclude each other, each probability of a
     clip counts as one confidence, held against whether the class is there. Bins are open below and closed above.

@@ -81,7 +81,7 @@ class Explanation:
         clip: the file.
         file_size: (height, width) of its own frames.
         num_frames: frames that were read, the same for all models.
-        cut: whether the clip goes on after them.
+        cut: whether the clip continues after them.
         columns: one a model.
         truth: what is known of the clip.
     """

@@ -22,7 +22,7 @@ def notices(explanation: Explanation) -> list[str]:
     found = list(explanation.warnings)
     if explanation.cut:
         found.append(
-            f"The clip goes on after {explanation.num_frames} frames; everything here, verdicts too, is of those."
+            f"The clip continues after {explanation.num_frames} frames; everything here, verdicts too, is of those."
             " --max-frames reads more."
         )
     return found
@@ -32,10 +32,10 @@ def legend(column: Column) -> str:
     """Say in HTML what the marks on a model's frames mean that has no transformer."""
     if column.look.points_px is not None:
         return (
-            "Dots: where its three strongest units sample, a colour each; the larger, the more hangs on it."
+            "Dots: where its three strongest units sample, each in its colour; larger dots matter more."
             " Crosses: their centres without offsets."
         )
-    return "No attention: it looks everywhere alike. Saliency shows what its verdict hangs on."
+    return "No attention: it treats the whole frame alike. Saliency shows what its verdict depends on."
 
 
 def reading(explanation: Explanation) -> list[str]:
@@ -59,7 +59,7 @@ def reading(explanation: Explanation) -> list[str]:
         told.append(
             "<strong>Deformable convolution.</strong> Each unit of the deepest layer gathers its value at points that"
             " the network chose, traced here through all deformable layers to the frame. The three most strongly"
-            " excited units are shown; the larger a point, the more the verdict hangs on it. A point is the centre of a"
+            " excited units are shown; larger points matter more to the verdict. A point is the centre of a"
             " small patch, not a single pixel. Arrows are the shallowest layer's offsets, averaged over each position's"
             " taps, at their true length."
         )

@@ -1,4 +1,4 @@
-"""The tables of a report, which stand in it without any script."""
+"""The tables of a report; they need no script."""
 
 from __future__ import annotations
 

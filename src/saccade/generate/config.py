@@ -28,7 +28,7 @@ class GenerateConfig:
     """A folder of clips of moving digits: a folder per class, labels, poses, a contact sheet.
 
     Args:
-        out: the folder; the same call again goes on with the clips that are missing.
+        out: the folder; the same call again writes the clips that are missing.
         format: mp4 (2 of 255 grey levels off at most, as measured), gif (exact) or npz (exact; array `frames`).
         split: train, validation or test; clips of different splits never meet.
         fps: frames per second that a player shows.

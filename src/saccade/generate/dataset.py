@@ -33,7 +33,7 @@ _FREE = ("out", "digits_dir", "digits", "kind", "short_fraction")
 
 
 def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Write clips into a folder, or go on with those that are missing there; return the folder.
+    """Write clips into a folder, or only those that are missing there; return the folder.
 
     Every file appears whole or not at all. `labels.csv` comes last: where it lies, the dataset is complete.
 

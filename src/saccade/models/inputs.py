@@ -20,7 +20,7 @@ class FrameInput(Protocol):
     out_channels: int
 
     def initial_state(self, batch: int, frame_size: Size) -> State:
-        """Return what stands for no earlier frames."""
+        """Return the state before the first frame."""
         ...
 
     def __call__(

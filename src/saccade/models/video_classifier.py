@@ -70,7 +70,7 @@ class VideoClassifier(nn.Module):
         return logits
 
     def initial_state(self, batch: int, frame_size: Size) -> State:
-        """Return what stands for no earlier frames of so many clips."""
+        """Return the state of so many clips before their first frame."""
         return *self._input_state(batch, frame_size), *self._temporal_state(batch)
 
     def step(self, clips: Tensor, state: State | None) -> tuple[Float[Tensor, "batch time classes"], State]:

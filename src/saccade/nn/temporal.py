@@ -24,13 +24,13 @@ class Temporal(Protocol):
     num_units: int
 
     def initial_state(self, batch: int) -> State:
-        """Return what stands for no earlier frames."""
+        """Return the state before the first frame."""
         ...
 
     def __call__(
         self, features: Float[Tensor, "batch time features"], state: State
     ) -> tuple[Float[Tensor, "batch time units"], State]:
-        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        """Return the state at every frame, and the state to pass in with the next frames."""
         ...
 
 
@@ -79,7 +79,7 @@ class LSTM(_Recurrent):
     def forward(
         self, features: Float[Tensor, "batch time features"], state: State
     ) -> tuple[Float[Tensor, "batch time units"], State]:
-        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        """Return the state at every frame, and the state to pass in with the next frames."""
         self._check(features, state, 2)
         with torch.autocast(features.device.type, enabled=False):
             states, last = self.cell(features.float(), state)
@@ -105,7 +105,7 @@ class GRU(_Recurrent):
     def forward(
         self, features: Float[Tensor, "batch time features"], state: State
     ) -> tuple[Float[Tensor, "batch time units"], State]:
-        """Return the state at every frame, and what to pass in to go on with the next frames."""
+        """Return the state at every frame, and the state to pass in with the next frames."""
         self._check(features, state, 1)
         with torch.autocast(features.device.type, enabled=False):
             states, last = self.cell(features.float(), *state)

@@ -45,7 +45,7 @@ def retrain(
     num_classes: int = 100,
     seed: int = 0,
 ) -> Retrainings:
-    """Train the recurrent part anew from `num_retrainings` seeds, and test each.
+    """Train the recurrent part again from `num_retrainings` seeds, and test each.
 
     Each takes 10 epochs in batches of 50 with RMSprop at 1e-3 and categorical cross entropy: 20 steps on 100
     clips. Retraining `r` is a function of (seed, r), whatever their number; those trained at the same time

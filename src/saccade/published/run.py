@@ -49,7 +49,7 @@ class PublishedConfig:
         epochs: passes of stage 1 over the digits.
         max_steps: most steps of stage 1.
         minutes: fix the steps of stage 1 so that they take this long here, after a short timing.
-        retrainings: how often stage 3 trains the recurrent part anew.
+        retrainings: how often stage 3 trains the recurrent part again.
         seed: of weights, batches and clips.
         device: auto, cpu or cuda.
         precision: of stages 1 and 2: auto (bfloat16 where the processor computes it natively), float32 or

@@ -156,7 +156,7 @@ def _finished_before(trainer: Trainer, before: checkpoint.Header, asked: dict[st
         folder, there | {"limits": before.training.get("limits")}, {**trainer.settings, "limits": asked}
     )
     if before.training.get("accuracy") is None:
-        raise UsageError(f"{folder} was begun by an earlier version and cannot be continued; choose another --out")
+        raise UsageError(f"{folder} was started by an earlier version and cannot be continued; choose another --out")
     checkpoint.load_weights(trainer.model, folder)
     trainer.step = trainer.num_steps = before.training["step"]
     return float(before.training["accuracy"])

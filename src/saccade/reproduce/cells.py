@@ -108,7 +108,7 @@ def do(job: Job, progress: Progress) -> None:
 
 
 def _trained(job: Job, config: TrainConfig, progress: Progress) -> Path:
-    """Train into a folder unless that is done; go on where an earlier call stopped."""
+    """Train into a folder unless that is done; continue where an earlier call stopped."""
     if (job.folder / run_folder.RUN).is_file() and run_folder.read(job.folder).get("finished"):
         return job.folder / checkpoint.NAME
     return train(config, job.digits, job.folder, resume=run_folder.begun(job.folder), progress=progress)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 
 class Forecast:
-    """Estimate the time left from the work done so far, on the assumption that it goes on at the same pace.
+    """Estimate the time left from the work done so far, on the assumption that the pace stays the same.
 
     Args:
         work: how much there is to do of each job, in any unit.

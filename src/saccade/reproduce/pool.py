@@ -124,7 +124,7 @@ def _result(future: Future[Result]) -> Result:
     except BrokenProcessPool as error:
         raise DataError(
             "a training process ended without a word: memory was short (take fewer at once with --jobs), or it could"
-            ' not start (a script needs `if __name__ == "__main__":`). The same command goes on with what was saved'
+            ' not start (a script needs `if __name__ == "__main__":`). The same command continues from what was saved'
         ) from error
 
 

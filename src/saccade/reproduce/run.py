@@ -171,7 +171,7 @@ def reproduce(
 
     The folder gets `samples.png` and a GIF a condition at the start, `curves.png` from the first minute on, `table.md`,
     `table.csv` and `attention.png` after each model, `run.json`, and a folder of its own for each training. A second
-    call goes on with what is missing. Trainings run side by side in processes of their own; a script that calls this
+    call does what is missing. Trainings run side by side in processes of their own; a script that calls this
     does so under `if __name__ == "__main__":`, as any that starts processes.
 
     Args:

@@ -47,7 +47,7 @@ def train(
         config: everything that decides the run besides the clips.
         data: what it learns from, such as a `saccade.data.Folder`.
         out: the run folder.
-        resume: go on from the checkpoint in `out`.
+        resume: continue from the checkpoint in `out`.
         progress: called after every step with loss, accuracy, learning rate, gradient norm and clips per second.
 
     Raises:

@@ -46,7 +46,7 @@ class Optimizers:
             part.step()
 
     def forget(self) -> None:
-        """Begin anew: forget the state, not the rates."""
+        """Restart: forget the state, keep the rates."""
         for part in self._parts:
             part.state.clear()
 

@@ -106,7 +106,7 @@ def save(trainer: Trainer, out: Path, **facts: Any) -> None:
     Args:
         trainer: what is saved.
         out: the run folder.
-        facts: what is to stand in the header's `training` besides.
+        facts: further entries of the header's `training`.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite; what lies there stays.

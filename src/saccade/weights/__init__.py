@@ -1,4 +1,4 @@
-"""Trained weights that come with the package: digits that turn, come closer and go away."""
+"""Trained weights that come with the package, for digits that rotate and change scale."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_several_gzip_members_are_one_file(folder, cuts, padding):
 def test_a_member_too_many_goes_on_after_the_file(folder):
     content = (folder / IMAGES).read_bytes()
     (folder / IMAGES).write_bytes(gzip.compress(content) + gzip.compress(b"more"))
-    with pytest.raises(DataError, match="goes on after the 20 x 28 x 28 = 15680 bytes"):
+    with pytest.raises(DataError, match="continues after the 20 x 28 x 28 = 15680 bytes"):
         load(str(folder), "test")
 
 

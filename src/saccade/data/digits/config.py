@@ -63,7 +63,7 @@ class DigitsConfig(DigitSourceConfig):
         order: for ordered labels, whether the first digit starts to the left (visible) or anywhere (hidden).
         instances: disjoint: digit images of the split; shared: those of the training split on new trajectories.
         num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
-        clutter: largest number of pieces of digits that move about beside the digits.
+        clutter: largest number of moving pieces of digits beside the digits.
         noise: largest standard deviation of each pixel's noise in grey levels.
         num_clips: clips of a split; in training they never end.
         clips_seed: of clips outside training; 0 if not given, or that of training for shared instances.
@@ -163,14 +163,14 @@ class DigitsConfig(DigitSourceConfig):
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to go on with the same clips, wherever the images lie now."""
+        """Return what must be the same for training to continue on the same clips, wherever the images are now."""
         tested = ("digits_dir", "instances", "num_clips", "clips_seed")
         described = {name: value for name, value in self.as_json().items() if name not in tested}
         described["labels"] = described.pop("scheme")  # as the option is called
         return described | {"digits": self.resolve().name}  # `auto` need not mean the same again
 
     def parts(self) -> list[DigitsConfig]:
-        """Return a configuration for each condition, which is tested by itself."""
+        """Return a configuration for each condition; each is tested separately."""
         return [replace(self, condition=(name,)) for name in dict.fromkeys(self.condition)]
 
     def clips(self, split: str) -> MovingDigits:

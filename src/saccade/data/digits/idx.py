@@ -52,9 +52,9 @@ def read(path: Path, item: tuple[int, ...] = ()) -> NDArray[np.uint8]:
         values = np.empty(max(0, min(size, most - header_size)), np.uint8)
         came = _fill(values, stream)
         if came < size:
-            raise DataError(f"{path} is truncated: {sizes} = {size} bytes wanted, {came} came; fetch it anew")
+            raise DataError(f"{path} is truncated: {sizes} = {size} bytes wanted, {came} came; download it again")
         if stream.read(1):
-            raise DataError(f"{path} goes on after the {sizes} = {size} bytes that its header tells of")
+            raise DataError(f"{path} continues after the {sizes} = {size} bytes that its header announces")
     return values.reshape(shape)
 
 
@@ -64,7 +64,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise DataError(f"{path} is truncated: its gzip stream has no end; fetch it anew") from error
+        raise DataError(f"{path} is truncated: its gzip stream has no end; download it again") from error
     except (OSError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
 

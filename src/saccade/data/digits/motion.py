@@ -1,4 +1,4 @@
-"""How digits move, turn and change size in a clip."""
+"""How digits move, rotate and change scale in a clip."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_SETTINGS = (1 << DRAW_BITS) // (DIGIT_SLOTS * KIND_SLOTS)
 
 @dataclass(frozen=True)
 class Motion:
-    """How digits move, turn and change size.
+    """How digits move, rotate and change scale.
 
     *Conventions:* pixels, frames and degrees; angles count counter-clockwise as seen on the screen; scale 1 is a digit
     of `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0, without scaling every

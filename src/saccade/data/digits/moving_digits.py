@@ -1,4 +1,4 @@
-"""Moving digits that turn, come closer and go away: the clips of the experiment, generated as they are needed.
+"""Moving digits that rotate and change scale: the clips of the experiment, generated as they are needed.
 
 A clip is a function of (split, seed, index). Poses are integer arithmetic on counter-based random numbers, hence exact
 on every device. Pixels follow in two steps: every digit is turned, scaled and bent once per setting into a small patch,

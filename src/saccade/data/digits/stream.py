@@ -41,8 +41,8 @@ class StreamSettings:
         max_angle_deg: how far digits turn to either side, 0 to 180.
         scale_range: smallest and largest scale.
         speed_px: how far digits move in a frame, 0 to 8.
-        tempo: how fast they turn and change size; at 1 a swing back and forth takes about 100 frames.
-        per_digit: whether each turns and changes size by itself, or all together.
+        tempo: how fast they rotate and change scale; at 1 a full swing takes about 100 frames.
+        per_digit: whether each digit rotates and changes scale independently, or all together.
         clutter: number of pieces of digits that move about, 0 to 8.
         noise: standard deviation of the pixels' noise in grey levels, 0 to 64.
 
