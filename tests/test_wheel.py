@@ -184,7 +184,7 @@ def test_an_installed_wheel_runs(tools: tuple[bool, str], tmp_path: Path) -> Non
     command = programs / "saccade"
     assert run(command, "--version").strip() == f"saccade {saccade.__version__}"
     (kernels,) = (line for line in run(command, "info").splitlines() if line.startswith("deform_conv2d: cpu"))
-    said = "yes, for " if has_compiler else "not here: its kernels were not built when Saccade was installed, for want"
+    said = "yes, for " if has_compiler else "no: its kernels were not built when Saccade was installed, for want"
     assert said in kernels
     run(command, "generate", "--digits", "uci", "--num-clips", "1", "--num-frames", "12", "--out", "clips")
     for model in ("lenet-lstm", "stn-lstm", "dcn-lstm"):

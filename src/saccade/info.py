@@ -1,4 +1,4 @@
-"""What this installation has."""
+"""The command `saccade info`: what is installed and available."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.run_folder import commit, device_name
 
 
 def render() -> Table:
-    """Render versions, device, digit sources, the operator's backends, and the models with their sizes."""
+    """Return a table of versions, device, digit sources, the operator's backends, and the models with their sizes."""
     device = choose_device("auto")
     rows = {
         **versions(),
@@ -27,7 +27,7 @@ def render() -> Table:
     }
     for name, backend in BACKENDS.items():
         missing = backend.unavailable()
-        rows[f"deform_conv2d: {name}"] = f"not here: {missing}" if missing else "yes"
+        rows[f"deform_conv2d: {name}"] = f"no: {missing}" if missing else "yes"
     if instruction_sets():
         best, *others = instruction_sets()
         rows["deform_conv2d: cpu"] = f"yes, for {best}" + (f" (and {', '.join(others)})" if others else "")

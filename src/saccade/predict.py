@@ -1,4 +1,4 @@
-"""The verb `saccade predict`: the class of clips that lie in files, and from which frame on the model says so."""
+"""The command `saccade predict`: the class of each clip, and the first frame from which the verdict stays the same."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _NUM_TOP = 5
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Name the class of clips.
+    """Classify clips.
 
     Args:
-        clips: video files, GIFs, `.npz` files (array `frames`), or folders of such.
-        model: a checkpoint, the folder of a run, or the name of a model whose weights come with the package.
-        max_frames: read only so many frames of each clip.
+        clips: video files, GIFs, `.npz` files (array `frames`), or folders of such files.
+        model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
+        max_frames: the maximum number of frames to read from each clip.
         device: auto, cpu or cuda.
     """
 
@@ -46,27 +46,29 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         if not self.clips:
-            raise UsageError("no clip was given; name a video, GIF or .npz file, or a folder of such")
+            raise UsageError("no clip was given; name a video, GIF or .npz file, or a folder of such files")
         if self.max_frames is not None and self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1; got {self.max_frames}")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a clip.
+    """The prediction of a model for a clip.
 
-    *Conventions:* frames count from 0.
+    *Conventions:* frames are numbered from 0.
 
     Args:
         clip: the file.
-        verdict: the class, by the last frame; where classes do not exclude each other the set, such as `0-3-7`.
-        probability: of exactly this verdict; classes that do not exclude each other are taken as independent.
+        verdict: the class at the last frame. If classes do not exclude each other, their set, for example `0-3-7`.
+        probability: the probability of exactly this verdict. Classes that do not exclude each other are treated as
+            independent.
         top: the most probable classes with their probabilities, at most five.
-        decided_at: first frame from which on the verdict stays the same; None for a model that speaks only at the end.
-        num_frames: frames that the model saw.
-        frame_size: (height, width) of the frames that the model saw.
-        fps: frames per second, where the file tells.
-        warning: one line if the file is damaged and the model saw only a part.
+        decided_at: the first frame from which the verdict stays the same; None for a model that predicts at the end
+            only.
+        num_frames: the number of frames that the model received.
+        frame_size: (height, width) of the frames that the model received.
+        fps: frames per second; None if the file does not state it.
+        warning: one line if the file is damaged and the model received only a part of the clip.
     """
 
     clip: Path
@@ -81,25 +83,26 @@ class Prediction:
 
 
 def predict(config: PredictConfig) -> list[Prediction]:
-    """Run a checkpoint on clips.
+    """Classify clips with a checkpoint.
 
     Raises:
-        UsageError: an unknown device.
-        DataError: a clip or the checkpoint cannot be read, or they do not fit each other.
+        UsageError: if the device is unknown.
+        DataError: if a clip or the checkpoint cannot be read, or if they do not fit each other.
     """
     return list(each(config))
 
 
 def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | None = None) -> Iterator[Prediction]:
-    """Run a checkpoint on clips, one after the other.
+    """Classify clips with a checkpoint, one after the other.
 
     Args:
-        config: which clips, which model.
-        unreadable: called for a clip that cannot be read, and the next one follows; None lets the error end it all.
+        config: the clips, the model and the options.
+        unreadable: called with the error for each clip that cannot be classified, which is then skipped. If None, the
+            error is raised.
 
     Raises:
-        UsageError: an unknown device.
-        DataError: the checkpoint cannot be read; without `unreadable` also where a clip cannot.
+        UsageError: if the device is unknown.
+        DataError: if the checkpoint cannot be read, or, without `unreadable`, if a clip cannot be classified.
     """
     paths = [path for given in config.clips for path in find_clips(Path(given))]
     device = choose_device(config.device)
@@ -120,8 +123,8 @@ def each(config: PredictConfig, *, unreadable: Callable[[DataError], None] | Non
 
 
 def render(predictions: Sequence[Prediction]) -> Table:
-    """Lay predictions out as a table, a row per clip; damaged files are told of below it."""
-    # Names of files and classes are others' words: as `Text` nothing in them is markup.
+    """Return predictions as a table with one row per clip, and warnings about damaged files below it."""
+    # Names of files and classes come from outside; `Text` never reads them as markup.
     warnings = [shown(p.warning) for p in predictions if p.warning]
     table = Table(caption=Text("\n".join(warnings)) if warnings else None, caption_justify="left")
     table.add_column("clip", overflow="fold")
@@ -147,7 +150,7 @@ def classes_of(header: Header, path: Path) -> Labels:
     """Return a checkpoint's classes.
 
     Raises:
-        DataError: the checkpoint does not say.
+        DataError: if the checkpoint does not state its classes.
     """
     if header.labels is None:
         raise DataError(
@@ -157,7 +160,7 @@ def classes_of(header: Header, path: Path) -> Labels:
 
 
 def format_of(model: nn.Module) -> FrameFormat:
-    """Return what a model wants of a frame; grey frames of any size where it does not say."""
+    """Return the frame format of a model; grey frames of any size if the model does not state one."""
     found = getattr(model, "frame_format", None)
     return found if isinstance(found, FrameFormat) else FrameFormat()
 
@@ -165,16 +168,16 @@ def format_of(model: nn.Module) -> FrameFormat:
 def read_for(
     frame_format: FrameFormat, path: Path, *, max_frames: int | None = None, size: Size | None = None
 ) -> video.Clip:
-    """Read a clip as a model wants it.
+    """Read a clip in the frame format of a model.
 
     Args:
-        frame_format: of the model.
+        frame_format: the frame format of the model.
         path: the file.
-        max_frames: read only so many frames.
-        size: (height, width) of the file's frames, where that is known already.
+        max_frames: the maximum number of frames to read.
+        size: (height, width) of the frames in the file, if it is already known.
 
     Raises:
-        DataError: as `video.read_clip`.
+        DataError: as for `video.read_clip`.
     """
     return video.read_clip(
         path,
@@ -209,19 +212,21 @@ def _logits(model: nn.Module, frames: UInt8[Tensor, "time channels height width"
 
 
 def prediction_of(path: Path, clip: video.Clip, logits: Float[Tensor, "time classes"], labels: Labels) -> Prediction:
-    """Put what a model said of a clip into words.
+    """Return the prediction for a clip, given the logits of a model.
 
     Args:
         path: the file.
-        clip: what the model saw of it.
-        logits: what it said, a row a frame or one row at the end.
-        labels: its classes.
+        clip: the clip as the model received it.
+        logits: the logits of the model, one row for each frame or one row for the last frame.
+        labels: the classes of the model.
 
     Raises:
-        DataError: the logits are not those of the classes.
+        DataError: if the number of logits differs from the number of classes.
     """
     if logits.shape[-1] != len(labels.names):
-        raise DataError(f"the model has {logits.shape[-1]} classes, its labels name {len(labels.names)}")
+        raise DataError(
+            f"the model has {logits.shape[-1]} classes, its labels name {len(labels.names)}; use another checkpoint"
+        )
     chosen, last = labels.chosen(logits), labels.probabilities(logits[-1])
     (verdict,) = labels.verdicts(logits[-1:])
     best = last.topk(min(_NUM_TOP, len(last)))

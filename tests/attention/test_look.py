@@ -68,7 +68,7 @@ def test_every_published_model(published, name):
     if found.points_px is not None:
         assert found.points_px.shape == (2, 3, 20, 2)
         assert torch.allclose(found.point_weight.sum((1, 2)), torch.ones(2), atol=1e-5)
-    with pytest.raises(ValueError, match="cannot go on from a state"):
+    with pytest.raises(ValueError, match="cannot continue from a state"):
         look(model, frames, torch.zeros(1))
 
 

@@ -99,5 +99,5 @@ def test_attention_in_a_model_that_does_not_tell_its_way_is_refused():
         def forward(self, frames):
             return self.trunk(frames)
 
-    with pytest.raises(ValueError, match=r"2 attention layers lie behind Silent, .* with a method path\(\)"):
+    with pytest.raises(ValueError, match=r"2 attention layers were not reached, .* after Silent .* method path\(\)"):
         sampling_points(Silent(), random_frames(1)[0], (1, 1))

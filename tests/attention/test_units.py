@@ -215,5 +215,5 @@ def test_wrong_calls():
     with pytest.raises(ValueError, match="no feature map"):
         effective_receptive_field(nn.Sequential(nn.Flatten()), frame, (1, 1))
     behind = nn.Sequential(nn.Upsample(scale_factor=2), DeformConv2d(1, 1, 3))
-    with pytest.raises(ValueError, match="1 attention layers lie behind Upsample"):
+    with pytest.raises(ValueError, match="1 attention layers were not reached, because positions after Upsample"):
         sampling_points(behind, frame, (1, 1))

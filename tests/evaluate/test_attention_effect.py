@@ -178,7 +178,7 @@ MAPS = {"attention": LayerAttention(map_spread=0.12, map_deviation=0.2)}
         ),
         (
             effect(MAPS),
-            "affine maps that spread by 0.12, 0.20 from identity; without them accuracy falls from 93.1 % to 41.0 %",
+            "affine maps with spread 0.12 and deviation 0.20; without them accuracy falls from 93.1 % to 41.0 %",
         ),
         (
             effect({"conv": LayerAttention(10, offset_px_rms=2e-4)}, accuracy_without=0.931, num_changed=0),

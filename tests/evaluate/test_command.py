@@ -228,7 +228,7 @@ def test_a_folder_of_digits_is_found_by_its_path(tmp_path):
 
 def test_what_a_model_learned_on_must_be_known_or_named(trained, tmp_path):
     checkpoint.save(tmp_path / checkpoint.NAME, models.create("lenet-lstm"), Header("lenet-lstm"))
-    with pytest.raises(UsageError, match="does not say what it learned on"):
+    with pytest.raises(UsageError, match="does not name its training data"):
         run(EvaluateConfig(tmp_path))
     assert run(EvaluateConfig(tmp_path), standard_test(trained, **SMALL)).row["num_clips"] == 6
 

@@ -121,8 +121,8 @@ def test_progress_counts_clips(make_clips):
 @pytest.mark.parametrize(
     ("num_classes", "labels", "message"),
     [
-        (100, "pair", r"the clips have 55 classes \(00, 01, 02 \.\.\.\), the model 100: give clips of its classes"),
-        (55, "digits", r"the clips have 10 classes \(0, 1, 2 \.\.\.\), the model 55: give clips of its classes"),
+        (100, "pair", r"the clips have 55 classes \(00, 01, 02 \.\.\.\), the model 100: use clips of the model's"),
+        (55, "digits", r"the clips have 10 classes \(0, 1, 2 \.\.\.\), the model 55: use clips of the model's"),
     ],
 )
 def test_labels_of_another_number_of_classes(make_clips, num_classes, labels, message):

@@ -71,7 +71,7 @@ def test_clips_of_a_folder_are_named_with_their_split(folder, model, tmp_path):
 def test_where_things_are_is_not_known_of_a_folder(model, tmp_path, capsys):
     words = ["evaluate", "--model", str(model), "--attention", str(tmp_path / "a.csv")]
     assert cli.main(words) == 2
-    assert "where things are" in capsys.readouterr().err
+    assert "known object positions" in capsys.readouterr().err
 
 
 def test_clips_in_memory_are_named_with_their_split(tmp_path):

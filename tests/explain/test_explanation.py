@@ -229,8 +229,8 @@ def test_area_and_turn_are_those_of_the_sampled_quadrilateral(tmp_path, three_mo
     edges = torch.tensor([[width / crop_width, width / crop_height], [height / crop_width, height / crop_height]])
     theta = torch.cat((zooms * turned @ stretched / edges, torch.zeros(5, 2, 1)), -1)
     found = with_changes(explanation, look={"theta": theta, "crop": torch.zeros(5, 1, crop_height, crop_width)})
-    assert figure(found, "Sampled area, of the frame") == ("25 % (4 to 100)",)
-    assert figure(found, "Turn of the sampled area") == ("20.0° (-40.0 to 35.0)",)
+    assert figure(found, "Sampled area, share of the frame") == ("25 % (4 to 100)",)
+    assert figure(found, "Rotation of the sampled area") == ("20.0° (-40.0 to 35.0)",)
 
 
 def test_shifts_are_lengths_averaged_over_a_frame(tmp_path, three_models):
@@ -238,7 +238,7 @@ def test_shifts_are_lengths_averaged_over_a_frame(tmp_path, three_models):
     arrows = torch.ones(5, 1, 2, 2, 2)
     arrows[:, 0, 0, 1] += torch.tensor([2, 0, 6, 1, 1]).unsqueeze(-1) * torch.tensor([3.0, 4.0])
     found = with_changes(explanation, look={"arrows_px": arrows})
-    assert figure(found, "Shift by the first layer's offsets, mean of its taps") == ("2.50 px (0.00 to 15.00)",)
+    assert figure(found, "Shift by the first layer's offsets, mean over its taps") == ("2.50 px (0.00 to 15.00)",)
 
 
 def test_masses_stand_beside_their_digits(generated, three_models):
@@ -257,11 +257,11 @@ def test_a_transformer_follows_by_slope_and_correlation(generated, three_models)
     following = {name: torch.tensor([value]) for name, value in values.items()}
     explanation = explained(generated, three_models[1:2])
     found = with_changes(explanation, attended={"sampled_area": {"following": following}})
-    assert figure(found, "Its angle, by theirs") == ("0.50 (0.90)",)
-    assert figure(found, "Its scale, by theirs") == ("-0.25 (-0.75)",)
+    assert figure(found, "Its angle against that of the digits") == ("0.50 (0.90)",)
+    assert figure(found, "Its scale against that of the digits") == ("-0.25 (-0.75)",)
     constant = following | {"angle_slope": torch.tensor([torch.nan])}
     found = with_changes(explanation, attended={"sampled_area": {"following": constant}})
-    assert figure(found, "Its angle, by theirs") is None
+    assert figure(found, "Its angle against that of the digits") is None
 
 
 def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_models):
@@ -272,8 +272,8 @@ def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_mod
     assert figure(found, "Its probability") == ("12.5\u00a0%",)
     assert figure(found, "Most probable classes") == ("07\u00a012.5\u00a0%, 17\u00a05.0\u00a0%",)
     assert figure(found, "Decided at") == ("frame 3 (1.5 s)",)
-    assert figure(found, "Frames seen") == ("5",)
-    assert figure(found, "Size seen") == ("32x64 px",)
+    assert figure(found, "Input frames") == ("5",)
+    assert figure(found, "Input size") == ("32x64 px",)
 
 
 # Names and colours.

@@ -72,7 +72,7 @@ def test_nothing_speaks_of_digits(of, models, request):
         assert "digit" not in part.lower().replace("data-digit", "")
     shown = Reader(text).text
     assert "know the classes of their training only" in shown
-    assert "Learned on my clips" in shown
+    assert "Trained on my clips" in shown
     assert "Classes 3: take2, wave, 3 wheels" in shown
     assert "colour, 12.5 frames/s" in shown
     assert "Condition" not in shown

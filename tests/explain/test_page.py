@@ -90,14 +90,14 @@ def test_figures_stand_in_it_without_any_script(of_generated):
     wanted = [
         "8 frames · 64x64 px · shown at 10 frames/s · shows 0 and 3",
         "Made by a test.",
-        "Learned on moving digits",
+        "Trained on moving digits",
         "Digits mnist",
     ]
     wanted += [
         "Condition rotation",
         "Classes 55: 00, 01, 02, 03, ...",
         "On the digits",
-        "Every frame in figures",
+        "Verdict at each frame",
         "How to read this",
     ]
     for part in wanted:
@@ -165,7 +165,7 @@ def test_what_a_reader_must_know_stands_on_top(tmp_path, three_models):
     shown = Reader(rendered(explained(path, three_models[:1], max_frames=4))).text
     assert "the first 4 frames · 30x40 px · shown at 10 frames/s" in shown
     assert "The clip continues after 4 frames" in shown
-    assert "goes on" not in Reader(rendered(explained(path, three_models[:1]))).text
+    assert "The clip continues" not in Reader(rendered(explained(path, three_models[:1]))).text
 
 
 def test_a_model_that_speaks_at_the_end(tmp_path):
@@ -173,7 +173,7 @@ def test_a_model_that_speaks_at_the_end(tmp_path):
     path = save_npz(tmp_path / "clip.npz", noise(2, 64, 64))
     explanation = explained(path, [model])
     text = rendered(explanation)
-    assert "said at the end" in Reader(text).text
+    assert "at the end only" in Reader(text).text
     assert len(data_of(text)["columns"][0]["probabilities"]) == 1
 
 
@@ -304,4 +304,4 @@ def test_a_checkpoint_may_say_anything_of_any_type(tmp_path, clip):
     (column,) = explanation.columns
     header = dataclasses.replace(column.header, training={"step": None, "before": "scratch"})
     text = rendered(dataclasses.replace(explanation, columns=(dataclasses.replace(column, header=header),)))
-    assert "Learned on 3 Digits ['a', 1]" in Reader(text).text
+    assert "Trained on 3 Digits ['a', 1]" in Reader(text).text

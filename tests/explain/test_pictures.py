@@ -200,7 +200,7 @@ def test_what_goes_wrong_leaves_the_old_file(tmp_path, three_models, suffix):
 def test_a_place_that_cannot_be_written_is_told_before_the_work(clip, three_models, tmp_path, monkeypatch):
     monkeypatch.setattr("saccade.explain.command.explain_clip", lambda _config: pytest.fail("it worked first"))
     (tmp_path / "report.html").mkdir()
-    with pytest.raises(OSError, match="is no regular file"):
+    with pytest.raises(OSError, match="is not a regular file"):
         made(clip, three_models, tmp_path / "report.html")
 
 

@@ -1,4 +1,4 @@
-"""Where a model looked: quadrilaterals, sampling points, saliency, and how much of it fell on the things."""
+"""Where a model looked: sampled areas, sampling points, saliency, and how much of them falls on known objects."""
 
 from saccade.attention.look import Look, look
 from saccade.attention.measure import Attended, measure

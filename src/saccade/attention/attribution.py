@@ -1,4 +1,4 @@
-"""What a model's verdict, or one of its units, depends on: gradients with respect to pixels and to sampled values."""
+"""Gradients of a model's verdict and of its units, with respect to pixels and to sampled values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from saccade.nn import OffsetResample2d
 def verdict_gradients(
     logits: Float[Tensor, "batch time classes"], seen: Seen, labels: Labels
 ) -> tuple[Float[Tensor, "batch time channels height width"], dict[int, Tensor]]:
-    """Return the gradients of the verdicts' scores: for the pixels, and for the output of each stage with offsets.
+    """Return the verdict scores' gradients with respect to the pixels and to the output of each stage with offsets.
 
-    No parameter gets one. The caller may have switched gradients off.
+    Parameters get no gradients. The function also works where the caller has disabled gradients.
 
     Args:
-        logits: what the model said, with its graph.
-        seen: what went through its encoder.
-        labels: the model's classes, whose `score` is that of a verdict; a clip's verdict is that of its last frame.
+        logits: the model's logits, with their graph.
+        seen: the record of the forward pass through the model's encoder.
+        labels: the model's classes, whose `score` is differentiated. A clip's verdict is that of its last frame.
     """
     stages = seen.said.route.deformable
     with torch.inference_mode(False), torch.enable_grad():
@@ -33,7 +33,7 @@ def verdict_gradients(
 
 
 def saliency_of(gradient: Float[Tensor, "*frames channels height width"]) -> Float[Tensor, "*frames height width"]:
-    """Turn gradients with respect to pixels into maps that sum to 1 in each frame; all zero stays so.
+    """Convert gradients with respect to pixels to maps that sum to 1 in each frame; a zero gradient gives a zero map.
 
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2013.
     """
@@ -45,14 +45,14 @@ def tap_weight(
     said: Float[Tensor, "frames channels height width"],
     gradient: Float[Tensor, "frames channels_out height width"],
 ) -> Float[Tensor, "frames taps height width"]:
-    """Return how much depends on what each tap of each output position samples.
+    """Return how much a score depends on the values that each tap samples at each output position.
 
-    It is the absolute gradient with respect to the sampled values, summed over the channels that the tap samples.
+    This is the absolute gradient with respect to the sampled values, summed over the channels that the tap samples.
 
     Args:
         layer: the layer.
-        said: what its `positions` said.
-        gradient: with respect to the layer's output.
+        said: the output of the layer's `positions`.
+        gradient: the gradient of the score with respect to the layer's output.
     """
     if isinstance(layer, OffsetResample2d):
         return gradient.abs()
@@ -62,7 +62,7 @@ def tap_weight(
     weight = layer.weight.detach().reshape(groups, channels_out // groups, per_group * taps)
     by_group = gradient.flatten(2).unflatten(1, (groups, -1))
     sampled = torch.einsum("gok,fgop->fgkp", weight, by_group).abs()
-    # Channels of the input lie one behind the other, whatever group of the kernel they are in.
+    # Input channels are in order across the kernel's groups, so offset groups split them without a permutation.
     offset_groups = layer.num_offset_channels // (2 * taps)
     found = sampled.reshape(len(gradient), offset_groups, -1, taps, *gradient.shape[2:]).sum(2).flatten(1, 2)
     logits = said[:, layer.num_offset_channels :]

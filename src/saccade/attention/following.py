@@ -1,4 +1,4 @@
-"""How far a spatial transformer turns and zooms with the things."""
+"""How closely a spatial transformer follows the rotation and scale of objects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _CONSTANT = 1e-6
 def turn_and_zoom(
     theta: Float[Tensor, "*any 2 3"], crop_size: Size, frame_size: Size
 ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """Return by what angle the sampled quadrilateral is turned, in degrees, and how large it is.
+    """Return the rotation angle of the sampled quadrilateral, in degrees, and its relative size.
 
-    *Conventions:* the angle counts counter-clockwise as seen on the screen, like a thing's, so that a transformer which
-    turns with a thing, and shows it upright in the crop, has the thing's angle. It is that of the rotation in the polar
-    decomposition of the map from crop pixels to frame pixels, the rotation nearest to the map; a mirrored map counts by
-    the nearest proper rotation. The size is the square root of the sampled area, outside the frame too, over the
-    frame's: 1 for the whole frame, and proportional to a thing's scale where the transformer follows it.
+    *Conventions:* the angle is counter-clockwise as seen on the screen, like an object's angle. If a transformer turns
+    with an object, so that the object is upright in the crop, both angles are equal. The angle is that of the rotation
+    in the polar decomposition of the map from crop pixels to frame pixels, which is the rotation nearest to the map.
+    For a mirrored map it is the nearest proper rotation. The size is the square root of the sampled area divided by the
+    frame's area; the sampled area includes any part outside the frame. The size is 1 for the whole frame, and
+    proportional to an object's scale if the transformer follows the object.
 
     >>> upper_right_quarter = torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.5, -0.5]])
     >>> turn_and_zoom(upper_right_quarter, (64, 64), (64, 64))[1].item()
@@ -33,13 +34,13 @@ def turn_and_zoom(
     pixels = linear * linear.new_tensor(
         [[width / crop_width, width / crop_height], [height / crop_width, height / crop_height]]
     )
-    # (x, y) with y down: what turns x towards y is clockwise on the screen.
+    # y points down, so a rotation from x towards y is clockwise on the screen.
     clockwise = torch.atan2(pixels[..., 1, 0] - pixels[..., 0, 1], pixels[..., 0, 0] + pixels[..., 1, 1])
     return -torch.rad2deg(clockwise), torch.linalg.det(linear).abs().sqrt()
 
 
 def circular_mean(angle_deg: Float[Tensor, "*any n"]) -> Float[Tensor, "*any"]:
-    """Return the direction of the mean of unit vectors at some angles, in degrees.
+    """Return the circular mean of angles in degrees: the direction of the mean of their unit vectors.
 
     >>> round(circular_mean(torch.tensor([170.0, -170.0])).abs().item())
     180
@@ -51,11 +52,11 @@ def circular_mean(angle_deg: Float[Tensor, "*any n"]) -> Float[Tensor, "*any"]:
 def following(
     said: Float[Tensor, "*any time"], true: Float[Tensor, "*any time"], *, angles: bool = False
 ) -> tuple[Float[Tensor, "*any"], Float[Tensor, "*any"]]:
-    """Return how a quantity follows the true one over time: slope of the regression line, and correlation.
+    """Return the regression slope and the correlation of a quantity against its true value over time.
 
-    Slope 1 follows wholly, 0 not at all, and a negative one goes the other way. Angles, in degrees, count by their
-    deviations from their circular means, from -180 to 180. NaN where the truth is constant, and for the correlation
-    where either is.
+    A slope of 1 means that the quantity follows fully, 0 that it does not follow, and a negative slope that it changes
+    in the opposite direction. Angles, in degrees, are replaced by their deviations from the circular mean, from -180 to
+    180. Both results are NaN if the true value is constant; the correlation is also NaN if the quantity is constant.
 
     >>> turning = torch.tensor([0.0, 10.0, 20.0, 30.0])
     >>> [round(value.item(), 3) for value in following(0.5 * turning + 179, turning, angles=True)]

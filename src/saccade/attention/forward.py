@@ -1,4 +1,4 @@
-"""One forward pass, with what the attention layers said on the way."""
+"""A forward pass that records the outputs of the attention layers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Clips = UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch
 
 @dataclass(frozen=True)
 class Seen:
-    """What went through an encoder, frame by frame.
+    """The record of a forward pass through an encoder, frame by frame.
 
     Args:
-        pixels: the frames or clips as float; if gradients were asked for, they can be taken with respect to them.
-        said: what the attention layers said.
-        outputs: what each stage gave, with its graph if gradients were asked for.
-        readouts: the same behind each stage's readout.
+        pixels: the frames or clips as float; part of the graph if gradients were requested.
+        said: the outputs of the attention layers.
+        outputs: the output of each stage, with its graph if gradients were requested.
+        readouts: the output of each stage's `readout`, with its graph if gradients were requested.
         last: the last feature map; None if the encoder has none.
     """
 
@@ -43,54 +43,54 @@ class Seen:
 def run(
     model: nn.Module, route: Route, clips: Clips, state: State | None = None, *, gradients: bool = False
 ) -> tuple[Seen, Float[Tensor, "batch time classes"], State | None]:
-    """Give clips to a model in evaluation mode and watch its encoder; the mode is put back.
+    """Run clips through a model in evaluation mode and record its encoder; the model's mode is restored.
 
     Args:
-        model: the model that the route was found in.
-        route: what is watched.
+        model: the model.
+        route: the route of the model, whose layers are recorded.
         clips: the clips.
-        state: what earlier frames of the same clips left, for a model with `step`.
-        gradients: whether they will be taken.
+        state: the state after the previous frames of the same clips, for a model with `step`.
+        gradients: whether the caller will take gradients.
 
     Returns:
-        What was seen, the logits, and the state to go on from: None for a model without `step`.
+        The record, the logits, and the new state: None for a model without `step`.
 
     Raises:
-        ValueError: a state for a model without `step`; whatever the model says of the clips.
+        ValueError: if a state is given for a model without `step`, or if the model rejects the clips.
     """
     step: Callable[..., Any] | None = getattr(model, "step", None)
     if state is not None and step is None:
-        raise ValueError(f"a {type(model).__name__} cannot go on from a state; give it the whole clip")
+        raise ValueError(f"{type(model).__name__} cannot continue from a state; pass the whole clip without a state")
     with _watched(model, route, clips, gradients) as watch:
         if gradients:
-            state = _each(state, Tensor.clone)  # what was made in inference mode can have no gradients
+            state = _each(state, Tensor.clone)  # autograd does not accept tensors that were made in inference mode
         logits, state = step(watch.pixels, state) if step is not None else (model(watch.pixels), None)
     return watch.seen(), logits, _each(state, Tensor.detach)
 
 
 def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bool = False) -> Seen:
-    """Give frames to a model's encoder alone, in evaluation mode, and watch it; the mode is put back."""
+    """Run frames through a model's encoder alone, in evaluation mode, and record it; the model's mode is restored."""
     with _watched(model, route, frames, gradients) as watch:
         encoder_of(model)(_encoder_input(model, watch.pixels))
     return watch.seen()
 
 
 def _encoder_input(model: nn.Module, frames: Tensor) -> Tensor:
-    """Return what an encoder sees of frames that stand for themselves."""
+    """Return the encoder's input for frames that are each a clip of their own."""
     prepare: Callable[[Tensor], tuple[Tensor, State]] | None = getattr(model, "encoder_input", None)
     return frames if prepare is None else prepare(frames.unsqueeze(1))[0].squeeze(1)
 
 
 def _each(state: State | None, make: Callable[[Tensor], Tensor]) -> State | None:
-    """Apply a function to all of a state's tensors."""
+    """Apply a function to each tensor of a state."""
     return None if state is None else tuple(make(part) for part in state)
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into evaluation mode for a while.
+    """Put a model into evaluation mode within the context.
 
-    Module by module: a frozen part of a model in training may have been in evaluation mode before.
+    The mode of each module is restored separately: a frozen part of a model in training may be in evaluation mode.
     """
     before = [module for module in model.modules() if module.training]
     if not before:
@@ -105,7 +105,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class _Watch:
-    """Collects what modules get and give, in this thread alone: others may be running the same model."""
+    """Records the inputs and outputs of modules in this thread only: other threads may run the same model."""
 
     def __init__(self, route: Route, pixels: Tensor) -> None:
         self.route, self.pixels = route, pixels
@@ -113,12 +113,12 @@ class _Watch:
         self._thread = threading.get_ident()
 
     def keep(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Serve as a forward hook."""
+        """Record a module's input and output; this is a forward hook."""
         if threading.get_ident() == self._thread:
             self._given[module] = inputs[0], output
 
     def seen(self) -> Seen:
-        """Return what came."""
+        """Return the record of the forward pass."""
         stages, given = self.route.stages, self._given
         return Seen(
             self.pixels,
@@ -141,11 +141,11 @@ def _watched(model: nn.Module, route: Route, clips: Tensor, gradients: bool) -> 
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         if gradients:
-            # Tensors made in inference mode can have none, whoever calls.
+            # The caller may be in inference mode, where tensors cannot have gradients.
             stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.set_grad_enabled(gradients))
         if gradients and clips.is_cuda:
-            # Recurrent layers of cuDNN have gradients in training mode only.
+            # cuDNN's recurrent layers have a backward pass in training mode only.
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         pixels = as_float(clips)
         watch = _Watch(route, pixels.clone().requires_grad_() if gradients else pixels)

@@ -1,8 +1,8 @@
-"""Where things lie in the frame: positions of feature maps, and what an affine map samples.
+"""Positions in the frame: those of a feature map's pixels, and the area that an affine map samples.
 
-*Conventions:* positions are (y, x) in pixels with the centre of the upper left pixel at (0, 0), in a frame as in a
-feature map. Affine maps are those of `torch.nn.functional.affine_grid` with `align_corners=False`: from the crop to the
-frame, both (x, y) with -1 and 1 at the outer edges of the border pixels.
+*Conventions:* positions are (y, x) in pixels, in a frame and in a feature map; (0, 0) is the centre of the upper left
+pixel. Affine maps are those of `torch.nn.functional.affine_grid` with `align_corners=False`: they map the crop to the
+frame, both in (x, y) with -1 and 1 at the outer edges of the border pixels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Windowed = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the positions of a feature map lie in a map below it: `start + position * step`, (y, x) in its pixels.
+    """The positions of a feature map in a lower map: `start + position * step`, (y, x) in pixels of the lower map.
 
-    Position (0, 0) lies at the centre of its receptive field, and neighbours are a stride apart.
+    `start_px` is the centre of the receptive field of position (0, 0). `step_px` is the distance between neighbours.
 
     >>> Grid().then(nn.Conv2d(1, 1, 5, stride=2, padding=2)).then(nn.MaxPool2d(2))
     Grid(start_px=(1.0, 1.0), step_px=(4.0, 4.0))
@@ -35,7 +35,7 @@ class Grid:
     step_px: Pair = (1.0, 1.0)
 
     def then(self, layer: Windowed) -> Grid:
-        """Return the grid of what a convolution or pooling layer makes of this grid's map."""
+        """Return the grid of the map that a convolution or pooling layer computes from this grid's map."""
         kernel, padding = as_pair(layer.kernel_size), as_pair(layer.padding)
         stride, dilation = as_pair(layer.stride), as_pair(getattr(layer, "dilation", 1))
         centre = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
@@ -44,18 +44,18 @@ class Grid:
         return Grid((start[0], start[1]), (step[0], step[1]))
 
     def place(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:
-        """Return where positions of this map, also those between its pixels, lie in the map below."""
+        """Map positions in this map, which may lie between its pixels, to positions in the lower map."""
         return positions * per_axis(self.step_px, positions) + per_axis(self.start_px, positions)
 
 
 def as_pair(value: str | int | tuple[int, ...]) -> Pair:
-    """Return a layer's setting as (y, x), given for both at once or for each."""
+    """Return a layer's setting as (y, x), whether it is one number for both axes or one for each."""
     y, x = value if isinstance(value, tuple) else (value, value)
     return float(y), float(x)
 
 
 def per_axis(pair: Pair, like: Tensor) -> Tensor | float:
-    """Return (y, x) as what positions can be multiplied by; a plain number, which is quicker, where both are alike."""
+    """Return (y, x) as a factor for positions: a tensor, or a plain number, which is faster, if both are equal."""
     return pair[0] if pair[0] == pair[1] else like.new_tensor(pair)
 
 
@@ -68,7 +68,7 @@ def all_positions(size: Size) -> Float[Tensor, "positions 2"]:
 def through_map(
     theta: Float[Tensor, "frames 2 3"], positions: Float[Tensor, "#frames n 2"], *, crop_size: Size, frame_size: Size
 ) -> Float[Tensor, "frames n 2"]:
-    """Return where positions in the crop lie in the frame that the crop was sampled from.
+    """Map positions in a crop to positions in the frame that the crop was sampled from.
 
     >>> identity = torch.eye(2, 3).unsqueeze(0)
     >>> through_map(identity, torch.tensor([[[0.0, 31.0]]]), crop_size=(32, 32), frame_size=(64, 64)).tolist()
@@ -81,10 +81,10 @@ def through_map(
 
 
 def quadrilateral(theta: Float[Tensor, "frames 2 3"], frame_size: Size) -> Float[Tensor, "frames 4 2"]:
-    """Return the corners of what an affine map samples of a frame.
+    """Return the corners of the area that an affine map samples from a frame.
 
-    *Conventions:* the corners of the area, hence the outer corners of the crop's corner pixels, in the order upper
-    left, upper right, lower right, lower left as they stand in the crop.
+    *Conventions:* these are the outer corners of the crop's corner pixels, in the order upper left, upper right, lower
+    right, lower left of the crop.
 
     >>> quadrilateral(torch.eye(2, 3).unsqueeze(0), (48, 64))[0].tolist()
     [[-0.5, -0.5], [-0.5, 63.5], [47.5, 63.5], [47.5, -0.5]]
@@ -96,7 +96,7 @@ def quadrilateral(theta: Float[Tensor, "frames 2 3"], frame_size: Size) -> Float
 def read_between(
     maps: Float[Tensor, "frames channels height width"], positions: Float[Tensor, "frames units points 2"]
 ) -> Float[Tensor, "frames units points channels"]:
-    """Read maps at positions between their pixels: bilinear; outside, as at the border."""
+    """Interpolate maps bilinearly at positions; a position outside a map gets the value at its border."""
     size = per_axis(as_pair(tuple(maps.shape[-2:])), positions)
     xy = ((2 * positions + 1) / size - 1).flip(-1)
     return F.grid_sample(maps, xy, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)

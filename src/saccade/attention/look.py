@@ -19,32 +19,34 @@ from saccade.attention.units import points_of, strongest, strongest_field
 from saccade.nn.temporal import State
 
 MAX_ARROWS = 16
-"""Arrows that a frame's JSON has along an axis at most: more are no picture."""
+"""The maximum number of arrows along each axis in a frame's JSON, so that a drawing stays readable."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """Where a model looked in consecutive frames of one clip, and what it said.
+    """Where a model looked in consecutive frames of one clip, and its logits.
 
-    *Conventions:* positions are (y, x) in pixels of the frame that the model got; the centre of the upper left pixel is
-    (0, 0), hence the frame's outer border runs from -0.5 to height - 0.5. What a model has no part for is None.
+    *Conventions:* positions are (y, x) in pixels of the model's input frame. The centre of the upper left pixel is
+    (0, 0), so the frame extends from -0.5 to height - 0.5. An attribute is None if the model has no such part.
 
     Args:
-        logits: at every frame; a model that reads whole clips has them at the last one only.
+        logits: the logits at every frame; only at the last frame for a model that reads whole clips.
         frame_size: height and width.
-        quadrilateral_px: corners of what the spatial transformer samples; in the crop they become the upper left, upper
-            right, lower right and lower left one.
+        quadrilateral_px: the corners of the area that the spatial transformer samples, in the order upper left, upper
+            right, lower right, lower left of the crop.
         theta: the transformer's affine map from crop to frame, as in `SpatialTransformer`.
-        crop: what the encoder receives behind the transformer, in [0, 1].
-        points_px: where the strongest units of the deepest layer with offsets sample, through all layers with offsets.
-        point_weight: how much each point weighs; sums to 1 in each frame.
-        unit_px: where each of these units would look without offsets.
-        arrows_px: the offsets of the shallowest layer that has some, from start to end in the frame, averaged over taps
+        crop: the transformer's output, which is the encoder's input, in [0, 1].
+        points_px: where the strongest units of the deepest layer with offsets sample, traced through all layers with
+            offsets.
+        point_weight: the weight of each point; the weights sum to 1 in each frame.
+        unit_px: the centre of each of these units without offsets.
+        arrows_px: the offsets of the shallowest layer with offsets, as start and end in the frame, averaged over taps
             and channels.
-        saliency: absolute gradient of the verdict's score with respect to each pixel; sums to 1 in each frame, all zero
-            stays so. Only if asked for.
-        receptive_field: absolute gradient of the strongest unit with respect to each pixel, in the same form; the unit
-            is the first of those above, or of the last feature map in a model without offsets. Only if asked for.
+        saliency: the absolute gradient of the verdict's score with respect to each pixel. It sums to 1 in each frame,
+            or is all zero. None if it was not requested.
+        receptive_field: the absolute gradient of the strongest unit with respect to each pixel, in the same form. The
+            unit is the first of the units above, or the strongest of the last feature map in a model without offsets.
+            None if it was not requested.
     """
 
     logits: Float[Tensor, "time classes"]
@@ -60,11 +62,12 @@ class Look:
     receptive_field: Float[Tensor, "time height width"] | None = None
 
     def frame_json(self, t: int) -> dict[str, Any]:
-        """Return what a drawing of frame `t` needs, as JSON has it; what the model has no part for is None.
+        """Return the data for a drawing of frame `t` as JSON values; a part that the model does not have is None.
 
-        *Conventions:* as for the class; pictures are 8-bit levels, row by row, in base64: `pixels` of a crop, one byte
-        a channel, `grey` of a gradient, scaled so that the largest of the frame is 255; `field` is the receptive field.
-        Of more than `MAX_ARROWS` rows or columns of arrows, every second, third ... is left.
+        *Conventions:* positions are as for the class. Images are 8-bit levels, row by row, in base64: `pixels` of a
+        crop has one byte per channel, and `grey` of a gradient is scaled so that the frame's maximum is 255. `field` is
+        the receptive field. If there are more than `MAX_ARROWS` rows or columns of arrows, only every second, third ...
+        is kept.
         """
         return {
             "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
@@ -99,27 +102,27 @@ def look(
     saliency: bool = False,
     receptive_field: bool = False,
 ) -> tuple[Look, State | None]:
-    """Run consecutive frames through a model and say where it looked.
+    """Run consecutive frames through a model and return where it looked.
 
-    Frame by frame, each time with the state of the time before, gives what the whole clip gives, but for saliency,
-    whose score is that of the last frame given. The model is left as it was, and its parameters get no gradients.
-    Several threads may look through one model that is in evaluation mode.
+    One frame per call, each with the state from the previous call, gives the same result as the whole clip in one call.
+    Saliency is the exception: its score is that of the last frame of the call. The model is not changed, and its
+    parameters get no gradients. Several threads may use one model at the same time if it is in evaluation mode.
 
     *Conventions:* frames are float in [0, 1] or uint8 in [0, 255].
 
     Args:
-        model: one of `saccade.models`, or built like them.
-        frames: all frames of a clip, or the next few of a stream; a model without `step` needs all.
-        state: what the call before returned; None at the start.
-        num_units: how many units' sampling points are wanted; see `units.strongest` for which.
-        saliency: whether the gradient is wanted; it takes a backward pass, and points are then weighted by it.
-        receptive_field: whether the strongest unit's gradient is wanted; it takes a backward pass through the encoder.
+        model: a model of `saccade.models`, or a model with the same structure.
+        frames: all frames of a clip, or the next frames of a stream; a model without `step` needs the whole clip.
+        state: the state that the previous call returned; None at the start.
+        num_units: the number of units whose sampling points are returned; see `units.strongest` for their choice.
+        saliency: whether to compute the saliency. It takes a backward pass, and weights the points by gradient.
+        receptive_field: whether to compute the receptive field. It takes a backward pass through the encoder.
 
     Returns:
-        Where the model looked, and the state to go on from: None for a model without `step`.
+        Where the model looked, and the new state: None for a model without `step`.
 
     Raises:
-        ValueError: frames that are not four-dimensional or that the model does not take; fewer than one unit.
+        ValueError: if `frames` is not four-dimensional, if the model rejects the frames, or if `num_units` is below 1.
 
     >>> from saccade import models
     >>> found, state = look(models.create("stn-lstm").eval(), torch.zeros(2, 1, 64, 64))
@@ -178,7 +181,7 @@ def _arrows(seen: Seen, at: int) -> Float[Tensor, "time rows columns 2 2"]:
 
 
 def _rounded(numbers: Tensor, decimals: int = 2) -> list[Any]:
-    # A hundredth of a pixel is more than a drawing shows. In float64, whose decimals are as short as they look.
+    # A hundredth of a pixel is finer than a drawing shows. Rounded float32 numbers would print with many decimals.
     found: list[Any] = numbers.double().round(decimals=decimals).tolist()
     return found
 
@@ -188,7 +191,7 @@ def _to_one(map: Float[Tensor, "height width"]) -> Float[Tensor, "height width"]
 
 
 def _pixels(crop: Float[Tensor, "channels height width"]) -> dict[str, Any]:
-    """Return a crop as it is drawn: grey, or the first three of its channels as colours."""
+    """Return the image of a crop: grey, or the first three channels as colours."""
     shown = crop[:3] if len(crop) >= 3 else crop[:1]
     levels = (shown * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().contiguous()
     return {"size": list(levels.shape[:2]), "pixels": base64.b64encode(levels.numpy().tobytes()).decode("ascii")}

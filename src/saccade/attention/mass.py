@@ -1,4 +1,4 @@
-"""Attention as mass: points of the frame with weights, and how much of it falls on each thing."""
+"""Attention as mass: weighted points in the frame, and how much of the weight falls on each object."""
 
 from __future__ import annotations
 
@@ -15,40 +15,41 @@ from saccade.attention.route import Deformable
 
 
 class Mass(NamedTuple):
-    """Points (y, x) in pixels of each frame, the same in all frames or not, and how much each weighs."""
+    """Points (y, x) in pixels, the same for all frames or different for each, and the weight of each point."""
 
     points_px: Float[Tensor, "#frames points 2"]
     weight: Float[Tensor, "frames points"]
 
 
 def of_pixels(maps: Float[Tensor, "frames height width"]) -> Mass:
-    """Return maps, such as saliency or brightness, as mass at the centres of the pixels.
+    """Return maps, for example of saliency or brightness, as mass at the centres of the pixels.
 
-    Pixels are small beside a thing: taken as squares instead, they would give a box with whole edges the same mass.
+    Mass spread over the square of each pixel would give the same mass in a box with integer edges.
     """
     positions = all_positions((maps.shape[-2], maps.shape[-1])).to(maps.device)
     return Mass(positions.unsqueeze(0), maps.flatten(1))
 
 
 def of_sampled_area(theta: Float[Tensor, "frames 2 3"], crop_size: Size, frame_size: Size) -> Mass:
-    """Return where a spatial transformer samples: each pixel of its crop weighs the same."""
+    """Return the mass of the area that a spatial transformer samples; each pixel of its crop has the same weight."""
     pixels = all_positions(crop_size).to(theta).unsqueeze(0)
     points = through_map(theta, pixels, crop_size=crop_size, frame_size=frame_size)
     return Mass(points, points.new_ones(points.shape[:2]))
 
 
 def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor], *, moved: bool = True) -> Mass:
-    """Return where layers with offsets sample the frame, each point weighted by how much a score depends on it.
+    """Return the points where layers with offsets sample the frame, weighted by how much a score depends on them.
 
-    These are the points of every unit of the shallowest such layer, weighted by the absolute gradient with respect to
-    the values sampled there. That gradient has come back through the taps of all deeper layers, each where its offsets
-    moved it, and so composes their points with these exactly; nothing is interpolated, as it has to be for a drawing.
+    These are the points of every unit of the shallowest layer with offsets. Their weight is the absolute gradient with
+    respect to the values sampled there. This gradient has passed back through the taps of all deeper layers at the
+    positions to which their offsets move them, so it accounts for the deeper layers exactly. A drawing, in contrast,
+    interpolates offsets between positions.
 
     Args:
-        seen: what went through the encoder.
-        output_gradients: of the score, with respect to the output of each stage with offsets.
-        moved: whether the offsets of that layer move the points; without, the same weights lie where a plain layer
-            samples, so that the difference is what the offsets alone do.
+        seen: the record of the forward pass through the encoder.
+        output_gradients: the gradients of the score with respect to the output of each stage with offsets.
+        moved: whether the offsets of the shallowest layer move the points. If False, the same weights lie where a plain
+            layer samples, so that the difference is the effect of the offsets alone.
     """
     stage = seen.said.route.deformable[0]
     layer = seen.said.route.stages[stage].layer
@@ -61,10 +62,10 @@ def of_sampling_points(seen: Seen, output_gradients: dict[int, Tensor], *, moved
 def mass_ratio(
     mass: Mass, box_px: Int64[Tensor, "frames things 4"], frame_size: Size
 ) -> Float[Tensor, "frames things"]:
-    """Return the mass in each box divided by the box's share of the frame's area: 1 where attention is blind to it.
+    """Return the share of the mass in each box divided by the box's share of the frame's area; 1 is chance.
 
-    *Conventions:* boxes as in `Poses`: top, left, bottom, right in whole pixels, the last two exclusive. Mass outside
-    the frame does not count. NaN where a box is empty or no mass lies in the frame.
+    *Conventions:* boxes are as in `Poses`: (top, left, bottom, right) in whole pixels, bottom and right exclusive. Mass
+    outside the frame is ignored. The ratio is NaN if the box is empty or the frame has no mass.
 
     >>> everywhere = of_pixels(torch.ones(1, 8, 8))
     >>> mass_ratio(everywhere, torch.tensor([[[0, 0, 4, 4], [0, 0, 0, 0]]]), (8, 8)).tolist()
@@ -80,7 +81,7 @@ def mass_ratio(
 
 
 def _mass_inside(mass: Mass, box_px: Int64[Tensor, "frames things 4"]) -> Float[Tensor, "frames things"]:
-    # The edges of a box lie half a pixel before the centres of its first pixels, and before those behind its last.
+    # Pixel centres have whole coordinates, so each edge of a box lies half a pixel before the pixel that it names.
     top, left, bottom, right = (box_px.to(mass.points_px.dtype) - 0.5).unsqueeze(-1).unbind(2)
     y, x = mass.points_px.unsqueeze(1).unbind(-1)
     inside = (y >= top) & (y < bottom) & (x >= left) & (x < right)

@@ -1,4 +1,4 @@
-"""What a model attended to, compared with the known positions of things."""
+"""How much of a model's attention falls on objects whose positions are known."""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ from saccade.attention.route import labels_of, route_of
 from saccade.clips import Poses
 
 MEASURES = ("gradient", "sampled_area", "sampling_points", "ink")
-"""What counts as attention: pixels by the absolute gradient of the verdict's score, for every model; what the spatial
-transformer samples; where the layers with offsets sample, weighted by gradient; and as a level to compare with, for any
-model, the brightness of the pixels, which is what looking at nothing but ink would give."""
+"""The kinds of attention: `gradient` is the absolute gradient of the verdict's score with respect to the pixels, for
+every model. `sampled_area` is the area that the spatial transformer samples. `sampling_points` are the points where the
+layers with offsets sample, weighted by gradient. `ink` is the brightness of the pixels: a reference level without any
+model, for attention to ink alone."""
 
 
 @dataclass(frozen=True)
 class Attended:
-    """Figures of each clip, each a mean over its frames; NaN where a clip has none.
+    """Figures of each clip, each a mean over the clip's frames; NaN if no frame has a value.
 
     Args:
-        ratio: for each thing, the mass on it over its share of the area; 1 is chance.
-        ratio_min: the smallest of a frame's things, in frames that show all of them. Chance is below 1 here, since of
-            several chances one takes the worst.
-        ratio_min_elsewhere: the same attention beside the things of another clip: chance for `ratio_min`, with whatever
-            the attention prefers that is no matter of the clip, such as the middle of the frame.
-        all_above: fraction of these frames in which every thing has more than its share.
-        all_above_elsewhere: the same for the things of another clip.
-        following: what the mechanism does with the things. Of the sampled area, how its angle and size follow their
-            angle and scale: see `following`. Of the sampling points, `ratio_min_gain`: how much larger `ratio_min` is
-            than with the same weights at the points of a plain layer, which is what the offsets alone do.
+        ratio: the share of the mass on each object divided by the object's share of the area; 1 is chance.
+        ratio_min: the smallest ratio among the objects of a frame, over frames that show all of them. Chance is below 1
+            here, because the smallest of several values is taken.
+        ratio_min_elsewhere: `ratio_min` of the same attention on the objects of another clip. This is the chance level
+            of `ratio_min` for attention that prefers some places in every clip, for example the middle of the frame.
+        all_above: the fraction of these frames in which the ratio of every object is above 1.
+        all_above_elsewhere: the same for the objects of another clip.
+        following: how the mechanism responds to the objects. For the sampled area: how closely its angle and size
+            follow the objects' angle and scale; see `following`. For the sampling points: `ratio_min_gain`, which is
+            `ratio_min` minus its value with the same weights at the points of a plain layer. This is the effect of the
+            offsets alone.
     """
 
     ratio: Float[Tensor, "clips things"]
@@ -49,18 +51,19 @@ class Attended:
 def measure(
     model: nn.Module, clips: Clips, poses: Poses, elsewhere_px: Int64[Tensor, "clips time things 4"]
 ) -> tuple[dict[str, Attended], Float[Tensor, "clips classes"]]:
-    """Measure where a model looks in clips whose truth is known.
+    """Measure where a model looks in clips whose poses are known.
 
-    Gradients are those of the score of the verdict at the clip's end, of the whole clip, normalised in each frame.
+    Gradients are those of the score of the verdict at the end of the clip. They are taken over the whole clip and
+    normalised in each frame.
 
     Args:
-        model: the model; it is left as it was.
+        model: the model; it is not changed.
         clips: the clips.
-        poses: their truth.
-        elsewhere_px: the boxes of as many other clips.
+        poses: the poses of the objects in the clips.
+        elsewhere_px: the boxes of the objects in as many other clips.
 
     Returns:
-        For each of `MEASURES` that the model has, the figures of each clip; and the logits at each clip's end.
+        The figures of each clip, for each of `MEASURES` that the model has, and the logits at the end of each clip.
     """
     seen, logits, _ = run(model, route_of(model), clips, gradients=True)
     gradient, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]))
@@ -98,7 +101,7 @@ def _attended(
         mass_ratio(mass, boxes.flatten(0, 1), size).unflatten(0, boxes.shape[:2])
         for boxes in (poses.box_px, elsewhere_px)
     )
-    # Whose boxes those elsewhere are is not told: a thing that never shows is taken for none.
+    # Of the other clips only the boxes are known, so an object that never shows counts as absent.
     least, least_elsewhere = _least(here, poses.present), _least(elsewhere, elsewhere_px.flatten(3).any(-1).any(1))
     return Attended(
         ratio=here.nanmean(1),
@@ -113,7 +116,7 @@ def _attended(
 def _least(
     ratio: Float[Tensor, "clips time things"], present: Bool[Tensor, "clips things"]
 ) -> Float[Tensor, "clips time"]:
-    """Return the least of the things that a clip has; NaN in frames where one of them does not show."""
+    """Return the smallest ratio among the objects of a clip; NaN in frames that do not show all of them."""
     return torch.where(present.unsqueeze(1), ratio, torch.inf).amin(-1)
 
 

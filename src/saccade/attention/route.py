@@ -1,4 +1,4 @@
-"""The layers of an encoder that choose where they sample, and what lies between them."""
+"""The attention layers of an encoder, in order, and the grids of the maps between them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from saccade.labels import Labels
 from saccade.nn import AttentionLayer, DeformConv2d, OffsetResample2d, SpatialTransformer, attention_layers
 
 Deformable = DeformConv2d | OffsetResample2d
-# What works on every position by itself, so that its map lies where the one before lay. Other modules say so of
-# themselves: they have an attribute `pointwise`.
+# These layers work on each position independently, so the grid stays the same. Other modules declare this by an
+# attribute `pointwise`.
 _POINTWISE = (
     *(nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm, nn.Dropout, nn.Dropout2d, nn.Identity),
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish, nn.Sigmoid, nn.Tanh),
@@ -22,13 +22,13 @@ _POINTWISE = (
 
 @dataclass(frozen=True)
 class Stage:
-    """An attention layer on the way.
+    """An attention layer of a route.
 
     Args:
         layer: the layer.
-        below: where the map that it samples lies in the output of the stage before, or in the frame.
-        readout: the module whose output is the layer's after normalisation and rectification, as the next layer gets
-            it: the same positions.
+        below: the grid of the layer's input map in the output of the previous stage, or in the frame.
+        readout: the module that gives the layer's output after normalisation and rectification, which is the input of
+            the next layer; its positions are those of the layer.
     """
 
     layer: AttentionLayer
@@ -38,7 +38,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Route:
-    """The attention layers of an encoder in order of the forward pass, and what lies between them.
+    """The attention layers of an encoder in the order of the forward pass, and the grids between them.
 
     Args:
         stages: the attention layers.
@@ -50,28 +50,29 @@ class Route:
 
     @property
     def transformer(self) -> int | None:
-        """Which stage is the first spatial transformer; None without."""
+        """The index of the first stage that is a spatial transformer; None if there is none."""
         return next((at for at, stage in enumerate(self.stages) if isinstance(stage.layer, SpatialTransformer)), None)
 
     @property
     def deformable(self) -> list[int]:
-        """Which stages have offsets, the shallowest first."""
+        """The indices of the stages with offsets, the shallowest first."""
         return [at for at, stage in enumerate(self.stages) if isinstance(stage.layer, Deformable)]
 
 
 def route_of(model: nn.Module) -> Route:
-    """Walk along the path that a model's encoder tells: the layers on the pixels' way, in order.
+    """Find the attention layers along the path of a model's encoder: its layers in the order that pixels pass them.
 
-    An `nn.Sequential` is its own path. The walk ends at the first layer without positions, such as a dense one.
+    An encoder lists its path in a method `path()`; an `nn.Sequential` is its own path. The search ends at the first
+    layer without known positions, for example a dense layer.
 
     Raises:
-        ValueError: attention layers that lie behind a layer whose positions are not known.
+        ValueError: if attention layers follow a layer whose positions are not known.
     """
     encoder = encoder_of(model)
     stages: list[tuple[AttentionLayer, Grid]] = []
     readouts: list[nn.Module] = []
     last: nn.Module | None = None
-    grid, end = Grid(), "its end"
+    grid, end = Grid(), "the end of its path"
     for module in _path_of(encoder):
         if isinstance(module, SpatialTransformer | Deformable):
             stages.append((module, grid))
@@ -87,22 +88,22 @@ def route_of(model: nn.Module) -> Route:
         last = module
     if beyond := len(attention_layers(encoder)) - len(stages):
         raise ValueError(
-            f"{beyond} attention layers lie behind {end}, and where its positions lie is not known; an encoder tells"
-            " its layers with a method path()"
+            f"{beyond} attention layers were not reached, because positions after {end} are not known; give the encoder"
+            " a method path() that lists its layers in order"
         )
     found = [Stage(layer, below, readout) for (layer, below), readout in zip(stages, readouts, strict=True)]
     return Route(tuple(found), last)
 
 
 def encoder_of(model: nn.Module) -> nn.Module:
-    """Return the part of a video model that sees frames; a model of frames is that itself."""
+    """Return the encoder of a video model; a model of single frames is its own encoder."""
     encoder = getattr(model, "encoder", model)
     assert isinstance(encoder, nn.Module)
     return encoder
 
 
 def labels_of(model: nn.Module, num_classes: int) -> Labels:
-    """Return a model's classes; those of a model that does not tell exclude each other."""
+    """Return a model's classes; a model without labels gets numbered classes that exclude each other."""
     labels = getattr(model, "labels", None)
     return labels if isinstance(labels, Labels) else Labels.numbered(num_classes)
 

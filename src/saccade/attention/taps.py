@@ -1,4 +1,4 @@
-"""Where the taps of a layer with offsets lie in the map that it samples."""
+"""The sampling positions of a layer with offsets, in its input map."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from saccade.nn import OffsetResample2d
 
 
 class Taps(NamedTuple):
-    """Where a layer with offsets samples: output position p looks at `p * stride + base + offset`, tap by tap."""
+    """Where a layer with offsets samples: output position p samples at `p * stride + base + offset` for each tap."""
 
     stride: Pair
     base_px: Float[Tensor, "taps 2"]
     offset_px: Float[Tensor, "frames taps 2 height width"]
-    clip_to: Size | None  # a resampling layer moves what lies outside to the border; a convolution sees zeros there
+    clip_to: Size | None  # a resampling layer moves outside positions to the border; a convolution reads zeros there
 
     @property
     def size(self) -> Size:
@@ -29,7 +29,7 @@ class Taps(NamedTuple):
     def around(
         self, positions: Float[Tensor, "frames units points 2"], offset_px: Float[Tensor, "frames units points taps 2"]
     ) -> Float[Tensor, "frames units points taps 2"]:
-        """Return where the taps of output positions lie in the layer's input, moved by offsets."""
+        """Return the positions of the taps of output positions in the layer's input, moved by offsets."""
         centre = positions * per_axis(self.stride, positions)
         found = centre.unsqueeze(-2) + self.base_px + offset_px
         if self.clip_to is None:
@@ -37,22 +37,21 @@ class Taps(NamedTuple):
         return torch.minimum(found.clamp(min=0), found.new_tensor(self.clip_to) - 1)
 
     def at(self, positions: Float[Tensor, "frames units points 2"]) -> Float[Tensor, "frames units points taps 2"]:
-        """Return where output positions look; between them, their offsets are interpolated bilinearly."""
+        """Return where output positions sample; between whole positions, offsets are interpolated bilinearly."""
         offset = read_between(self.offset_px.flatten(1, 2), positions).unflatten(-1, (-1, 2))
         return self.around(positions, offset)
 
     def everywhere(self, *, moved: bool = True) -> Float[Tensor, "frames positions taps 2"]:
-        """Return where every output position looks, row by row; unmoved, where a plain layer would."""
+        """Return where every output position samples, row by row; if not `moved`, where a plain layer samples."""
         positions = all_positions(self.size).to(self.base_px).view(1, -1, 1, 2)
         offset = self.offset_px.flatten(-2).permute(0, 3, 1, 2)
         return self.around(positions, offset.unsqueeze(2) * moved).squeeze(2)
 
 
 def taps_of(layer: Deformable, said: Float[Tensor, "frames channels height width"]) -> Taps:
-    """Return where a layer samples, from what its `positions` said.
+    """Return the taps of a layer, given the output of its `positions`.
 
-    The taps of a `DeformConv2d` are those of each offset group, one group after the other; an `OffsetResample2d` has
-    one for each channel.
+    The taps of a `DeformConv2d` are ordered by offset group. An `OffsetResample2d` has one tap for each channel.
     """
     if isinstance(layer, OffsetResample2d):
         size = said.shape[-2], said.shape[-1]

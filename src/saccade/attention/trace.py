@@ -1,4 +1,4 @@
-"""From units deep in an encoder back to the frame, through every layer that chooses where it samples."""
+"""Trace units of an encoder back to the frame, through every attention layer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from saccade.nn import SpatialTransformer
 
 @dataclass(frozen=True)
 class Said:
-    """What a route's attention layers said about some frames.
+    """The outputs of a route's attention layers for some frames.
 
     Args:
         route: the route.
-        positions: what the `positions` of each stage said.
-        sizes: height and width of what each stage sampled, and of what it gave.
+        positions: the output of each stage's `positions`.
+        sizes: (height, width) of each stage's input and of its output.
     """
 
     route: Route
@@ -31,21 +31,21 @@ class Said:
     sizes: Sequence[tuple[Size, Size]]
 
     def theta(self, index: int) -> Float[Tensor, "frames 2 3"]:
-        """Return the affine maps of a stage that is a transformer."""
+        """Return the affine maps of a stage that is a spatial transformer."""
         layer = self.route.stages[index].layer
         assert isinstance(layer, SpatialTransformer)
         return layer.theta(self.positions[index], self.sizes[index][0])
 
     @cached_property
     def taps(self) -> dict[int, Taps]:
-        """Where each stage with offsets samples, by the stage's index."""
+        """The taps of each stage with offsets, by the index of the stage."""
         stages = enumerate(zip(self.route.stages, self.positions, strict=True))
         return {at: taps_of(stage.layer, said) for at, (stage, said) in stages if isinstance(stage.layer, Deformable)}
 
     def to_frame(
         self, index: int, positions: Float[Tensor, "frames units points 2"]
     ) -> Float[Tensor, "frames units points 2"]:
-        """Take positions in the map that a stage samples to the frame, without offsets of the stages below."""
+        """Map positions in the input map of a stage to the frame, ignoring the offsets of the stages below."""
         positions = self.route.stages[index].below.place(positions)
         if index == 0:
             return positions
@@ -54,7 +54,7 @@ class Said:
     def centres(
         self, index: int, positions: Float[Tensor, "frames units points 2"]
     ) -> Float[Tensor, "frames units points 2"]:
-        """Return where a stage's output positions lie in the map that it samples, if it has offsets without them."""
+        """Map output positions of a stage to its input map, ignoring its offsets if it has any."""
         if isinstance(self.route.stages[index].layer, SpatialTransformer):
             return self._crop_to_map(index, positions)
         taps = self.taps[index]
@@ -68,18 +68,18 @@ class Said:
         tap_weights: Mapping[int, Float[Tensor, "frames taps height width"]],
         channel: Int64[Tensor, "frames units"] | None = None,
     ) -> tuple[Float[Tensor, "frames units all 2"], Float[Tensor, "frames units all"]]:
-        """Follow output positions of a stage through all taps back to the frame.
+        """Trace output positions of a stage through all taps to points in the frame, and divide their weights.
 
-        A tap of a deeper layer lies between the positions of the layer below; its offsets there are interpolated
-        bilinearly, and it looks at all of that layer's taps. What weighs on it is divided among them as `tap_weights`
-        say, evenly where they say nothing.
+        A tap of a deeper layer lies between positions of the layer below. The offsets of the layer below are
+        interpolated bilinearly there, and the trace continues at all of its taps. The weight is divided among these
+        taps in proportion to `tap_weights`, or evenly for a stage that has none.
 
         Args:
-            index: of the stage.
-            positions: in its output map.
-            share: how much each weighs.
-            tap_weights: for stages with offsets, how much each tap weighs at each position.
-            channel: for an `OffsetResample2d`, the channel (frames, units) whose offsets alone count in this stage.
+            index: the index of the stage.
+            positions: positions in the output map of the stage.
+            share: the weight of each position.
+            tap_weights: for stages with offsets, the weight of each tap at each position.
+            channel: for an `OffsetResample2d`, the only channel (frames, units) whose offsets are used in this stage.
 
         Source: Dai et al. 2017, figure 6.
         """
@@ -112,6 +112,6 @@ class Said:
 
 
 def normalised(weights: Tensor, dims: tuple[int, ...]) -> Tensor:
-    """Divide weights by their sum over some dimensions; where all are zero they stay so."""
+    """Divide weights by their sum over some dimensions; weights that are all zero stay zero."""
     total = weights.sum(dims, keepdim=True)
     return torch.where(total > 0, weights / total, 0)

@@ -1,4 +1,4 @@
-"""Units deep in an encoder: which are the strongest, where they sample, and which pixels they hang on."""
+"""The units of an encoder: the strongest ones, where they sample, and the pixels that they depend on."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Unit = tuple[int, ...]
 
 
 class Units(NamedTuple):
-    """Units of a map with offsets: where they stand in it, of which channels they are, and how strong.
+    """Units of a map with offsets: their positions in the map, their channels and their activations.
 
-    The channel is None where all channels sample at the same places.
+    The channel is None if all channels sample at the same positions.
     """
 
     positions: Float[Tensor, "frames units 1 2"]
@@ -31,12 +31,12 @@ class Units(NamedTuple):
 
 
 def strongest_units(model: nn.Module, frame: Frame, num: int = 3) -> list[Unit]:
-    """Return the units of the deepest layer with offsets that a frame excites most, strongest first; see `strongest`.
+    """Return the most active units of the deepest layer with offsets for a frame, strongest first; see `strongest`.
 
-    *Conventions:* a unit is (row, column) in the layer's output, of an `OffsetResample2d` (channel, row, column).
+    *Conventions:* a unit is (row, column) in the layer's output, or (channel, row, column) for an `OffsetResample2d`.
 
     Raises:
-        ValueError: a model without offsets.
+        ValueError: if the model has no layer with offsets.
     """
     route = route_of(model)
     stage = _deepest(route, model)
@@ -49,18 +49,18 @@ def strongest_units(model: nn.Module, frame: Frame, num: int = 3) -> list[Unit]:
 
 
 def sampling_points(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor, "points 2"]:
-    """Return where in the frame a unit of the deepest layer with offsets samples, through all layers with offsets.
+    """Return where a unit of the deepest layer with offsets samples the frame, traced through all layers with offsets.
 
-    *Conventions:* points are (y, x) in pixels of the frame, the centre of the upper left pixel at (0, 0). Plain layers
-    count by the centres of their receptive fields; offsets between positions are interpolated bilinearly.
+    *Conventions:* points are (y, x) in pixels of the frame; (0, 0) is the centre of the upper left pixel. A position of
+    a plain layer is mapped to the centre of its receptive field. Offsets between positions are interpolated bilinearly.
 
     Args:
-        model: one of `saccade.models`, or built like them.
-        frame: a frame.
-        unit: (row, column) in the layer's output; (channel, row, column) where each channel moves by itself.
+        model: a model of `saccade.models`, or a model with the same structure.
+        frame: the frame.
+        unit: (row, column) in the layer's output, or (channel, row, column) if each channel has its own offsets.
 
     Raises:
-        ValueError: a model without offsets; a unit outside the map.
+        ValueError: if the model has no layer with offsets, or if the unit is outside the map.
 
     >>> from saccade import models
     >>> points = sampling_points(models.create("dcn-lstm"), torch.zeros(1, 64, 64), (4, 4))
@@ -87,16 +87,17 @@ def sampling_points(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor,
 def effective_receptive_field(model: nn.Module, frame: Frame, unit: Unit) -> Float[Tensor, "height width"]:
     """Return how much a unit depends on each pixel of a frame: its absolute gradient, which sums to 1.
 
-    The unit is one of the deepest layer with offsets, or of the last feature map of a model that has none; after
-    normalisation and rectification, where these follow. A unit that is not excited has no gradient: all is zero then.
+    The unit belongs to the deepest layer with offsets, or to the last feature map of a model without offsets. It is
+    taken after the normalisation and rectification that follow the layer, if any. A unit that is not active has no
+    gradient, so the result is all zero.
 
     Args:
-        model: one of `saccade.models`, or built like them.
-        frame: a frame.
+        model: a model of `saccade.models`, or a model with the same structure.
+        frame: the frame.
         unit: (channel, row, column), or (row, column) for the sum over channels.
 
     Raises:
-        ValueError: a unit outside the map; a model without feature maps.
+        ValueError: if the unit is outside the map, or if the model has no feature maps.
 
     >>> from saccade import models
     >>> field = effective_receptive_field(models.create("lenet-lstm"), torch.rand(1, 64, 64), (3, 3))
@@ -108,7 +109,7 @@ def effective_receptive_field(model: nn.Module, frame: Frame, unit: Unit) -> Flo
     seen = run_encoder(model, route_of(model), frame.unsqueeze(0), gradients=True)
     map = _map_of_units(seen)
     if map is None:
-        raise ValueError(f"a {type(model).__name__} has no feature map whose units could be chosen")
+        raise ValueError(f"{type(model).__name__} has no feature map to take a unit from; choose a convolutional model")
     channel, row, column = _checked(unit, map)
     of_channels = map[0, :, row, column]
     score = of_channels.sum() if channel is None else of_channels[channel]
@@ -118,7 +119,7 @@ def effective_receptive_field(model: nn.Module, frame: Frame, unit: Unit) -> Flo
 def strongest_field(seen: Seen) -> Float[Tensor, "batch time height width"] | None:
     """Return the effective receptive field of each frame's strongest unit; None for a model without feature maps.
 
-    The graph stays, for further gradients.
+    The graph is kept for further gradients.
     """
     map = _map_of_units(seen)
     if map is None:
@@ -134,18 +135,18 @@ def strongest_field(seen: Seen) -> Float[Tensor, "batch time height width"] | No
 
 
 def _map_of_units(seen: Seen) -> Float[Tensor, "frames channels height width"] | None:
-    """Return the map of the deepest layer with offsets as the next layer gets it, or the last one; None without any."""
+    """Return the readout of the deepest layer with offsets, or else the last feature map; None if there is neither."""
     stages = seen.said.route.deformable
     map = seen.readouts[stages[-1]] if stages else seen.last
     return map if map is not None and map.dim() == 4 else None
 
 
 def strongest(seen: Seen, stage: int, num: int) -> Units:
-    """Return the units of a stage with the largest activation as the next layer gets it, strongest first.
+    """Return the units of a stage with the largest activations in its readout, strongest first.
 
-    All channels of a `DeformConv2d` sample at the same places, so its units are positions, and count by the norm over
-    channels; a unit of an `OffsetResample2d` is one channel at a position. Activations, because they need no backward
-    pass: the same units show whether or not gradients are asked for.
+    All channels of a `DeformConv2d` sample at the same positions, so its units are positions, ranked by the norm over
+    channels. A unit of an `OffsetResample2d` is one channel at a position. Activations need no backward pass, so the
+    units are the same with and without gradients.
     """
     by_channel = isinstance(seen.said.route.stages[stage].layer, OffsetResample2d)
     return _strongest(seen.readouts[stage], num, by_channel=by_channel)
@@ -164,17 +165,18 @@ def _strongest(map: Float[Tensor, "frames channels height width"], num: int, *, 
 def points_of(
     seen: Seen, stage: int, units: Units, output_gradients: Mapping[int, Tensor] | None = None
 ) -> tuple[Float[Tensor, "frames units points 2"], Float[Tensor, "frames units points"]]:
-    """Return where units of a stage sample the frame, through all stages, and how much of the whole is each point's.
+    """Return where units of a stage sample the frame, traced through all stages, and the weight of each point.
 
-    With gradients, a point weighs how much the score depends on its sample: the absolute gradient with respect to
-    the values that a tap of the deepest layer samples, divided below among that layer's taps in the proportion of
-    theirs. Without, a unit weighs as its activation and its points alike.
+    The weights sum to 1 in each frame. With gradients, a point's weight is how much the score depends on its sample.
+    The weight of a tap of the deepest layer is the absolute gradient with respect to the values that it samples; it is
+    divided among the taps of each lower layer in proportion to their own gradients. Without gradients, a unit's weight
+    is its activation, which is divided evenly among its points.
 
     Args:
-        seen: what went through the encoder.
-        stage: the units'.
+        seen: the record of the forward pass through the encoder.
+        stage: the index of the stage.
         units: the units.
-        output_gradients: of a score, with respect to the output of each stage with offsets.
+        output_gradients: the gradients of a score with respect to the output of each stage with offsets.
     """
     weights: dict[int, Tensor] = {}
     share = units.activation.unsqueeze(-1)
@@ -200,13 +202,13 @@ def _picked(
 def _deepest(route: Route, model: nn.Module) -> int:
     if not route.deformable:
         raise ValueError(
-            f"this {type(model).__name__} has no layer with offsets; choose a model that has, such as dcn-lstm"
+            f"{type(model).__name__} has no layer with offsets; choose a model that has one, for example dcn-lstm"
         )
     return route.deformable[-1]
 
 
 def _checked(unit: Unit, map: Tensor) -> tuple[int | None, int, int]:
-    """Return a unit as (channel, row, column)."""
+    """Check a unit and return it as (channel, row, column); the channel is None if none was given."""
     sizes = map.shape[1:] if len(unit) == 3 else map.shape[2:]
     if len(unit) not in (2, 3) or any(not 0 <= at < size for at, size in zip(unit, sizes, strict=True)):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What a model is worth: figures with intervals, what its attention did, and the files they go to."""
+"""Evaluate models: metrics with intervals, the effect of attention, and result files."""
 
 from saccade.evaluate.attention_effect import AttentionEffect, LayerAttention
 from saccade.evaluate.attention_rows import attention_rows

@@ -1,4 +1,4 @@
-"""What attention did: where its layers looked, and what the model is worth without them."""
+"""The effect of attention: where the attention layers looked, and how accurate the model is without them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from saccade.nn.spatial_transformer import SpatialTransformer, identity_position
 class LayerAttention:
     """Where one attention layer looked.
 
-    *Conventions:* offsets are in pixels of the map that the layer samples; maps are affine, entries as in
-    `SpatialTransformer`. What a layer does not have is None.
+    *Conventions:* offsets are in pixels of the layer's input map. Affine maps have the entries of `SpatialTransformer`.
+    A value is None if the layer has no offsets or no affine map.
 
     Args:
-        num_offsets: how many offset vectors were predicted.
-        offset_px_rms: root mean square of their lengths.
-        map_spread: how much the map changes from frame to frame: the standard deviation of each of its six entries over
-            frames, as a root mean square over the six.
-        map_deviation: how far the map is from the identity: mean absolute difference of the entries.
+        num_offsets: the number of predicted offset vectors.
+        offset_px_rms: the root mean square of the lengths of the offsets.
+        map_spread: how much the affine map changes between frames: the standard deviation of each of its six entries
+            over frames, as a root mean square over the six.
+        map_deviation: the distance of the affine map from the identity: the mean absolute difference of the entries.
     """
 
     num_offsets: int = 0
@@ -40,17 +40,18 @@ class LayerAttention:
 
 @dataclass(frozen=True)
 class AttentionEffect:
-    """What the attention layers of a model did on some clips, and how the model fares on the same clips without them.
+    """Where the attention layers of a model looked in some clips, and the results on these clips without attention.
 
-    Without them means `nn.attention.switched_off`: every layer looks where a plain layer would, weights untouched.
+    Without attention means `nn.attention.switched_off`: every layer samples where a plain layer would, with unchanged
+    weights.
 
     Args:
         layers: where each layer looked, by its module name; empty for a model without attention.
-        accuracy: with attention.
-        accuracy_without: with attention switched off; None for a model without.
-        cross_entropy_without: the same for the cross entropy.
-        num_changed: number of clips whose verdict is another with attention switched off.
-        num_clips: number of clips.
+        accuracy: the accuracy with attention.
+        accuracy_without: the accuracy with attention switched off; None for a model without attention.
+        cross_entropy_without: the cross entropy with attention switched off; None for a model without attention.
+        num_changed: the number of clips whose verdict changes when attention is switched off.
+        num_clips: the number of clips.
     """
 
     layers: dict[str, LayerAttention]
@@ -62,7 +63,7 @@ class AttentionEffect:
 
     @property
     def offset_px_rms(self) -> float | None:
-        """Root mean square length of the offsets of all layers, each in pixels of its own map; None without offsets."""
+        """The root mean square length of all offsets, in pixels of each layer's input map; None without offsets."""
         found = [(layer.num_offsets, layer.offset_px_rms) for layer in self.layers.values()]
         squares = sum(num * rms**2 for num, rms in found if rms is not None)
         num_all = sum(num for num, _ in found)
@@ -70,12 +71,12 @@ class AttentionEffect:
 
     @property
     def map_spread(self) -> float | None:
-        """Spread of the affine maps, a root mean square over the layers that have one; None without maps."""
+        """The spread of the affine maps, as a root mean square over layers with a map; None without maps."""
         return _root_mean_square([layer.map_spread for layer in self.layers.values()])
 
     @property
     def map_deviation(self) -> float | None:
-        """Distance of the affine maps from the identity, a mean over the layers that have one; None without maps."""
+        """The distance of the affine maps from the identity, as a mean over layers with a map; None without maps."""
         found = [layer.map_deviation for layer in self.layers.values() if layer.map_deviation is not None]
         return sum(found) / len(found) if found else None
 
@@ -86,7 +87,7 @@ class AttentionEffect:
 
     @property
     def summary(self) -> str:
-        """Say it in a sentence."""
+        """The effect in one sentence."""
         if not self.layers or self.accuracy_without is None:
             return "no attention"
         if self.changes_nothing:
@@ -111,7 +112,7 @@ class AttentionEffect:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
+        """Return all values as JSON values."""
         return self.columns() | {"layers": {name: asdict(layer) for name, layer in self.layers.items()}}
 
     def _looks(self) -> str:
@@ -119,14 +120,12 @@ class AttentionEffect:
         if self.offset_px_rms is not None:
             told.append(f"offsets of {_short(self.offset_px_rms)} px rms")
         if self.map_spread is not None and self.map_deviation is not None:
-            told.append(
-                f"affine maps that spread by {_short(self.map_spread)}, {_short(self.map_deviation)} from identity"
-            )
+            told.append(f"affine maps with spread {_short(self.map_spread)} and deviation {_short(self.map_deviation)}")
         return " and ".join(told)
 
 
 class AttentionWatch:
-    """Gathers what attention layers say, batch by batch, without keeping it."""
+    """Accumulates statistics of the outputs of attention layers, batch by batch."""
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = attention_layers(model)
@@ -135,11 +134,11 @@ class AttentionWatch:
         self._num_offsets: dict[str, int] = {}
 
     def add(self, positions: Mapping[str, Tensor]) -> None:
-        """Take in what `nn.attention.recorded` holds after a forward pass."""
+        """Add the outputs that `nn.attention.recorded` holds after a forward pass."""
         for name, said in positions.items():
             layer = self._layers[name]
             if isinstance(layer, SpatialTransformer):
-                # Six numbers a frame: few enough to keep, and the standard deviation is then exact.
+                # Six numbers per frame are few enough to keep, and give an exact standard deviation.
                 self._maps.setdefault(name, []).append(layer.theta(said).flatten(1).double().cpu())
             else:
                 offsets = _offsets(layer, said)
@@ -151,12 +150,12 @@ class AttentionWatch:
         """Return where each layer looked.
 
         Raises:
-            NonFiniteError: offsets or affine maps were NaN or infinite.
+            NonFiniteError: if offsets or affine maps are NaN or infinite.
         """
         found = {name: self._layer(name) for name in self._layers if name in self._maps or name in self._squares}
         for name, layer in found.items():
             if not all(math.isfinite(v) for v in (layer.offset_px_rms, layer.map_deviation) if v is not None):
-                raise NonFiniteError(f"what {name} predicts is not finite; take an earlier checkpoint")
+                raise NonFiniteError(f"the outputs of layer {name} are not finite; use an earlier checkpoint")
         return found
 
     def _layer(self, name: str) -> LayerAttention:
@@ -170,7 +169,7 @@ class AttentionWatch:
 
 
 def _offsets(layer: AttentionLayer, positions: Tensor) -> Tensor:
-    """Return the part of what a layer says that is offsets in pixels, not factors of its taps."""
+    """Return the offsets in pixels of a layer's output, without the factors for its taps."""
     return layer.offset_px(positions) if isinstance(layer, DeformConv2d) else positions
 
 
@@ -180,5 +179,5 @@ def _root_mean_square(values: list[float | None] | list[float]) -> float | None:
 
 
 def _short(value: float) -> str:
-    # Two decimals, but nothing is 0 and only nothing is.
+    # Two decimals would show a small value as 0, like no effect at all.
     return f"{value:.2f}" if value >= 0.005 else f"{value:.1g}"

@@ -1,4 +1,4 @@
-"""Where a model attends, compared with the known positions of things, as result rows with controls."""
+"""Result rows on how much of a model's attention falls on known objects, with controls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.evaluate.rows import Row
 from saccade.nn.attention import attention_layers, switched_off
 
 NUM_UNTRAINED = 3
-"""Untrained networks of the same shape that each trained one is compared with."""
+"""The number of untrained networks of the same shape with which each trained network is compared."""
 _OF_TRAINING = ("steps", "trained_on", "checkpoint")
 
 
@@ -29,20 +29,21 @@ def attention_rows(
     untrained: Callable[[int], nn.Module],
     progress: Progress | None = None,
 ) -> list[Row]:
-    """Measure where a model looks, and the controls: itself with attention switched off, and untrained networks.
+    """Measure where a model looks, and the controls: the model with attention switched off, and untrained networks.
 
-    There is a row for each network and measure; see `attention.measure` for what is measured. Brightness, which no
-    network changes, has one row; the area that a switched off transformer samples, which is the frame, has none.
-    Figures are means over clips; those named `..._se` are the standard errors of these means, from which intervals are
-    computed. In float32 whatever the precision: gradients of bfloat16 are too coarse to weigh pixels by.
+    There is one row for each network and measure; see `attention.measure` for the measures. Brightness does not depend
+    on the network and has only one row. A spatial transformer that is switched off samples the whole frame, so its
+    sampled area has no row. Figures are means over clips. A figure named `..._se` is the standard error of such a mean,
+    from which intervals are computed. All measurements are in float32, because bfloat16 gradients are too coarse to
+    weight pixels.
 
     Args:
         model: the model, on any device.
-        clips: what it is measured on.
-        setup: how many of them, how many at a time, and where.
-        facts: what is measured: the columns of a row that are no figures.
-        untrained: seed -> a network of the same shape with fresh weights.
-        progress: called after every batch with the number of clips done and of all, in each pass.
+        clips: the clips to measure on.
+        setup: the number of clips, the batch size and the device.
+        facts: the columns of a row that describe the model and the clips.
+        untrained: a function from a seed to a network of the same shape with fresh weights.
+        progress: called after every batch with the number of clips done and the total number, in each pass.
     """
     trained = {**facts, "trained": "trained", "attention": "on"}
     rows = _rows(model, clips, setup, trained, progress)
@@ -50,7 +51,7 @@ def attention_rows(
         with switched_off(model):
             off = _rows(model, clips, setup, trained | {"attention": "off"}, progress)
         rows += [row for row in off if row["measure"] not in ("sampled_area", "ink")]
-    # What says how the model was trained is not of these: they are the same for every training.
+    # Untrained networks are the same for every training, so the columns on training are empty for them.
     of_training = [name for name in facts if name in _OF_TRAINING or name.startswith("before_")]
     of_fresh = {**trained, "trained": "untrained"} | dict.fromkeys(of_training)
     for seed in range(NUM_UNTRAINED):
@@ -62,14 +63,14 @@ def attention_rows(
 def _rows(
     model: nn.Module, clips: LocatedClips, setup: Setup, facts: Mapping[str, Any], progress: Progress | None
 ) -> list[Row]:
-    """Measure one network: a row for each measure that it has."""
+    """Measure one network and return a row for each measure that it has."""
     model.to(setup.device)
     moved = clips.to(setup.device)
     assert isinstance(moved, LocatedClips)
     batches, logits, targets = [], [], []
     for first in range(0, setup.num_clips, setup.batch_size):
         last = min(first + setup.batch_size, setup.num_clips)
-        # One clip more: each is also held against the things of the next.
+        # One clip more, because the attention in each clip is also compared with the objects of the next clip.
         batch = moved.located(torch.arange(first, last + 1, device=setup.device))
         assert batch.poses is not None
         here, elsewhere_px = batch.poses.map(lambda all_clips: all_clips[:-1]), batch.poses.box_px[1:]
@@ -90,7 +91,7 @@ def _rows(
 
 
 def _figures(batches: list[Attended]) -> dict[str, float | None]:
-    """Return mean and standard error over clips of every figure."""
+    """Return the mean and the standard error over clips of every figure."""
     ratio = torch.cat([batch.ratio for batch in batches])
     by_clip = {"ratio": ratio.nanmean(1)}
     for name in ("ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"):

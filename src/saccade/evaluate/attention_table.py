@@ -1,4 +1,4 @@
-"""Where models attend, as a table with intervals."""
+"""Tables of where models attend, with intervals."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ _MEASURES = {
     "ink": "brightness (no model)",
 }
 CAPTION = (
-    "Mass on a digit over its share of the frame, mean over frames: 1 is chance for attention that is even over the"
-    " frame. Elsewhere: the same attention on the digits of another clip, chance for attention that prefers some"
-    " places, such as the middle. Weakest digit: the smallest of each frame's digits. Angle and size: slope and"
-    " correlation r with which those of the sampled area follow those of the digits; 1 follows fully, 0 not at all."
-    " After ±: half the 95 % interval, Student's t over clips, or over seeds where there are three and that is wider."
+    "Digit: share of the attention on a digit divided by the digit's share of the frame, mean over frames. 1 is chance"
+    " for attention that is even over the frame. Weakest digit: the smallest value in each frame. Elsewhere: the same"
+    " attention on the digits of another clip, which is chance for attention that prefers some places in every clip."
+    " Angle and size: slope and correlation r of the regression of the sampled area's angle and size on those of the"
+    " digits; slope 1 follows fully, 0 not at all. After ±: half the 95 % interval, Student's t over clips, or over"
+    " three or more seeds if that is wider."
 )
 
 
 class MeanInterval(NamedTuple):
-    """A mean of result rows with its interval; without bounds where one row of one clip is all there is."""
+    """A mean of result rows with its interval; the bounds are None if there is only one row of one clip."""
 
     mean: float
     low: float | None
@@ -36,19 +37,19 @@ class MeanInterval(NamedTuple):
 
 
 def mean_interval(rows: Sequence[Mapping[str, Any]], column: str, level: float = 0.95) -> MeanInterval | None:
-    """Return the mean of a figure over the rows of one cell, with its interval; None where no row has the figure.
+    """Return the mean of a figure over the rows of one cell, with its interval; None if no row has the figure.
 
-    It is a t-interval over clips, from the standard errors in the rows: runs on the same clips are no independent
-    trials, so several do not narrow it. From three seeds on there is one over seeds too, and the wider is taken: that
-    over seeds knows nothing of which clips were drawn.
+    The interval is a t-interval over clips, computed from the standard errors in the rows. Runs on the same clips are
+    not independent trials, so several runs do not narrow it. For three or more seeds, the wider of this interval and a
+    t-interval over seeds is returned: the interval over seeds ignores the variation between clips.
 
     Args:
         rows: rows of one cell, network and measure.
         column: a figure; `column + "_se"` holds its standard error over clips.
-        level: how often such intervals hold the true mean.
+        level: the confidence level.
 
     Raises:
-        UsageError: rows of several cells.
+        UsageError: if the rows belong to several cells.
 
     >>> row = {"seed": 0, "ratio": 3.0, "ratio_se": 0.1, "num_clips": 200}
     >>> [round(bound, 3) for bound in mean_interval([row], "ratio")]
@@ -57,7 +58,7 @@ def mean_interval(rows: Sequence[Mapping[str, Any]], column: str, level: float =
     for name in _GROUP:
         if len(found := {row.get(name) for row in rows}) > 1:
             raise UsageError(
-                f"an interval is over the rows of one cell; these have the {name}"
+                f"an interval needs rows of one cell; these rows have the {name}"
                 f" {' and '.join(sorted(map(str, found)))}: group them first"
             )
     rows = [row for row in rows if row.get(column) is not None]
@@ -76,7 +77,7 @@ def mean_interval(rows: Sequence[Mapping[str, Any]], column: str, level: float =
 
 
 def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Lay rows about attention out for the terminal: a line for each network and measure."""
+    """Return rows on attention as a table for the terminal, with a line for each network and measure."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, caption=CAPTION, caption_justify="left")
     header, lines = _cells(rows)
     for name in header:
@@ -87,8 +88,8 @@ def attention_table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    # What tells cells apart besides model and condition has a column only where there is more than one of it. Untrained
-    # networks, which were trained on nothing, are told apart anyway.
+    # Besides model and condition, only columns with more than one value are shown. Rows of untrained networks are not
+    # counted, because their columns on training are empty.
     trained = [row for row in rows if row["trained"] == "trained"] or rows
     apart = [n for n in CELL if n not in ("model", "condition") and len({row.get(n) for row in trained}) > 1]
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}

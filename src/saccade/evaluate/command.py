@@ -1,4 +1,4 @@
-"""The verb `saccade evaluate`: a checkpoint on clips, as one row of results."""
+"""The command `saccade evaluate`: evaluate a checkpoint on clips, as one row of results."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from saccade.evaluate.rows import Row, append_rows, read_rows
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """Measure a checkpoint.
+    """Evaluate a checkpoint.
 
     Args:
-        model: a checkpoint, the folder of a run, or the name of a model whose weights come with the package.
-        split: test or validation; choose by validation, look at test once.
-        batch_size: clips in a forward pass; fewer need less memory.
+        model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
+        split: test or validation. Choose models by validation, and use test only once.
+        batch_size: the number of clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
-        out: a CSV file that the row is added to.
-        attention: a CSV file; where the model looks is measured on the same clips and added to it, beside the same with
-            its attention switched off and beside untrained networks. Only for clips that know where things are. A few
-            hundred are enough; gradients take several times the memory of a forward pass.
+        precision: auto (bfloat16 if the processor computes it natively), float32 or bfloat16.
+        out: a CSV file to which the row is added.
+        attention: a CSV file to which measurements of where the model looks are added. They are made on the same clips,
+            also with attention switched off and for untrained networks. The clips must have known object positions. A
+            few hundred clips are enough; gradients take several times the memory of a forward pass.
 
     Raises:
-        UsageError: an unknown name, or an empty batch.
+        UsageError: if a name is unknown, or if `batch_size` is below 1.
     """
 
     model: Path
@@ -59,7 +59,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """A checkpoint's evaluation, what its attention did, the row that says both, and rows on where it looked."""
+    """A checkpoint's evaluation, the effect of its attention, the result row of both, and rows on where it looked."""
 
     evaluation: Evaluation
     attention: AttentionEffect
@@ -67,7 +67,7 @@ class Result:
     looks: list[Row] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
+        """Return all values as JSON values."""
         low, high, label = interval([self.row])
         return {
             "row": self.row,
@@ -81,20 +81,20 @@ class Result:
 def each(
     config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None
 ) -> Iterator[Result]:
-    """Measure a checkpoint on each part of some clips, such as each condition; see `run`."""
+    """Evaluate a checkpoint on each part of the data, for example each condition; see `run`."""
     for part in (data or standard_test(config.model)).parts():
         yield run(config, part, progress=progress)
 
 
 def standard_test(model: Path, **given: Any) -> DataConfig:
-    """Return the clips on which a checkpoint is measured: the test part of what it learned on.
+    """Return the configuration of the clips for evaluating a checkpoint: the test part of its training data.
 
     Args:
-        model: as in `EvaluateConfig`.
-        given: fields of that data's configuration that shall be otherwise.
+        model: the model, as in `EvaluateConfig`.
+        given: fields of the configuration with other values than for training.
 
     Raises:
-        UsageError: it does not say what it learned on; fields that do not fit.
+        UsageError: if the checkpoint does not state its training data, or if the fields do not fit.
     """
     header = checkpoint.read_header(weights.find(model))
     # A published model reads clips of one length.
@@ -103,30 +103,32 @@ def standard_test(model: Path, **given: Any) -> DataConfig:
 
 
 def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None) -> Result:
-    """Measure a checkpoint; add its row to `config.out`, and where it looks to `config.attention`.
+    """Evaluate a checkpoint; add its row to `config.out`, and rows on where it looks to `config.attention`.
 
-    The row's `seed` is the seed of training, since intervals are over trainings.
+    The row's `seed` is the seed of training, because intervals are computed over trainings.
 
     Args:
-        config: what is measured.
-        data: on what; by default the test part of what it learned on.
-        progress: called after every batch with the number of clips done and of all, in each of several passes.
+        config: the model and the options.
+        data: the clips; by default the test part of the checkpoint's training data.
+        progress: called after every batch with the number of clips done and the total number, in each of several
+            passes.
 
     Raises:
-        UsageError: clips that the model is not made for; an unknown name; where it looks, of clips that do not tell.
-        DataError: no such checkpoint, or a damaged one; clips that are missing or damaged.
-        NonFiniteError: logits, offsets or affine maps are NaN or infinite.
+        UsageError: if the clips do not fit the model, if a name is unknown, or if `config.attention` is given for clips
+            without known object positions.
+        DataError: if the checkpoint or the clips are missing or damaged.
+        NonFiniteError: if logits, offsets or affine maps are NaN or infinite.
     """
     for path in (config.out, config.attention):
         if path is not None:
-            files.check_writable(path)  # what cannot be is told before the work, not after it
+            files.check_writable(path)  # fail before the work, not after it
             if path.exists():
                 read_rows(path)
     path = weights.find(config.model)
     model, header = checkpoint.load(path)
     clips = (data or standard_test(path)).clips(config.split)
     if config.attention is not None and not isinstance(clips, LocatedClips):
-        raise UsageError("where things are in these clips is not known; leave out --attention")
+        raise UsageError("--attention needs clips with known object positions; leave it out for these clips")
     asked: dict[str, Any] = {
         "batch_size": config.batch_size,
         "device": config.device,
@@ -142,7 +144,7 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
     looks: list[Row] = []
     if config.attention is not None and isinstance(clips, LocatedClips):
         setup = Setup.choose(clips, None, config.batch_size, config.device, "float32")
-        model.requires_grad_(False)  # gradients go to pixels; those of weights would take time for nothing
+        model.requires_grad_(False)  # only gradients of pixels are needed; those of weights would take time
         told = dict(clips.facts) | facts
         looks = attention_rows(model, clips, setup, told, untrained=partial(_untrained, header), progress=progress)
         append_rows(config.attention, looks)
@@ -150,20 +152,20 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
 
 
 def _untrained(header: Header, seed: int) -> nn.Module:
-    """Build a network of the same shape with fresh weights, and leave the common random numbers as they were."""
+    """Build a network of the same shape with fresh weights, without a change of the global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return header.create_model().requires_grad_(False)
 
 
 def _facts(path: Path, header: Header) -> dict[str, Any]:
-    """Return what a row says of the model and its training."""
+    """Return the columns of a row that describe the model and its training."""
     return {
         "model": header.model,
         "seed": header.seed,
         "protocol": header.facts.get("protocol", "end_to_end"),
         "trained_on": header.facts.get("condition", header.facts.get("data")),
-        # Empty for what version 0.1 had, as in its files.
+        # Empty for the only values in version 0.1, because files of version 0.1 lack these columns.
         "trunk": trunk if (trunk := header.arguments.get("trunk")) != "wide" else None,
         "input": seen if (seen := header.arguments.get("input")) != "frames" else None,
         "steps": header.training.get("step"),

@@ -1,4 +1,4 @@
-"""Evaluate a model on clips."""
+"""Evaluate a model on clips, with and without its attention."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from saccade.nn import attention
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model's verdicts on some clips are worth; all numbers as JSON has them.
+    """The metrics and verdicts of a model on some clips; all values are JSON values.
 
     Args:
         labels: the classes.
-        facts: what the clips are, as columns of a result row.
-        num_clips: how many clips.
-        accuracy: fraction of clips that were named right; where classes do not exclude each other, whose exact set was.
-        cross_entropy: in nats; where classes do not exclude each other the mean of the binary ones.
-        top5_accuracy: fraction of clips whose class is among the five likeliest; None for five classes or fewer, and
-            where they do not exclude each other.
+        facts: the columns of a result row that describe the clips.
+        num_clips: the number of clips.
+        accuracy: the fraction of clips whose verdict is right. If classes do not exclude each other, the verdict must
+            be the exact set.
+        cross_entropy: the cross entropy in nats. If classes do not exclude each other, the mean of the binary ones.
+        top5_accuracy: the fraction of clips whose class is among the five most probable; None for five classes or
+            fewer, and if classes do not exclude each other.
         calibration_error: see `metrics.calibration_error`.
-        recall: for each thing that can be seen; see `metrics.recall`.
+        recall: the recall of each item of `Labels.things`; see `metrics.recall`.
         confusion_matrix: see `metrics.confusion_matrix`.
-        accuracy_by_frame: the accuracy if the verdict were that of each frame, of the clips that last so long; None for
-            a model that is not causal.
-        verdicts: the class of each clip, or the presence of each class.
+        accuracy_by_frame: the accuracy of the verdict at each frame, over the clips that have this frame; None for a
+            model that is not causal.
+        verdicts: the predicted class of each clip, or the predicted presence of each class.
         looks: where each attention layer looked, by its module name.
     """
 
@@ -54,19 +55,19 @@ class Evaluation:
     looks: dict[str, LayerAttention]
 
     def row(self, *, attention: AttentionEffect | None = None, **facts: Any) -> Row:
-        """Return the row of a result file.
+        """Return the row for a result file.
 
         Args:
-            attention: what the attention did, if it was measured.
-            facts: what was evaluated: at least `model` and `seed`; those of the clips stand there too.
+            attention: the effect of attention, if it was measured.
+            facts: columns that describe the model, at least `model` and `seed`; the facts of the clips are added.
 
         Raises:
-            UsageError: one of these is missing.
+            UsageError: if `model`, `data` or `seed` is missing.
         """
         facts = self.facts | facts
         identity = ("model", "data", "seed")
         if missing := [name for name in identity if facts.get(name) is None]:
-            raise UsageError(f"a result row lacks {', '.join(missing)}; give what was evaluated")
+            raise UsageError(f"a result row lacks {', '.join(missing)}; pass it as a keyword argument")
         measured = {name: getattr(self, name) for name in ("accuracy", "cross_entropy", "num_clips")}
         measured |= {"top5_accuracy": self.top5_accuracy, "calibration_error": self.calibration_error}
         recall = {f"{RECALL}{name}": value for name, value in self.recall.items()}
@@ -75,7 +76,7 @@ class Evaluation:
         return {name: facts[name] for name in identity} | further | measured | looked | recall
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON has it."""
+        """Return all values as JSON values."""
         return files.json_fields(self)
 
 
@@ -89,23 +90,23 @@ def evaluate(
     precision: str = "auto",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a model on the first clips of a dataset; a clip's verdict is that of its last frame.
+    """Evaluate a model on the first clips of a dataset; a clip's verdict is that of its last frame.
 
-    The model is moved to `device` and stays there; whether it is in training mode is left as it was. Figures do not
-    depend on the batch size beyond the rounding of sums.
+    The model is moved to `device` and stays there; its training mode is restored. Results do not depend on the batch
+    size, except for the rounding of sums.
 
     Args:
-        model: clips (batch, time, channels, height, width) to logits (batch, time, classes).
-        clips: what it is measured on.
-        num_clips: clips 0 to `num_clips - 1`; None takes all.
-        batch_size: clips in a forward pass; fewer need less memory.
+        model: a model from clips (batch, time, channels, height, width) to logits (batch, time, classes).
+        clips: the clips.
+        num_clips: the number of clips, from clip 0 on; None takes all clips.
+        batch_size: the number of clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
-        progress: called after every batch with the number of clips done and of all.
+        precision: auto (bfloat16 if the processor computes it natively), float32 or bfloat16.
+        progress: called after every batch with the number of clips done and the total number.
 
     Raises:
-        UsageError: no clips; a model with another number of classes than the labels.
-        NonFiniteError: logits, offsets or affine maps are NaN or infinite.
+        UsageError: if there are no clips, or if the model's classes are not those of the clips.
+        NonFiniteError: if logits, offsets or affine maps are NaN or infinite.
 
     >>> from saccade import models
     >>> from saccade.data.digits import DigitsConfig
@@ -119,7 +120,7 @@ def evaluate(
 
         def take_in() -> None:
             watch.add(seen)
-            seen.clear()  # offsets can be larger than the clips: let them go before the next batch
+            seen.clear()  # offsets can be larger than the clips: free them before the next batch
 
         found = run_clips(model, clips, setup, after_batch=take_in, progress=progress)
     logits, targets, labels = found.logits, found.targets, clips.labels
@@ -151,20 +152,21 @@ def attention_effect(
     progress: Progress | None = None,
     with_attention: Evaluation | None = None,
 ) -> AttentionEffect:
-    """Measure what the attention layers of a model do: where they look, and what the model is worth without them.
+    """Measure the effect of a model's attention layers: where they look, and the results without attention.
 
     Args:
-        model: as for `evaluate`, and so on.
-        clips: what it is measured on.
-        num_clips: clips 0 to `num_clips - 1`; None takes as many as `with_attention`, or all.
-        batch_size: clips in a forward pass; fewer need less memory.
+        model: a model, as for `evaluate`.
+        clips: the clips.
+        num_clips: the number of clips, from clip 0 on; None takes the number in `with_attention`, or all clips.
+        batch_size: the number of clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
         precision: auto, float32 or bfloat16.
-        progress: called after every batch with the number of clips done and of all, in each pass.
-        with_attention: the evaluation of the same model on the same clips, where there is one already: it saves a pass.
+        progress: called after every batch with the number of clips done and the total number, in each pass.
+        with_attention: an existing evaluation of the same model on the same clips, which saves a pass.
 
     Raises:
-        UsageError: as `evaluate`; `with_attention` is of other clips.
+        UsageError: as for `evaluate`, or if `with_attention` is of other clips.
+        NonFiniteError: as for `evaluate`.
     """
     if num_clips is None and with_attention is not None:
         num_clips = with_attention.num_clips
@@ -203,5 +205,5 @@ def _check_same_clips(before: Evaluation, clips: Clips, setup: Setup) -> None:
     for name, other in ({"num_clips": setup.num_clips} | dict(clips.facts)).items():
         if (one := was.get(name)) != other:
             raise UsageError(
-                f"with_attention was measured with {name}={one}, now it is {other}: give one of the same clips"
+                f"with_attention was measured with {name}={one}, now it is {other}; pass one of the same clips"
             )

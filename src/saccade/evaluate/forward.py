@@ -1,4 +1,4 @@
-"""Clips through a model: every verdict, and what the attention layers said on the way."""
+"""Run clips through a model and collect its verdicts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Setup:
-    """How clips go through a model: how many, how many at a time, where and in which number format."""
+    """How clips are run through a model: the number of clips, the batch size, the device and the number format."""
 
     num_clips: int
     batch_size: int
@@ -33,10 +33,10 @@ class Setup:
     def choose(
         cls, clips: Clips, num_clips: int | None, batch_size: int, device: torch.device | str, precision: str
     ) -> Setup:
-        """Fill in what the caller left open.
+        """Replace the defaults by values for these clips and this machine.
 
         Raises:
-            UsageError: no clips, an empty batch, an unknown device or precision.
+            UsageError: if `num_clips` or `batch_size` is below 1, or if the device or the precision is unknown.
         """
         num_clips = len(clips) if num_clips is None else num_clips
         for name, number in (("num_clips", num_clips), ("batch_size", batch_size)):
@@ -48,9 +48,9 @@ class Setup:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The logits at each clip's last frame beside its target, and the accuracy at every frame of a causal model.
+    """The logits at each clip's last frame, the targets, and for a causal model the accuracy at every frame.
 
-    By frame, where clips differ in length: of the clips that last so long.
+    If clips differ in length, the accuracy at a frame is over the clips that have this frame.
     """
 
     logits: Float[Tensor, "clips classes"]
@@ -67,18 +67,18 @@ def run_clips(
     after_batch: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> Verdicts:
-    """Give clips 0 to `num_clips - 1` to a model in evaluation mode; its mode is put back, the device it is on is not.
+    """Run the first clips through a model in evaluation mode; its mode is restored, but it stays on the device.
 
     Args:
-        model: clips to logits (batch, time, classes).
+        model: a model from clips to logits (batch, time, classes).
         clips: the clips.
-        setup: how.
+        setup: the number of clips, the batch size, the device and the number format.
         after_batch: called after every forward pass.
-        progress: called after every batch with the number of clips done and of all.
+        progress: called after every batch with the number of clips done and the total number.
 
     Raises:
-        UsageError: the model has another number of classes than the labels.
-        NonFiniteError: logits are NaN or infinite.
+        UsageError: if the model's classes are not those of the clips.
+        NonFiniteError: if logits are NaN or infinite.
     """
     model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     clips = clips.to(setup.device)
@@ -101,13 +101,13 @@ def run_clips(
 
 
 class _ByFrame:
-    """Gathers how many clips are right at each frame, of how many that last so long."""
+    """Counts the clips that are right at each frame, and the clips that have this frame."""
 
     def __init__(self) -> None:
         self._right = self._num = torch.zeros(0)
 
     def add(self, right: Bool[Tensor, "batch time"], batch: ClipBatch) -> None:
-        """Take in a batch."""
+        """Add a batch."""
         counts = torch.ones_like(right) if batch.valid is None else batch.valid
         longest = max(right.shape[1], len(self._right))
         self._right, self._num = (
@@ -136,13 +136,13 @@ def _forward(
     if bool(bad.any()):
         clip = first + int(bad.nonzero()[0])
         raise NonFiniteError(
-            f"the logits of clip {clip} are not finite; try --precision float32, or take an earlier checkpoint"
+            f"the logits of clip {clip} are not finite; try --precision float32, or use an earlier checkpoint"
         )
     return logits
 
 
 def _valid(logits: Float[Tensor, "batch time classes"], batch: ClipBatch) -> Float[Tensor, "batch time classes"]:
-    """Return logits with zeros where they mean nothing."""
+    """Return logits with zeros at padded frames."""
     return logits if batch.valid is None else torch.where(batch.valid.unsqueeze(-1), logits, 0)
 
 
@@ -152,13 +152,13 @@ def _check_classes(model: nn.Module, num_classes: int, labels: Labels) -> None:
         if own is not None and own.exclusive != labels.exclusive:
             ways = {True: "exclude each other", False: "do not exclude each other"}
             raise UsageError(
-                f"the clips' classes {ways[labels.exclusive]}, the model's {ways[own.exclusive]}: give clips of its"
-                " classes, or another model"
+                f"the clips' classes {ways[labels.exclusive]}, the model's {ways[own.exclusive]}: use clips of the"
+                " model's classes, or another model"
             )
         return
     named = ", ".join(labels.names[:3]) + (" ..." if len(labels.names) > 3 else "")
     theirs = "" if own is None else f" ({', '.join(own.names[:3])}{' ...' if len(own.names) > 3 else ''})"
     raise UsageError(
-        f"the clips have {len(labels.names)} classes ({named}), the model {num_classes}{theirs}: give clips of its"
-        " classes, or another model"
+        f"the clips have {len(labels.names)} classes ({named}), the model {num_classes}{theirs}: use clips of the"
+        " model's classes, or another model"
     )

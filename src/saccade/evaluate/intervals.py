@@ -1,4 +1,4 @@
-"""How far a measured accuracy can be trusted: intervals, computed from result rows and never stored in their place."""
+"""Confidence intervals for accuracies, computed from result rows; the rows are stored, never the intervals alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ CELL = (
     *("input", "split_seed", "group"),
     *("trained_on", "trunk", "split", "order", "num_frames", "num_digits", "max_angle_deg", "clutter", "noise"),
 )
-"""The columns in which the rows of one interval must agree; few of them are in every result file."""
+"""The columns in which the rows of one interval must agree; most result files have only some of them."""
 
 
 class Interval(NamedTuple):
-    """An interval of accuracies, as fractions, and what it was computed from."""
+    """A confidence interval for an accuracy, as fractions, and a label with its method and sample size."""
 
     low: float
     high: float
@@ -27,17 +27,17 @@ class Interval(NamedTuple):
 
 
 def wilson_interval(successes: float, num: int, level: float = 0.95) -> tuple[float, float]:
-    """Return the interval for a probability of which `num` trials with so many successes were seen.
+    """Return Wilson's confidence interval for a probability, given the number of successes in `num` trials.
 
-    Unlike the textbook interval it stays within 0 and 1 and has a width even where every trial succeeded.
+    Unlike the normal approximation, it stays within 0 and 1, and its width is above 0 even if every trial succeeded.
 
     Args:
-        successes: number of successes; a mean over several runs need not be whole.
-        num: number of trials.
-        level: how often such intervals hold the true probability.
+        successes: the number of successes; a mean over several runs need not be a whole number.
+        num: the number of trials.
+        level: the confidence level.
 
     Raises:
-        ValueError: no trials, successes outside 0 to `num`, a level outside 0 to 1.
+        ValueError: if there are no trials, if `successes` is outside 0 to `num`, or if `level` is outside 0 to 1.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
 
@@ -50,21 +50,21 @@ def wilson_interval(successes: float, num: int, level: float = 0.95) -> tuple[fl
     p, z2 = successes / num, z * z
     centre = p + z2 / (2 * num)
     reach = z * math.sqrt(p * (1 - p) / num + z2 / (4 * num * num))
-    # Where all or none succeeded, the bound is 1 or 0 exactly, and rounding must not carry it across.
+    # If all or none succeeded, the bound is exactly 1 or 0; rounding must not move it beyond.
     low = 0.0 if successes == 0 else (centre - reach) / (1 + z2 / num)
     high = 1.0 if successes == num else (centre + reach) / (1 + z2 / num)
     return low, high
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Return Student's interval for the mean of the population that a few values were drawn from.
+    """Return Student's confidence interval for the mean of the population from which a few values were drawn.
 
     Args:
-        values: at least two, such as the accuracies of several seeds.
-        level: how often such intervals hold the true mean.
+        values: at least two values, for example the accuracies of several seeds.
+        level: the confidence level.
 
     Raises:
-        ValueError: fewer than two values, a level outside 0 to 1.
+        ValueError: if there are fewer than two values, or if `level` is outside 0 to 1.
 
     Source: Student, "The probable error of a mean", 1908.
 
@@ -78,12 +78,12 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
 
 def t_quantile(degrees_of_freedom: int, level: float = 0.95) -> float:
-    """Return how many standard errors Student's interval reaches to either side.
+    """Return half the width of Student's interval, in standard errors.
 
     >>> round(t_quantile(2), 3)
     4.303
     """
-    from scipy.stats import t  # slow to import, and not every interval needs it
+    from scipy.stats import t  # slow to import, and Wilson's interval does not need it
 
     return float(t.ppf(_upper_tail(level), degrees_of_freedom))
 
@@ -91,16 +91,17 @@ def t_quantile(degrees_of_freedom: int, level: float = 0.95) -> float:
 def interval(rows: Sequence[Mapping[str, Any]], level: float = 0.95) -> Interval:
     """Return the interval for the accuracy of one cell from its rows.
 
-    From three seeds on it is a t-interval over the seeds' accuracies, cut to 0 to 1. With fewer it is a Wilson interval
-    over clips, around the mean accuracy and with the clips of one run: runs on the same clips are not independent
-    trials. Rows of one seed, such as retrainings of the recurrent part on one CNN, are averaged first.
+    With three or more seeds it is a t-interval over the accuracies of the seeds, clipped to 0 to 1. With fewer seeds it
+    is a Wilson interval for the mean accuracy over the clips of one run, because runs on the same clips are not
+    independent trials. Rows of one seed, for example several trainings of the recurrent part on one CNN, are averaged
+    first.
 
     Args:
         rows: result rows of one cell, with at least `seed`, `accuracy` and `num_clips`.
-        level: how often such intervals hold the true accuracy.
+        level: the confidence level.
 
     Raises:
-        UsageError: no rows, or rows of several cells.
+        UsageError: if there are no rows, or if the rows belong to several cells.
 
     >>> row = {"model": "lenet-lstm", "seed": 0, "accuracy": 0.9, "num_clips": 100}
     >>> interval([row]).label
@@ -114,7 +115,7 @@ def interval(rows: Sequence[Mapping[str, Any]], level: float = 0.95) -> Interval
         if len(found := {row.get(column) for row in rows}) > 1:
             came = " and ".join(sorted(map(str, found)))
             raise UsageError(
-                f"an interval is over the rows of one cell; these have the {column} {came}: group them first"
+                f"an interval needs rows of one cell; these rows have the {column} {came}: group them first"
             )
     by_seed: dict[Any, list[float]] = {}
     for row in rows:

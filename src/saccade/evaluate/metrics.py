@@ -1,7 +1,7 @@
-"""What is measured of a model's verdicts: logits of clips beside their targets.
+"""Metrics of a model's verdicts, computed from the logits and the targets of clips.
 
-*Conventions:* logits are (clips, classes), targets as `Labels` has them: class indices, or presence vectors where
-classes do not exclude each other.
+*Conventions:* logits are (clips, classes). Targets are those of `Labels`: class indices, or presence vectors if classes
+do not exclude each other.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ def accuracy(logits: Float[Tensor, "clips classes"], targets: Targets, labels: L
 
 
 def cross_entropy(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels) -> float:
-    """Return the mean cross entropy in nats; where classes do not exclude each other the mean binary one of each."""
+    """Return the mean cross entropy in nats, or the mean binary one if classes do not exclude each other."""
     if labels.exclusive:
         return F.cross_entropy(logits.double(), targets).item()
     return F.binary_cross_entropy_with_logits(logits.double(), targets.double()).item()
 
 
 def top_accuracy(logits: Float[Tensor, "clips classes"], targets: Int64[Tensor, "clips"], num: int = 5) -> float:
-    """Return the fraction of clips whose class is among the `num` with the largest logits."""
+    """Return the fraction of clips whose class is among the `num` classes with the largest logits."""
     largest = logits.topk(min(num, logits.shape[-1]), -1).indices
     return (largest == targets.unsqueeze(-1)).any(-1).double().mean().item()
 
 
 def recall(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels) -> dict[str, float | None]:
-    """Return for each thing that can be seen the fraction of the clips that show it whose verdict holds it as often.
+    """Return the recall of each thing: of the clips that show it, the fraction whose verdict has it at least as often.
 
-    Things are the classes, or the parts that they consist of. A clip of "33" asks for two threes: "35" does not find
-    them, and counts as one miss, not as half of one. A thing that no clip shows has no recall (None).
+    Things are those of `Labels.things`: the classes, or the parts of the classes. A clip of "33" shows two threes; the
+    verdict "35" has only one, and counts as one miss, not as half of one. A thing that no clip shows has the recall
+    None.
     """
     shown, found = held(targets, labels), held(labels.decide(logits), labels)
     clips_with = (shown > 0).sum(0).tolist()
@@ -47,7 +48,7 @@ def recall(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Lab
 
 
 def held(verdicts: Tensor, labels: Labels) -> Int64[Tensor, "clips things"]:
-    """Count how often each thing occurs in what clips are called; of classes that hold together, whether it does."""
+    """Count how often each thing occurs in verdicts or targets; 0 or 1 if classes do not exclude each other."""
     if not labels.exclusive:
         return (verdicts > 0).long()
     if labels.parts is None:
@@ -59,10 +60,11 @@ def held(verdicts: Tensor, labels: Labels) -> Int64[Tensor, "clips things"]:
 def confusion_matrix(
     logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels
 ) -> Int64[Tensor, "classes classes"] | Int64[Tensor, "classes 2 2"]:
-    """Count clips by what they show (rows) and what the verdict says (columns).
+    """Count clips by true class (rows) and predicted class (columns).
 
-    Where classes do not exclude each other, it is one 2 x 2 matrix for each, absent before present: `[[right absence,
-    false alarm], [miss, hit]]`, as scikit-learn's `multilabel_confusion_matrix` has it.
+    If classes do not exclude each other, the result is one 2 x 2 matrix for each class, absent before present:
+    `[[true negatives, false positives], [false negatives, true positives]]`, as in scikit-learn's
+    `multilabel_confusion_matrix`.
     """
     decided, num = labels.decide(logits).long(), len(labels.names)
     if not labels.exclusive:
@@ -74,8 +76,8 @@ def confusion_matrix(
 def calibration_error(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels) -> float:
     """Return the expected calibration error over 15 bins of equal width: the mean gap of confidence and accuracy.
 
-    Confidence is the probability of the predicted class. Where classes do not exclude each other, each probability of a
-    clip counts as one confidence, held against whether the class is there. Bins are open below and closed above.
+    Confidence is the probability of the predicted class. If classes do not exclude each other, each probability of a
+    clip is one confidence, which is compared with the presence of the class. Bins are open below and closed above.
 
     Source: Guo et al., "On calibration of modern neural networks", 2017, arXiv 1706.04599, eq. 3.
     """
@@ -85,6 +87,6 @@ def calibration_error(logits: Float[Tensor, "clips classes"], targets: Targets, 
     else:
         confidence, happened = logits.double().sigmoid().flatten(), targets.flatten().double()
     bins = ((confidence * NUM_BINS).ceil().long() - 1).clamp(0, NUM_BINS - 1)
-    # A bin's share of all times the gap of its means is the gap of its sums over all.
+    # A bin's share of the samples times the gap of its means is the gap of its sums divided by the number of samples.
     gaps = torch.zeros(NUM_BINS, dtype=torch.float64, device=logits.device).index_add(0, bins, confidence - happened)
     return (gaps.abs().sum() / len(confidence)).item()

@@ -1,4 +1,4 @@
-"""An evaluation as people read it in the terminal."""
+"""An evaluation as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHORT_NAME = 3
 
 
 def render(result: Result) -> Group:
-    """Lay a result out as a compact table: figures, recall, the worst confusions, what attention did."""
+    """Return a result as a compact table: metrics, recall, the worst confusions and the effect of attention."""
     row, found = result.row, result.evaluation
     split = f", {row['split']} split" if row.get("split") else ""
     title = f"{row['model']} on {_what(row)}{split}"
@@ -38,10 +38,10 @@ def render(result: Result) -> Group:
 
 
 def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list[tuple[str, str, int]]:
-    """Return what is confused most: what clips show, what the verdict says, and in how many clips.
+    """Return the most frequent confusions: the true class, the predicted class and the number of clips.
 
-    Where classes do not exclude each other, one is confused with `nothing` where it is missed, and nothing with one
-    where it is imagined.
+    If classes do not exclude each other, a class that is missed is confused with `nothing`, and `nothing` is confused
+    with a class that is predicted but absent.
     """
     names = evaluation.labels.names
     matrix = evaluation.confusion_matrix
@@ -84,14 +84,14 @@ def _recall(found: Evaluation) -> Table:
 
 
 def _what(row: Mapping[str, Any]) -> str:
-    """Say what was measured."""
+    """Return a description of the clips."""
     if "condition" not in row:
         return str(row["data"])
     return f"{row['condition']}, {row['digits']}, {row['instances']} digits"
 
 
 def _by_turns(row: Mapping[str, Any]) -> bool:
-    """Tell whether clips show one class after the other, as those of the generator do."""
+    """Return whether the clips cycle through the classes, as generated clips do."""
     return "condition" in row
 
 

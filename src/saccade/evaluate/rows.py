@@ -1,4 +1,4 @@
-"""Result files: one row per run and cell, in CSV, whole or not at all."""
+"""Result files in CSV, with one row per run and cell; files are written atomically."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COLUMNS = ("model", "data", "seed", "accuracy", "cross_entropy", "num_clips")
 """The columns that every result file has."""
 
 RECALL = "recall_"
-"""What the columns of a recall start with; the thing's name follows."""
+"""The prefix of the columns of recalls; the name of the thing follows."""
 
-# Files of version 0.1 have no column `data`: these were the only clips then.
+# Files of version 0.1 have no column `data`, because this was the only kind of clips.
 _FIRST_DATA = "moving digits"
 
 MEASURED = frozenset(
@@ -39,19 +39,19 @@ MEASURED = frozenset(
         "attention_summary",
     }
 )
-"""The columns that an evaluation measures, besides recalls."""
+"""The columns that an evaluation measures, except recalls."""
 
 ATTENDED = (
     *("ratio", "ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"),
     *("angle_slope", "angle_correlation", "scale_slope", "scale_correlation", "ratio_min_gain"),
     *(f"ratio_digit_{digit}" for digit in range(1, 6)),
 )
-"""The figures of a row about attention, as in `attention.measure.Attended`; each has its standard error beside it."""
+"""The figures of a row on attention, as in `attention.measure.Attended`; each has a column for its standard error."""
 
-# All other columns say what was evaluated.
+# All other columns describe the model and the clips.
 _FIGURES = MEASURED | {f"{name}{suffix}" for name in ATTENDED for suffix in ("", "_se")}
 
-# These stay text even where they look like a number: a commit may read 1234e56.
+# These stay text even if they look like a number: a commit may be 1234e56.
 _TEXT = frozenset(
     (
         *("model", "protocol", "data", "condition", "digits", "instances", "labels", "input", "group"),
@@ -70,21 +70,21 @@ _TEXT = frozenset(
         "measure",
     )
 )
-_MOST_DIGITS = 4000  # Python converts a few more
+_MOST_DIGITS = 4000  # Python's own limit for conversion is a little higher
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a result file whole, replacing an older one.
+    """Write a result file atomically, replacing an older one.
 
     Args:
         path: the CSV file.
-        rows: each with at least `COLUMNS`; further columns follow in the order in which they first occur. None is an
-            empty cell.
+        rows: the rows, each with at least `COLUMNS`. Further columns follow in the order in which they first occur.
+            None becomes an empty cell.
 
     Raises:
-        DataError: a row lacks a column, or its accuracy is no fraction.
+        DataError: if a row lacks one of `COLUMNS`, a number is missing or not finite, or an accuracy is not a fraction.
 
     >>> import tempfile
     >>> row = dict(zip(COLUMNS, ("lenet-lstm", "my clips", 0, 0.5, 1.2, 100)))
@@ -105,10 +105,10 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a result file; numbers come back as numbers, empty cells as None.
+    """Read a result file; numbers are returned as numbers, empty cells as None.
 
     Raises:
-        DataError: no such file, or not a result file.
+        DataError: if the file does not exist or is not a result file.
     """
     try:
         lines = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True)
@@ -123,7 +123,7 @@ def read_rows(path: Path) -> list[Row]:
     for line, cells in rows:
         if len(cells) != len(header):
             raise DataError(
-                f"{path} line {line} has {len(cells)} cells; its header has {len(header)}: is it cut short?"
+                f"{path} line {line} has {len(cells)} cells, its header has {len(header)}; repair or remove the line"
             )
         row = first | {name: _parse(name, cell) for name, cell in zip(header, cells, strict=True)}
         _check(row, f"{path} line {line}")
@@ -132,12 +132,12 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to a result file, or start one; a row that says the same of what was evaluated is replaced.
+    """Add rows to a result file, or create it; a new row replaces old rows on the same model, training and clips.
 
-    Several processes may add to one file at the same time.
+    Several processes may add rows to one file at the same time.
 
     Raises:
-        DataError: as `read_rows` and `write_rows`; the file is then left as it was.
+        DataError: as for `read_rows` and `write_rows`; the file is then unchanged.
     """
     new = list(rows)
     repeated = [_facts(row) for row in new]
@@ -169,6 +169,6 @@ def _check(row: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where} has the {name} {row[name]!r}; a number is needed")
     for name, value in row.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise DataError(f"{where} has the {name} {value}; only finite numbers are results")
+            raise DataError(f"{where} has the {name} {value}; only finite numbers are allowed")
     if not 0 <= row["accuracy"] <= 1:
         raise DataError(f"{where} has the accuracy {row['accuracy']}; a fraction from 0 to 1 is needed, not per cent")

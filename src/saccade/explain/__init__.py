@@ -1,4 +1,4 @@
-"""The verb `saccade explain`: where models look in a clip, as a page, a moving picture or a film strip."""
+"""The command `saccade explain`: where models look in a clip, as a page, an animation or a film strip."""
 
 from saccade.explain.command import explain
 from saccade.explain.config import FORMATS, ExplainConfig

@@ -1,4 +1,4 @@
-"""From what is asked to the file."""
+"""Run `saccade explain`: from its options to the written file."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from saccade.explain.payload import shown_fps
 
 
 def explain(config: ExplainConfig) -> Path:
-    """Write where models look in a clip, and what they say of it; return the file.
+    """Write a report of where models look in a clip and what they predict; return the file.
 
     Raises:
-        UsageError: an unknown device.
-        DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
-        MissingExtraError: matplotlib is not installed, for other formats than html.
-        OSError: the file cannot be written.
+        UsageError: if the device is unknown, or if the models were trained at different frame rates.
+        DataError: if the clip or a checkpoint cannot be read, or if they do not fit each other.
+        MissingExtraError: if matplotlib is not installed and the format is not html.
+        OSError: if the file cannot be written.
     """
-    # Before the work, not after it.
+    # Fail before the work, not after it.
     files.check_writable(config.path)
     if config.chosen_format != "html":
         pictures.check_can_draw()

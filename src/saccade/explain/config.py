@@ -1,4 +1,4 @@
-"""What `saccade explain` is asked."""
+"""The options of `saccade explain`."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ FORMATS = ("html", "gif", "mp4", "png")
 
 @dataclass(frozen=True)
 class ExplainConfig:
-    """Show where models look in a clip, and what they say of it.
+    """Show where models look in a clip, and what they predict.
 
     Args:
-        clip: a video file, GIF or `.npz` file; beside clips of `saccade generate`, their labels and poses are used.
-        model: checkpoints, folders of runs, or names of models whose weights come with the package; several stand side
-            by side. By default all of the package.
-        out: the file to write; by default report.FORMAT.
-        format: html (one page that needs no network), gif, mp4 (the clip with overlays) or png (a film strip with
-            overlays); by default what `out` ends in.
-        max_frames: read only so many frames of the clip.
+        clip: a video file, GIF or `.npz` file. For a clip of `saccade generate`, the report uses its labels and poses.
+        model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
+            by side. The default is all models of the package.
+        out: the file to write. The default is report.FORMAT.
+        format: html (one page that needs no network), gif or mp4 (the clip with overlays), or png (a film strip with
+            overlays). The default is the suffix of `out`.
+        max_frames: the maximum number of frames to read.
         device: auto, cpu or cuda.
 
     Raises:
-        UsageError: an unknown format, or a number of frames below 1.
+        UsageError: if the format is unknown, or if `max_frames` is below 1.
     """
 
     clip: Positional[Path]
@@ -48,17 +48,17 @@ class ExplainConfig:
 
     @property
     def models(self) -> tuple[Path, ...]:
-        """The checkpoints: those that were named, or those of the package."""
+        """The checkpoints of `model`, or those of the package if `model` is empty."""
         return self.model or tuple(weights.paths().values())
 
     @property
     def chosen_format(self) -> str:
-        """What is to be written."""
+        """The format of the file."""
         if self.format is not None:
             return self.format
         return self.out.suffix.lower().removeprefix(".") if self.out and self.out.suffix else FORMATS[0]
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The path of the file."""
         return self.out or Path(f"report.{self.chosen_format}")

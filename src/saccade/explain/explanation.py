@@ -1,4 +1,4 @@
-"""What models saw in a clip: everything that a report shows, before anything is drawn."""
+"""The results of models on a clip: everything that a report shows, before it is drawn."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from saccade.labels import Labels, Verdict
 from saccade.predict import Prediction
 from saccade.visualize import COLOURS
 
-# Where two checkpoints of a kind stand side by side, the second and third get these.
+# For the second and later checkpoints of one kind of model.
 _FURTHER_COLOURS = ("#aa3377", "#66ccee", "#ccbb44")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One model's view of the clip.
+    """The results of one model on the clip.
 
-    *Conventions:* positions are in pixels of `clip.frames`, the frames that this model got.
+    *Conventions:* positions are in pixels of `clip.frames`, the input frames of this model.
 
     Args:
-        name: of the model, with its folder where several are of a kind.
-        colour: of the model, as `#rrggbb`.
+        name: the name of the model, with its folder if several models are of one kind.
+        colour: the colour of the model, as `#rrggbb`.
         path: the checkpoint.
-        header: what the checkpoint says of itself.
-        labels: its classes.
-        clip: the frames that it got.
-        look: where it looked.
-        prediction: what it said.
-        boxes_px: (top, left, bottom, right) around each thing, where that is known.
-        attended: how much of its attention fell on the things, where they are known, by kind of attention.
+        header: the header of the checkpoint.
+        labels: the classes of the model.
+        clip: the clip as the model receives it.
+        look: where the model looked.
+        prediction: the prediction of the model.
+        boxes_px: (top, left, bottom, right) around each object; None if the objects are not known.
+        attended: how much of the attention fell on the objects, by kind of attention; empty if they are not known.
     """
 
     name: str
@@ -59,31 +59,31 @@ class Column:
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """Height and width of the frames that the model got."""
+        """Height and width of the model's input frames."""
         return self.prediction.frame_size
 
     @property
     def probabilities(self) -> Float[Tensor, "time classes"]:
-        """The probability of each class at each frame, or one row at the end."""
+        """The probability of each class at each frame, or one row for a model that predicts at the end only."""
         return self.labels.probabilities(self.look.logits)
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """The verdict at each frame, or one at the end."""
+        """The verdict at each frame, or one verdict for a model that predicts at the end only."""
         return self.labels.verdicts(self.look.logits)
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """A clip as several models saw it.
+    """The results of several models on one clip.
 
     Args:
         clip: the file.
-        file_size: (height, width) of its own frames.
-        num_frames: frames that were read, the same for all models.
-        cut: whether the clip continues after them.
-        columns: one a model.
-        truth: what is known of the clip.
+        file_size: (height, width) of the frames in the file.
+        num_frames: the number of frames that were read, the same for all models.
+        cut: whether the clip continues after these frames.
+        columns: one column for each model.
+        truth: the digits in the clip and their poses; None if they are not known.
     """
 
     clip: Path
@@ -95,26 +95,26 @@ class Explanation:
 
     @property
     def knows_digits(self) -> bool:
-        """Whether all models name digits."""
+        """Whether the classes of all models are digits."""
         return all(names_digits(column.labels) for column in self.columns)
 
     @property
     def fps(self) -> float | None:
-        """Frames per second, where the file tells."""
+        """Frames per second; None if the file does not state it."""
         return self.columns[0].clip.fps
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with the file, each once."""
+        """The warnings about damage in the file, without duplicates."""
         return list(dict.fromkeys(c.clip.warning for c in self.columns if c.clip.warning))
 
 
 def explain_clip(config: ExplainConfig) -> Explanation:
-    """Run every model on the clip, and gather where it looked and what it said.
+    """Run every model on the clip, and collect where it looked and what it predicted.
 
     Raises:
-        UsageError: an unknown device.
-        DataError: the clip or a checkpoint cannot be read, or they do not fit each other.
+        UsageError: if the device is unknown, or if the models were trained at different frame rates.
+        DataError: if the clip or a checkpoint cannot be read, or if they do not fit each other.
     """
     device = choose_device(config.device)
     paths = [weights.find(path) for path in config.models]
@@ -128,11 +128,11 @@ def explain_clip(config: ExplainConfig) -> Explanation:
         frame_format = predict.format_of(model)
         wanted = frame_format.fit(file_size), frame_format.channels, frame_format.fps
         if wanted not in read:
-            # One more frame than wanted tells whether the clip goes on.
+            # One frame more than needed shows whether the clip continues.
             read[wanted] = predict.read_for(frame_format, config.clip, max_frames=config.max_frames + 1, size=file_size)
         clip = replace(read[wanted], frames=read[wanted].frames[: config.max_frames])
         labels = predict.classes_of(header, path)
-        # Pictures do not draw receptive fields.
+        # Only the page draws receptive fields.
         seen = _look_that_fits(model, clip, config.clip, device, receptive_field=config.chosen_format == "html")
         prediction = predict.prediction_of(config.clip, clip, seen.logits, labels)
         known = truth if truth is not None and names_digits(labels) else None
@@ -146,13 +146,13 @@ def explain_clip(config: ExplainConfig) -> Explanation:
 
 
 def _check_same_moments(clips: Sequence[video.Clip]) -> None:
-    """Raise UsageError where models see a file at different rates: their frames are then of different moments."""
+    """Raise UsageError if models receive the clip at different rates: their frames would be from different times."""
     rates = {clip.fps for clip in clips if clip.fps}
-    # Files tell rates up to rounding.
+    # Rates in files are rounded.
     if len({len(clip.frames) for clip in clips}) > 1 or (rates and max(rates) > 1.01 * min(rates)):
         raise UsageError(
-            f"these models learned at different rates ({' and '.join(map(str, sorted(rates)))} frames/s), so their"
-            " frames do not stand side by side; explain the clip with one at a time"
+            f"the models were trained at different rates ({' and '.join(map(str, sorted(rates)))} frames/s), so their"
+            " frames cannot be shown side by side; explain the clip with one model at a time"
         )
 
 
@@ -173,7 +173,7 @@ def _beside_truth(
         return None, {}
     poses = truth.poses_in(num_frames, file_size, (height, width))
     on_device = poses.map(lambda values: values.to(device))
-    # Of one clip there is no other to compare with; that part of the figures is not used.
+    # A single clip has no other clip to compare with: the clip's own boxes fill that argument, its figures are unused.
     attended, _ = measure(model, clip.frames.unsqueeze(0).to(device), on_device, on_device.box_px)
     return poses.box_px[0], attended
 

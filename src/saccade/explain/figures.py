@@ -1,4 +1,4 @@
-"""The figures of a report: what each model said and where it looked, a row a figure, a value a model."""
+"""The figures of a report: the verdict of each model and where it looked, with one value for each model."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MASSES = {
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of each model.
+    """One figure, with a value for each model.
 
     Args:
-        name: what it is.
-        values: in words, one a model; an empty one where a model has none.
-        good: whether each model is right, where that is the question.
+        name: the name of the figure.
+        values: the value of each model as text; empty if a model has no value.
+        good: whether each model is right, for a figure that can be right or wrong.
     """
 
     name: str
@@ -37,35 +37,35 @@ class Figure:
 
 
 def figures_of(explanation: Explanation) -> dict[str, list[Figure]]:
-    """Return the figures in groups; those that no model has are left out."""
+    """Return the figures in groups, without the figures that no model has."""
     groups = {
         "Verdict": _verdict(explanation),
         "Where it looked: median over frames (smallest to largest)": _looks(explanation),
-        "On the digits: mass over share of the area; 1 is chance": _masses(explanation),
-        "How the transformer follows the digits: slope of the regression (correlation)": _following(explanation),
+        "On the digits: share of the attention divided by share of the area; 1 is chance": _masses(explanation),
+        "How the spatial transformer follows the digits: regression slope (correlation)": _following(explanation),
     }
     kept = {name: [f for f in group if any(f.values)] for name, group in groups.items()}
     return {name: group for name, group in kept.items() if group}
 
 
 def right(column: Column, explanation: Explanation) -> bool | None:
-    """Tell whether a verdict is the true class; None where that is not known."""
+    """Return whether the verdict is the true class; None if the true class is not known."""
     wanted = explanation.truth and explanation.truth.named_by(column.labels)
     return None if wanted is None else column.prediction.verdict == wanted
 
 
 def moment(t: int, fps: float | None) -> str:
-    """Name a frame, with its second where that is known."""
+    """Format a frame number, with its time in seconds if the frame rate is known."""
     return f"frame {t} ({t / fps:.1f} s)" if fps else f"frame {t}"
 
 
 def percent(p: float) -> str:
-    """Write a fraction as a percentage."""
+    """Format a fraction as a percentage."""
     return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
 
 
 def listed(classes: Sequence[tuple[str, float]]) -> str:
-    """Write classes with their probabilities."""
+    """Format classes with their probabilities."""
     return ", ".join(f"{name}\N{NO-BREAK SPACE}{percent(p)}" for name, p in classes)
 
 
@@ -82,14 +82,14 @@ def _verdict(explanation: Explanation) -> list[Figure]:
         each("True class", lambda column: (explanation.truth and explanation.truth.named_by(column.labels)) or ""),
         each("Decided at", lambda column: _decided(column)),
         each("Most probable classes", lambda column: listed(column.prediction.top)),
-        each("Frames seen", lambda column: str(column.prediction.num_frames)),
-        each("Size seen", lambda column: "{}x{} px".format(*column.frame_size)),
+        each("Input frames", lambda column: str(column.prediction.num_frames)),
+        each("Input size", lambda column: "{}x{} px".format(*column.frame_size)),
     ]
 
 
 def _decided(column: Column) -> str:
     decided_at = column.prediction.decided_at
-    return "the end: it speaks once" if decided_at is None else moment(decided_at, column.prediction.fps)
+    return "the end, its only prediction" if decided_at is None else moment(decided_at, column.prediction.fps)
 
 
 def _looks(explanation: Explanation) -> list[Figure]:
@@ -100,9 +100,9 @@ def _looks(explanation: Explanation) -> list[Figure]:
         return Figure(name, tuple("" if v is None else _spread(v, unit, digits) for v in found))
 
     return [
-        each("Sampled area, of the frame", _area_percent, " %", 0),
-        each("Turn of the sampled area", _turn_deg, "°"),
-        each("Shift by the first layer's offsets, mean of its taps", _offset_px, " px", 2),
+        each("Sampled area, share of the frame", _area_percent, " %", 0),
+        each("Rotation of the sampled area", _turn_deg, "°"),
+        each("Shift by the first layer's offsets, mean over its taps", _offset_px, " px", 2),
     ]
 
 
@@ -134,7 +134,7 @@ def _following(explanation: Explanation) -> list[Figure]:
         return f"{slope.item():.2f} ({correlation.item():.2f})"
 
     return [
-        Figure(f"Its {name}, by theirs", tuple(told(column, name) for column in explanation.columns))
+        Figure(f"Its {name} against that of the digits", tuple(told(column, name) for column in explanation.columns))
         for name in ("angle", "scale")
     ]
 
@@ -159,7 +159,7 @@ def _turn_and_zoom(column: Column) -> tuple[Tensor, Tensor] | None:
     if look.theta is None or look.crop is None:
         return None
     turn, zoom = turn_and_zoom(look.theta.cpu(), (look.crop.shape[-2], look.crop.shape[-1]), column.frame_size)
-    # Rounding makes -0.0 of what turns by nothing.
+    # Adding 0.0 turns -0.0 into 0.0, which is shown without a sign.
     return turn.float() + 0.0, zoom.float()
 
 

@@ -1,7 +1,7 @@
-"""The report: one page of HTML that needs nothing else.
+"""The report as one HTML page that needs no other file.
 
-What comes from outside (names of files, what a checkpoint says) passes through `html.escape` or stands in packed data,
-and the page's policy lets only its own script and style run.
+Text from outside (file names, the contents of checkpoints) passes through `html.escape` or is part of the packed data.
+The page's content security policy allows only its own script and style.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from saccade.explain.figures import listed, moment, percent, right
 from saccade.foreign import shown
 
 _LAYERS = {
-    "quad": "what the transformer samples",
+    "quad": "sampled area",
     "points": "sampling points",
     "arrows": "offsets",
     "saliency": "saliency",
@@ -33,9 +33,9 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
     """Return the page.
 
     Args:
-        explanation: what it shows.
-        command: that made it.
-        provenance: when, where, with which versions.
+        explanation: the results to show.
+        command: the command that made the page.
+        provenance: a sentence on the time, the versions and the commit.
     """
     style, script = _own("explain", "report.css"), _script()
     facts = {
@@ -59,13 +59,13 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
         "data": payload.pack(explanation),
     }
     page = Template(_own("explain", "report.html"))
-    # The page tells its own size: the sentence about it is too short to change the figure.
+    # The page states its own size without this sentence, which is too short to change the rounded figure.
     size = len(page.substitute(facts, provenance=escape(provenance)).encode())
     return page.substitute(facts, provenance=escape(f"{provenance} This page: {_in_bytes(size)}, no network."))
 
 
 def layers_of(explanation: Explanation) -> list[str]:
-    """Return what can be drawn on the frames of at least one model."""
+    """Return the layers that at least one model has."""
     looks = [column.look for column in explanation.columns]
     there = {
         "quad": any(look.quadrilateral_px is not None for look in looks),
@@ -87,7 +87,7 @@ def _own(package: str, name: str) -> str:
 
 
 def _script() -> str:
-    """Return the page's module with the one that it imports in front: one script, since it cannot load another."""
+    """Return the page's module after the module that it imports: one script, because the page cannot load another."""
     drawing = _own("visualize", "overlay.js").replace("\nexport function", "\nfunction")
     imports, _, program = _own("explain", "report.js").partition("\n")
     assert imports.startswith("import "), imports
@@ -99,7 +99,7 @@ def _hash(text: str) -> str:
 
 
 def _layer_box(name: str, explanation: Explanation) -> str:
-    # Where no model has attention, saliency is what the page is about.
+    # If no model has attention, saliency is the main content of the page.
     shown = name in _SHOWN_FIRST or (name == "saliency" and not set(_SHOWN_FIRST) & set(layers_of(explanation)))
     checked = " checked" if shown else ""
     return f'<label><input type="checkbox" name="{name}"{checked}>{_LAYERS[name]}</label>'
@@ -109,14 +109,14 @@ def _column(index: int, column: Column, explanation: Explanation) -> str:
     said, name = column.prediction, escape(column.name)
     marks = {True: ' <span class="right">right</span>', False: ' <span class="wrong">wrong</span>', None: ""}
     judged = marks[right(column, explanation)]
-    decided = "said at the end" if said.decided_at is None else f"decided at {moment(said.decided_at, explanation.fps)}"
+    decided = "at the end only" if said.decided_at is None else f"decided at {moment(said.decided_at, explanation.fps)}"
     chart = f"Probability of each class over time; at the end {listed(said.top)}"
     return f"""<article class="column" aria-labelledby="model-{index}">
 <h2 id="model-{index}"><span class="swatch"></span>{name}</h2>
 <p class="verdict"><strong>{escape(said.verdict)}</strong>{percent(said.probability)}{judged}
 <span class="when">{escape(decided)}</span></p>
 <div class="views">
-<figure><canvas class="frame" role="img" aria-label="The clip as {name} got it"></canvas></figure>
+<figure><canvas class="frame" role="img" aria-label="The input frames of {name}"></canvas></figure>
 {_aside(column)}
 </div>
 <p class="now"></p>
@@ -126,8 +126,8 @@ def _column(index: int, column: Column, explanation: Explanation) -> str:
 
 def _aside(column: Column) -> str:
     if column.look.crop is not None:
-        caption = "<figcaption>what its encoder gets</figcaption>"
-        return f'<figure><canvas class="crop" role="img" aria-label="What the encoder gets"></canvas>{caption}</figure>'
+        caption = "<figcaption>input of its encoder</figcaption>"
+        return f'<figure><canvas class="crop" role="img" aria-label="Input of the encoder"></canvas>{caption}</figure>'
     return f'<p class="legend">{prose.legend(column)}</p>'
 
 

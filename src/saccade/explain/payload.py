@@ -1,4 +1,4 @@
-"""What a report's page carries for its drawings: pixels, positions and probabilities, packed as text."""
+"""The data in a report's page for its drawings: pixels, positions and probabilities, packed as text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import numpy as np
 from saccade.explain.explanation import Column, Explanation
 
 SHOWN_FPS = 10.0
-"""How fast a clip plays whose file does not say."""
+"""The frame rate at which a clip plays if its file does not state one."""
 
 _MAX_SHOWN_FPS = 240.0
 
 
 def shown_fps(explanation: Explanation) -> float:
-    """Return how fast the clip is shown; files may state rates that no screen has."""
+    """Return the frame rate at which the clip plays, within limits: a file may state a rate that no screen supports."""
     return min(max(explanation.fps or SHOWN_FPS, 0.1), _MAX_SHOWN_FPS)
 
 
 def pack(explanation: Explanation) -> str:
-    """Return everything that the page draws, as JSON, packed by gzip, in base64.
+    """Return everything that the page draws as JSON, compressed by gzip and encoded in base64.
 
-    In base64 nothing of a file's name or pixels can end the element that it stands in.
+    In base64, no file name or pixel data can close the element that contains it.
     """
     text = json.dumps(_described(explanation), separators=(",", ":"), allow_nan=False)
     # Without a time stamp the same report has the same bytes.
@@ -33,7 +33,7 @@ def pack(explanation: Explanation) -> str:
 
 
 def _described(explanation: Explanation) -> dict[str, Any]:
-    # Models mostly get the same frames, which then stand in the page once.
+    # Most models receive the same frames; the page stores equal frames once.
     frames = [column.clip.frames.numpy() for column in explanation.columns]
     pixels = [base64.b64encode(f.transpose(0, 2, 3, 1).tobytes()).decode("ascii") for f in frames]
     strips = list(dict.fromkeys(pixels))
@@ -68,7 +68,7 @@ def _column(column: Column, strip: int) -> dict[str, Any]:
 
 
 def _in_few_levels(drawn: dict[str, Any]) -> dict[str, Any]:
-    """Round gradients to 32 levels: the eye sees no difference, and the page is half as large."""
+    """Round gradients to 32 levels, which halves the size of the page without a visible difference."""
     rounded = {}
     for name in ("saliency", "field"):
         if (picture := drawn[name]) is not None:

@@ -1,4 +1,4 @@
-"""The same as a picture: the clip with overlays playing, or a film strip with overlays."""
+"""The report as an animation of the clip with overlays, or as a film strip with overlays."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from saccade.visualize.figures import load_pyplot, write_figure
 from saccade.visualize.look_strip import as_frames
 
 _DPI = 100
-# Inches: of a model's column, of a frame in it and of what stands beside that, of a strip, of a chart and its margins.
+# In inches: the widths of a model's column, its frame, the view beside the frame and a strip; the height of a chart.
 _COLUMN_IN, _FRAME_IN, _ASIDE_IN, _STRIP_IN, _CHART_IN = 3.6, 2.16, 1.08, 9.0, 1.1
 _TITLE_IN, _PAD_IN, _TICKS_IN, _NAMES_IN = 0.32, 0.12, 0.28, 0.42
-_LETTER_IN, _MOST_LETTERS = 0.075, 16  # of a class's name
+_LETTER_IN, _MOST_LETTERS = 0.075, 16  # for the name of a class
 _MUTED = "#5c626c"
-_MIN_RIM, _MAX_RIM = 0.03, 0.2  # around a frame, in parts of its width
+_MIN_RIM, _MAX_RIM = 0.03, 0.2  # around a frame, as a fraction of its width
 
 
 def check_can_draw() -> None:
@@ -30,7 +30,7 @@ def check_can_draw() -> None:
 
 
 def moving(explanation: Explanation) -> UInt8[Tensor, "time 3 height width"]:
-    """Draw the clip with overlays, a column a model: the frame, what the model makes of it, probabilities below."""
+    """Draw the clip with overlays, a column for each model: the frame, its crop or saliency, and the probabilities."""
     columns = explanation.columns
     tallest = _FRAME_IN * max(height / width for height, width in (column.frame_size for column in columns))
     sheet = _Sheet(
@@ -48,7 +48,7 @@ def moving(explanation: Explanation) -> UInt8[Tensor, "time 3 height width"]:
 
 
 def write_strip(path: Path, explanation: Explanation) -> None:
-    """Draw evenly spaced frames of the clip with overlays, a pair of strips a model, probabilities below each."""
+    """Draw evenly spaced frames of the clip with overlays: two strips for each model, with the probabilities below."""
     strips = [LookStrip(_headline(c, explanation), c.clip.frames, c.look, c.colour) for c in explanation.columns]
     heights = [_STRIP_IN * strip.height_per_width for strip in strips]
     below = _PAD_IN + _CHART_IN + _TICKS_IN
@@ -70,26 +70,26 @@ class _Sheet:
     """A figure whose axes are placed in inches from the upper left corner."""
 
     def __init__(self, width_in: float, height_in: float, dpi: int | None = None) -> None:
-        # Even numbers of pixels: video of others is in a format that not every player shows.
+        # Even numbers of pixels, because not every player supports the video format that odd numbers need.
         self.size = tuple(2 * round(inches * _DPI / 2) / _DPI for inches in (width_in, height_in))
         self.figure = load_pyplot().figure(figsize=self.size, dpi=dpi)
 
     def axis(self, left: float, top: float, width: float, proportion: tuple[float, float]) -> Any:
-        """Add an axis of some width whose height and width are in proportion."""
+        """Add an axis of the given width, with its height and width in the given proportion."""
         return self.box(left, top, width, width * proportion[0] / proportion[1])
 
     def box(self, left: float, top: float, width: float, height: float) -> Any:
-        """Add an axis."""
+        """Add an axis at the given place and of the given size."""
         across, down = self.size
         return self.figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
     def text(self, left: float, top: float, words: str, **style: Any) -> Any:
-        """Add words whose upper left corner is given."""
+        """Add text with its upper left corner at the given place."""
         return self.figure.text(left / self.size[0], 1 - top / self.size[1], words, va="top", parse_math=False, **style)
 
 
 class _Title:
-    """A model's name, and what it says at the frame that is shown."""
+    """A model's name, and its verdict at the current frame."""
 
     def __init__(self, sheet: _Sheet, left: float, column: Column, explanation: Explanation) -> None:
         sheet.text(left, _PAD_IN, column.name, fontsize=11, fontweight="bold", color=column.colour)
@@ -101,7 +101,7 @@ class _Title:
         said = self._column.verdicts[t - self._start] if t >= self._start else None
         where = moment(t, self._column.clip.fps)
         self._text.set_text(
-            f"{where}: {_shortened(said.name)}  {percent(said.probability)}" if said else f"{where}: speaks at the end"
+            f"{where}: {_shortened(said.name)}  {percent(said.probability)}" if said else f"{where}: no verdict yet"
         )
 
 
@@ -111,9 +111,9 @@ def _frame(axis: Any, column: Column, rim: float) -> LookPicture:
 
 
 def _aside(axis: Any, column: Column) -> LookPicture:
-    """Show what the encoder gets behind a transformer, else the saliency."""
+    """Show the crop of a spatial transformer, or else the saliency."""
     _prepare(axis, column, 0.0)
-    words = "saliency" if column.look.crop is None else "what its encoder gets"
+    words = "saliency" if column.look.crop is None else "input of its encoder"
     axis.text(0.5, -0.03, words, transform=axis.transAxes, fontsize=7, color=_MUTED, ha="center", va="top")
     if column.look.crop is None:
         return LookPicture(axis, column.clip.frames, column.look, layers=("saliency",))
@@ -121,7 +121,7 @@ def _aside(axis: Any, column: Column) -> LookPicture:
 
 
 def _prepare(axis: Any, column: Column, rim: float) -> None:
-    """Make room for a frame and a rim around it, in parts of its width, for what lies on its border or beyond."""
+    """Set an axis's limits to a frame with a rim, a fraction of its width, for marks on its border and beyond."""
     height, width = column.frame_size
     axis.set_xlim(-0.5 - rim * width, width - 0.5 + rim * width)
     axis.set_ylim(height - 0.5 + rim * width, -0.5 - rim * width)
@@ -129,7 +129,7 @@ def _prepare(axis: Any, column: Column, rim: float) -> None:
 
 
 def _rim(explanation: Explanation) -> float:
-    """Return how far quadrilaterals reach beyond their frames, within limits; the same for all models."""
+    """Return how far quadrilaterals extend beyond their frames, within limits; one value for all models."""
     reach = [0.0]
     for column in explanation.columns:
         if column.look.quadrilateral_px is not None:

@@ -1,4 +1,4 @@
-"""The sentences of a report."""
+"""The text of a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from saccade.explain.payload import SHOWN_FPS
 
 
 def facts(explanation: Explanation) -> str:
-    """Describe the clip in a line."""
+    """Describe the clip in one line."""
     height, width = explanation.file_size
     first = "the first " if explanation.cut else ""
     parts = [f"{first}{explanation.num_frames} frames", f"{height}x{width} px"]
@@ -18,76 +18,77 @@ def facts(explanation: Explanation) -> str:
 
 
 def notices(explanation: Explanation) -> list[str]:
-    """Tell what a reader must know before anything else."""
+    """Return the notices for the top of the report: damage in the file, and frames that were not read."""
     found = list(explanation.warnings)
     if explanation.cut:
         found.append(
-            f"The clip continues after {explanation.num_frames} frames; everything here, verdicts too, is of those."
-            " --max-frames reads more."
+            f"The clip continues after {explanation.num_frames} frames. The report and its verdicts cover only these"
+            " frames; use --max-frames to read more."
         )
     return found
 
 
 def legend(column: Column) -> str:
-    """Say in HTML what the marks on a model's frames mean that has no transformer."""
+    """Return the meaning of the marks on the frames of a model without a spatial transformer, as HTML."""
     if column.look.points_px is not None:
         return (
-            "Dots: where its three strongest units sample, each in its colour; larger dots matter more."
-            " Crosses: their centres without offsets."
+            "Dots: sampling points of the three strongest units, one colour for each unit; larger dots matter more."
+            " Crosses: the centres of these units without offsets."
         )
-    return "No attention: it treats the whole frame alike. Saliency shows what its verdict depends on."
+    return "No attention layers: this model treats the whole frame alike. Saliency shows what its verdict depends on."
 
 
 def reading(explanation: Explanation) -> list[str]:
-    """Explain in HTML, a paragraph an item, what the drawings and figures mean and what they do not."""
+    """Return paragraphs of HTML on the meaning of the drawings and figures, and on its limits."""
     looks = [column.look for column in explanation.columns]
     told = [
-        "Frames are shown at the size at which each model got them, pixel for pixel. The verdict is that of the last"
-        " frame; it was <em>decided</em> at the first frame from which on it did not change. Probabilities are what the"
-        f" model says, not how often it is right, and these models know {_known(explanation)} only: on other videos a"
-        " verdict means nothing, however sure it looks. Space plays and pauses, the arrow keys step, Home and End go to"
-        " either end;"
-        " <code>#frame=20</code> behind the page's address opens it at that frame."
+        "Frames are shown at the input size of each model, pixel for pixel. The verdict is that of the last frame. It"
+        " was <em>decided</em> at the first frame from which it stays the same. Probabilities are the output of the"
+        f" model, not how often it is right. These models know {_known(explanation)} only: on other videos a verdict"
+        " means nothing, even if its probability is high. Space plays and pauses, the arrow keys move by one frame, and"
+        " Home and End go to the first and the last frame. <code>#frame=20</code> at the end of the page's address"
+        " opens the page at frame 20."
     ]
     if any(look.quadrilateral_px is not None for look in looks):
         told.append(
-            "<strong>Transformer.</strong> The quadrilateral is what the spatial transformer cuts out of the frame with"
-            " one affine map; its dot becomes the upper left corner of the crop beside it, which is all that the rest"
-            " of the network gets. Where it reaches beyond the frame the crop is black."
+            "<strong>Spatial transformer.</strong> The quadrilateral is the area that the spatial transformer samples"
+            " from the frame with one affine map. The dot marks the corner that becomes the upper left corner of the"
+            " crop. The crop is shown beside the frame; it is the only input of the rest of the network. The crop is"
+            " black where the quadrilateral extends beyond the frame."
         )
     if any(look.points_px is not None for look in looks):
         told.append(
-            "<strong>Deformable convolution.</strong> Each unit of the deepest layer gathers its value at points that"
-            " the network chose, traced here through all deformable layers to the frame. The three most strongly"
-            " excited units are shown; larger points matter more to the verdict. A point is the centre of a"
-            " small patch, not a single pixel. Arrows are the shallowest layer's offsets, averaged over each position's"
-            " taps, at their true length."
+            "<strong>Deformable convolution.</strong> Each unit of the deepest layer samples at points that the network"
+            " chose. The points are traced here through all deformable layers to the frame. The three most active units"
+            " are shown; larger points matter more to the verdict. A point is the centre of a small patch, not a single"
+            " pixel. Arrows are the offsets of the shallowest layer at their true length, averaged over the taps of"
+            " each position."
         )
     told.append(
-        "<strong>Saliency</strong> is the absolute gradient of the verdict's score, at the last frame, with respect to"
-        " each pixel, scaled by each frame's own maximum: where a small change would matter. It does not show that the"
-        " model recognised what lies there, and an untrained network has a saliency too."
+        "<strong>Saliency</strong> is the absolute gradient of the verdict's score at the last frame with respect to"
+        " each pixel, scaled by the maximum of each frame. It shows where a small change of a pixel would matter. It"
+        " does not show that the model recognised an object there: an untrained network has a saliency too."
     )
     if any(look.receptive_field is not None for look in looks):
         told.append(
-            "<strong>Receptive field</strong> is the same gradient for one unit alone, in each frame the most strongly"
-            " excited one: of the last feature map, or where a layer is deformable of the deepest such (its points have"
-            " the first colour). It holds all ways in which a pixel moves the unit, also those that shift where it"
-            " samples."
+            "<strong>Receptive field</strong> is the same gradient for one unit, the most active one in each frame. The"
+            " unit belongs to the deepest deformable layer, where its points have the first colour, or to the last"
+            " feature map of a model without deformable layers. The gradient includes all effects of a pixel on the"
+            " unit, also through the positions at which the unit samples."
         )
     if explanation.truth:
         told.append(
-            "<strong>On the digits</strong> stands the part of a model's attention inside a digit's true box, divided"
-            " by the box's share of the frame, as a mean over frames: 1 is what looking everywhere alike gives, and the"
-            " line for brightness what looking at nothing but bright pixels would. <em>Least</em> takes the digit with"
-            " less attention in each frame, hence chance is below 1 there. One clip is an example and no proof:"
-            " <code>saccade evaluate</code> measures the same over a test set, with intervals."
+            "<strong>On the digits</strong> is the share of a model's attention inside the true box of a digit, divided"
+            " by the box's share of the frame, as a mean over frames. Attention that is even over the frame gives 1."
+            " The row for brightness gives the value for attention to bright pixels alone. <em>Least</em> takes the"
+            " digit with the least attention in each frame, so chance is below 1 there. One clip is an example, not"
+            " evidence: <code>saccade evaluate --attention</code> measures the same over a test set, with intervals."
         )
     return told
 
 
 def _known(explanation: Explanation) -> str:
-    """Say what the models can name."""
+    """Return what the models can classify, in words."""
     if explanation.knows_digits:
         return "digits"
     return "the classes of their training"

@@ -2,15 +2,15 @@ import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, pr
 
 const element = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
-const MAX_MARGIN = 0.2; // of the frame, for what reaches beyond it
+const MAX_MARGIN = 0.2; // as a fraction of the frame, for quadrilaterals that extend beyond it
 
-/** Read what the page carries: JSON, packed. */
+/** Decompress the data of the page and parse it as JSON. */
 async function unpacked() {
   const packed = new Blob([bytesOf(element("data").textContent)]);
   return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
-/** Return how far, in parts of the frame, what is drawn reaches beyond it; the same for all models. */
+/** Return how far quadrilaterals extend beyond the frame, as a fraction of it; one value for all models. */
 function marginOf(columns) {
   let reach = 0;
   for (const { size: [height, width], looks } of columns) {
@@ -21,7 +21,7 @@ function marginOf(columns) {
   return Math.min(MAX_MARGIN, Math.ceil(100 * reach) / 100);
 }
 
-/** One model's part of the page: its canvases, and how they are drawn. */
+/** The part of the page for one model: draws its canvases and its current verdict. */
 class Column {
   constructor(root, data, report) {
     this.data = data;
@@ -59,7 +59,7 @@ class Column {
   said(t) {
     const row = t - this.start;
     const verdict = document.createElement("b");
-    if (row < 0) return ["speaks at the end"];
+    if (row < 0) return ["no verdict yet"];
     verdict.textContent = this.data.verdicts[row];
     return [`frame ${t}: `, verdict, ` ${percent(this.data.verdictProbabilities[row])}`];
   }
@@ -68,7 +68,7 @@ class Column {
     const { looks, name } = this.data;
     const corners = layers.quad && looks[t].quad;
     const where = corners ? `; samples the quadrilateral with corners (y, x) ${corners.map((c) => `(${c.map(Math.round).join(", ")})`).join(" ")}` : "";
-    return `Frame ${t} as ${name} got it${where}`;
+    return `Input frame ${t} of ${name}${where}`;
   }
 }
 
@@ -76,7 +76,7 @@ function percent(p) {
   return `${(100 * p).toFixed(1)} %`;
 }
 
-/** The clip's position: what plays, steps and tells all columns to draw. */
+/** The player: keeps the current frame, plays and steps, and makes all columns draw. */
 class Player {
   constructor(report, columns) {
     Object.assign(this, { report, columns, t: 0, playing: false, spent: 0, before: 0 });
@@ -168,7 +168,7 @@ function listen(player) {
   new ResizeObserver(() => player.draw()).observe(document.querySelector(".columns"));
 }
 
-// The keys of video players, where no other control has the focus that needs them.
+// The keys of video players, unless a control that needs them has the focus.
 function onKey(event, player) {
   const { target } = event;
   if (event.ctrlKey || event.metaKey || event.altKey || target.closest("input, summary, pre, .scroll")) return;
@@ -198,5 +198,5 @@ async function start() {
 
 start().catch((error) => {
   element("trouble").hidden = false;
-  element("trouble").textContent = `The clip cannot be played here (${error.message}). The figures below hold.`;
+  element("trouble").textContent = `The clip cannot be played here (${error.message}); use the figures below.`;
 });

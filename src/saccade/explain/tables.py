@@ -1,4 +1,4 @@
-"""The tables of a report; they need no script."""
+"""The tables of a report, which need no script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from saccade.labels import Labels
 
 
 def figures(explanation: Explanation) -> str:
-    """Return the figures, a row each, a column a model."""
+    """Return the table of figures, with a row for each figure and a column for each model."""
     rows = []
     for group, members in figures_of(explanation).items():
         rows.append(
@@ -25,7 +25,7 @@ def figures(explanation: Explanation) -> str:
 
 
 def every_frame(explanation: Explanation) -> str:
-    """Return what each model said at each frame."""
+    """Return the table of the verdict of each model at each frame."""
     rows = [
         _row(str(t), (escape(_said(column, t, explanation.num_frames)) for column in explanation.columns))
         for t in range(explanation.num_frames)
@@ -34,12 +34,12 @@ def every_frame(explanation: Explanation) -> str:
 
 
 def checkpoints(explanation: Explanation) -> str:
-    """Return what each checkpoint says of itself."""
+    """Return the table of the metadata of each checkpoint."""
     columns = explanation.columns
     named: dict[str, list[Any]] = {
         "Checkpoint": [_origin(column.path) for column in columns],
-        "Kind": [_with_arguments(column) for column in columns],
-        "Learned on": [column.header.facts.get("data") for column in columns],
+        "Model": [_with_arguments(column) for column in columns],
+        "Trained on": [column.header.facts.get("data") for column in columns],
         "Digits": [column.header.facts.get("digits") for column in columns],
         "Condition": [column.header.facts.get("condition") for column in columns],
         "Classes": [_classes(column.labels) for column in columns],
@@ -51,7 +51,7 @@ def checkpoints(explanation: Explanation) -> str:
     }
     kept = {name: values for name, values in named.items() if any(value not in (None, "") for value in values)}
     rows = [_row(name, (escape("" if v is None else str(v)) for v in values)) for name, values in kept.items()]
-    return _table("What the checkpoint says of itself", [column.name for column in columns], rows)
+    return _table("Metadata of the checkpoint", [column.name for column in columns], rows)
 
 
 def _marked(figure: Figure) -> Iterable[str]:
@@ -105,5 +105,5 @@ def _row(name: str, cells: Iterable[str]) -> str:
 
 
 def _origin(path: Path) -> str:
-    """Say where a checkpoint lies; where the package lies is nobody's business."""
+    """Return the path of a checkpoint; for weights of the package a phrase, which keeps the package's path private."""
     return "comes with saccade" if path in weights.paths().values() else str(path)

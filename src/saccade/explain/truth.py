@@ -1,4 +1,4 @@
-"""What is known of a clip that lies in a folder of `saccade generate`."""
+"""The known digits and poses of a clip in a folder of `saccade generate`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from saccade.errors import UsageError
 from saccade.generate.dataset import LABELS, MANIFEST, POSES
 from saccade.labels import Labels
 
-# What files raise that are none of `saccade generate`.
+# The errors from files that `saccade generate` did not write.
 _OTHERS: tuple[type[Exception], ...] = (*foreign.UNREADABLE, csv.Error, UsageError)
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The digits of a generated clip, and where they are.
+    """The digits of a generated clip, and their poses.
 
     Args:
-        scheme: what the clips of the folder are called.
-        digits: of the clip.
-        poses: of the clip, a batch of one, in pixels of its own frames.
+        scheme: the label scheme of the folder.
+        digits: the digits of the clip.
+        poses: the poses of the digits, as a batch of one clip, in pixels of the frames in the file.
     """
 
     scheme: str
@@ -35,30 +35,30 @@ class Truth:
     poses: Poses
 
     def named_by(self, labels: Labels) -> str | None:
-        """Return what a verdict of a model has to be; None where its classes cannot name these digits."""
+        """Return the verdict that would be right for a model; None if its classes cannot name these digits."""
         if not names_digits(labels):
             return None
         names = tuple(map(str, self.digits))
         if labels.parts is None:
             return labels.name_of(tuple(labels.names.index(name) for name in sorted(set(names))))
-        # The order of two digits means something only where the folder was made to show it.
+        # The order of two digits has a meaning only in folders with the scheme `ordered`.
         if not labels.unordered_pairs and self.scheme != "ordered":
             return None
         wanted = tuple(sorted(names)) if labels.unordered_pairs else names
         return labels.names[labels.parts.index(wanted)] if wanted in labels.parts else None
 
     def poses_in(self, num_frames: int, file_size: tuple[int, int], frame_size: tuple[int, int]) -> Poses:
-        """Return the poses in the first frames, resized; the edges of boxes then lie between pixels.
+        """Return the poses in the first frames for resized frames; edges of boxes are then no longer whole numbers.
 
         Args:
-            num_frames: how many frames.
-            file_size: (height, width) of the file's frames.
-            frame_size: the same of the resized frames.
+            num_frames: the number of frames.
+            file_size: (height, width) of the frames in the file.
+            frame_size: (height, width) of the resized frames.
         """
         zoom = torch.tensor(frame_size) / torch.tensor(file_size)
         first = slice(0, num_frames)
         return Poses(
-            # Centres of pixels lie half a pixel from where edges do.
+            # Scaling keeps the frame's edge, half a pixel before the centre of the first pixel, in place.
             centre_px=(self.poses.centre_px[:, first] + 0.5) * zoom - 0.5,
             angle_deg=self.poses.angle_deg[:, first],
             scale=self.poses.scale[:, first] * zoom[0],
@@ -69,14 +69,14 @@ class Truth:
 
 
 def names_digits(labels: Labels) -> bool:
-    """Tell whether a model's classes are of digits."""
+    """Return whether a model's classes are those of a digit scheme."""
     return any(scheme.labels == labels for scheme in schemes.SCHEMES.values())
 
 
 def truth_of(clip: Path) -> Truth | None:
-    """Read what a folder of `saccade generate` says of one of its clips; None for every other file.
+    """Read the digits and poses of a clip in a folder of `saccade generate`; return None for any other file.
 
-    A folder may hold files of these names that mean something else, hence whatever does not fit is left aside.
+    Other programs may write files of the same names, so files that do not fit are ignored.
     """
     path = clip.resolve()
     for folder in path.parents[:2]:
@@ -95,7 +95,7 @@ def _is_listed(path: Path, name: str) -> bool:
 
 
 def _line(path: Path, name: str) -> dict[str, list[object]] | None:
-    # Thousands of lines of tens of kilobytes: only the one that names the file is worth parsing.
+    # Files have thousands of lines of tens of kilobytes, so only the line that names the clip is parsed.
     with path.open(encoding="utf-8") as file:
         found = (json.loads(line) for line in file if json.dumps(name) in line[: len(name) + 40])
         return next((dict(line) for line in found if line["file"] == name), None)
@@ -113,6 +113,6 @@ def _truth(scheme: str, line: dict[str, list[object]]) -> Truth:
     num_frames = angle.shape[1]
     wanted = [(1, num_frames, len(digits), *rest) for rest in ((2,), (), (), (4,))]
     if not digits or [tuple(part.shape) for part in (centre, angle, scale, box)] != wanted:
-        raise ValueError("poses are of different frames or digits")
+        raise ValueError("poses have different numbers of frames or digits")
     digit = torch.tensor([digits])
     return Truth(scheme, tuple(digits), Poses(centre, angle, scale, box, digit, torch.full_like(digit, -1)))

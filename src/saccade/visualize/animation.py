@@ -1,4 +1,4 @@
-"""A figure that moves, as frames of a clip."""
+"""Animations of a figure, as frames of a clip."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Moving(Protocol):
 
 
 def animate(figure: Any, parts: Sequence[Moving], num_frames: int) -> UInt8[Tensor, "time 3 height width"]:
-    """Draw a figure once a frame, and close it.
+    """Draw a figure once for each frame, and close it.
 
-    What stands still is drawn once: drawing text and axes anew takes ten times as long as the parts that move.
+    The static parts are drawn only once: drawing text and axes takes ten times as long as drawing the moving parts.
 
     Args:
-        figure: on Matplotlib's canvas `Agg`.
-        parts: what moves, from back to front.
-        num_frames: of the clip.
+        figure: a figure on Matplotlib's canvas `Agg`.
+        parts: the moving parts, from back to front.
+        num_frames: the number of frames.
     """
     artists = [artist for part in parts for artist in part.artists]
     for artist in artists:

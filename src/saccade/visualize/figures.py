@@ -1,4 +1,4 @@
-"""Figures of Matplotlib, which comes with an extra, as files that appear whole."""
+"""Figures of Matplotlib, which is an optional dependency, and their files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ DPI = 120
 
 
 def load_pyplot() -> Any:
-    """Return `matplotlib.pyplot`, which draws without a screen.
+    """Return `matplotlib.pyplot`, with a backend that needs no screen.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -28,7 +28,7 @@ def load_pyplot() -> Any:
 
 
 def write_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole, replacing an older one, and close it."""
+    """Write a figure to a file atomically, replacing an older file, and close the figure."""
     with files.whole(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
     load_pyplot().close(figure)

@@ -1,4 +1,4 @@
-"""Where a model looked, drawn on a frame: the counterpart in Matplotlib of `overlay.js`, in the same colours."""
+"""Draw where a model looked on a frame: the Matplotlib counterpart of `overlay.js`, in the same colours."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from saccade.attention import Look
 Colour = tuple[int, int, int]
 
 LAYERS = ("quad", "points", "arrows", "saliency", "field", "boxes")
-"""What can be drawn on a frame: the transformer's quadrilateral, sampling points, offsets, gradients, true boxes."""
+"""The layers of a drawing: the transformer's quadrilateral, sampling points, offsets, two gradients and true boxes."""
 
 UNIT_COLOURS = ("#ffd23f", "#4cc9f0", "#f72585")
 ARROW_COLOUR, BOX_COLOUR = "#1fa187", "#33bbee"
-# From what matters little to what matters most.
+# For the smallest and the largest gradient of a frame.
 _SALIENCY_COLOURS, _FIELD_COLOURS = ((214, 40, 40), (255, 214, 64)), ((58, 80, 224), (120, 240, 255))
 _MAX_OPACITY = 225 / 255
 _RIM = (1.0, 1.0, 1.0, 0.85)
 
 
 class LookPicture:
-    """A clip's frames on an axis, and on them where a model looked; one frame is shown at a time.
+    """A clip's frames on an axis, with where a model looked drawn on them; one frame is shown at a time.
 
-    *Conventions:* the axis's unit is a pixel of the frame; (0, 0) is the centre of its upper left pixel plus `origin`.
+    *Conventions:* the unit of the axis is a pixel of the frame. The centre of the upper left pixel is at `origin`.
 
     Args:
-        axis: a Matplotlib axis, whose limits are left alone.
-        frames: grey or colour.
-        look: where the model looked in them; None draws the frames alone.
-        colour: of the quadrilateral.
-        layers: which of `LAYERS` to draw, of those that the model has.
-        boxes_px: (top, left, bottom, right) around things, bottom and right exclusive.
-        origin: (y, x) on the axis, for several frames on one.
-        line_pt: width of the quadrilateral's line; other marks follow it.
+        axis: a Matplotlib axis; its limits are not changed.
+        frames: grey or colour frames.
+        look: where the model looked in the frames; None draws the frames alone.
+        colour: the colour of the quadrilateral.
+        layers: the layers of `LAYERS` to draw; layers that the model does not have are skipped.
+        boxes_px: (top, left, bottom, right) around each object, bottom and right exclusive.
+        origin: (y, x) of the frame on the axis, to place several frames on one axis.
+        line_pt: the width of the quadrilateral's line in points; the other marks scale with it.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class LookPicture:
             return
         corners = self._placed(look.quadrilateral_px)
         line = self._line(colour, self._pt, closed=True)
-        # The crop's upper left corner, so that a turn of 90 degrees shows.
+        # Marks the crop's upper left corner, so that a rotation by 90 degrees is visible.
         mark = self._line(colour, self._pt, marker="o", markersize=3.2 * self._pt)
         self._updates.append(lambda t: line.set_data(*corners[t, [0, 1, 2, 3, 0]].T))
         self._updates.append(lambda t: mark.set_data(*corners[t, :1].T))
@@ -132,7 +132,7 @@ class LookPicture:
             self._updates.append(lambda t, line=line, path=path: line.set_data(*path[t].T))
 
     def _placed(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:
-        """Return positions as the axis has them, (x, y)."""
+        """Return positions in coordinates of the axis, (x, y)."""
         return (positions.detach().float().cpu() + self._origin).flip(-1)
 
     def _image(self, pixels: Any) -> Any:
@@ -162,7 +162,7 @@ class LookPicture:
 def heat_rgba(
     maps: Float[Tensor, "time height width"], colours: tuple[Colour, Colour]
 ) -> UInt8[Tensor, "time height width 4"]:
-    """Colour maps from the transparent first colour to the strong second one, each frame by its own maximum."""
+    """Colour maps from a transparent first colour to a strong second one; each frame is scaled by its maximum."""
     part = (maps / maps.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
     weak, strong = (torch.tensor(colour) for colour in colours)
     coloured = torch.cat((weak + (strong - weak) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
@@ -170,7 +170,7 @@ def heat_rgba(
 
 
 def _with_heads(arrows: Float[Tensor, "n 2 2"], head: float = 0.35) -> Float[Tensor, "lines 2 2"]:
-    """Return arrows with two short lines each for the head, whose size follows the arrow's."""
+    """Return arrows with two short lines for each head, in proportion to the length of the arrow."""
     start, end = arrows.unbind(1)
     back = head * (start - end)
     aside = 0.5 * torch.stack((-back[:, 1], back[:, 0]), -1)

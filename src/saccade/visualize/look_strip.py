@@ -1,4 +1,4 @@
-"""What attention makes of a clip, as pairs of film strips: the frames above, what a model sees of them below."""
+"""Pairs of film strips that show the frames of a clip above, and a model's attention to them below."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from saccade.visualize.figures import DPI, load_pyplot
 from saccade.visualize.look_picture import LookPicture
 
 NUM_SHOWN = 10
-_GAP = 0.05  # between frames, as a part of their width
+_GAP = 0.05  # between frames, as a fraction of their width
 
 
 @dataclass(frozen=True)
 class LookStrip:
-    """A clip that a model looked at, evenly spaced frames of which are shown.
+    """Evenly spaced frames of a clip, and where a model looked in them.
 
     Args:
-        title: what stands above the strips.
-        frames: the clip.
-        look: where the model looked in it.
-        colour: of the model.
-        num_shown: how many frames are shown; a short clip shows frames twice.
+        title: the text above the strips.
+        frames: the frames of the clip.
+        look: where the model looked in the clip.
+        colour: the colour of the model.
+        num_shown: the number of frames to show; if the clip is shorter, frames repeat.
     """
 
     title: str
@@ -42,12 +42,12 @@ class LookStrip:
 
     @property
     def times(self) -> list[int]:
-        """Which frames are shown."""
+        """The indices of the frames that are shown."""
         return evenly_spaced(len(self.frames), self.num_shown)
 
     @property
     def height_per_width(self) -> float:
-        """Height of one strip in parts of its width."""
+        """The height of one strip divided by its width."""
         height, width = self.frames.shape[-2:]
         return height / (width * self._length)
 
@@ -56,15 +56,15 @@ class LookStrip:
         return self.num_shown * (1 + _GAP) - _GAP
 
     def draw(self, upper: Any, lower: Any, *, line_pt: float = 1.0) -> None:
-        """Draw the pair.
+        """Draw the pair of strips.
 
-        The upper strip has the frames, with what a transformer samples. The lower one has what the encoder gets behind
-        a transformer, or the sampling points of a deformable model, or else the saliency.
+        The upper strip shows the frames, with the area that a spatial transformer samples. The lower strip shows the
+        crops of a spatial transformer, or the sampling points of a deformable model, or else the saliency.
 
         Args:
             upper: a Matplotlib axis.
-            lower: another.
-            line_pt: width of the quadrilaterals' lines.
+            lower: another Matplotlib axis.
+            line_pt: the line width of the quadrilaterals, in points.
         """
         self._draw_frames(upper, self.frames, ("quad",), line_pt)
         if self.look.crop is not None:
@@ -75,10 +75,10 @@ class LookStrip:
         upper.set_title(self.title, fontsize=8, loc="left", pad=3, parse_math=False)
 
     def picture(self, width_px: int = 960) -> UInt8[Tensor, "3 height width"]:
-        """Return the pair as a picture of its own.
+        """Return the pair of strips as an image.
 
         Raises:
-            MissingExtraError: matplotlib is not installed.
+            MissingExtraError: if matplotlib is not installed.
         """
         width, title, gap = width_px / DPI, 0.24, 0.06
         strip = (width - 2 * gap) * self.height_per_width
@@ -107,7 +107,7 @@ class LookStrip:
 
 
 def evenly_spaced(num_frames: int, num_shown: int) -> list[int]:
-    """Choose frames from the first to the last.
+    """Return the indices of evenly spaced frames, from the first to the last.
 
     >>> evenly_spaced(50, 4), evenly_spaced(2, 3)
     ([0, 16, 33, 49], [0, 0, 1])
@@ -116,30 +116,30 @@ def evenly_spaced(num_frames: int, num_shown: int) -> list[int]:
 
 
 def draw_looks(path: Path, strips: Sequence[LookStrip]) -> None:
-    """Draw pairs of film strips below each other.
+    """Draw pairs of film strips, one below the other.
 
     Args:
-        path: a `.png` file.
-        strips: one pair a model and condition, say.
+        path: the `.png` file to write.
+        strips: the pairs, for example one for each model and condition.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
     """
     write_png(path, torch.cat([strip.picture() for strip in strips], 1))
 
 
 def as_frames(crop: Tensor, size: Sequence[int]) -> UInt8[Tensor, "time channels height width"]:
-    """Turn crops in [0, 1] into frames of a size; a crop may be smaller than the frame that it was cut from."""
+    """Convert crops in [0, 1] to frames of the given size; crops of another size are resized."""
     pixels = F.interpolate(crop.detach().float().cpu(), tuple(size), mode="nearest")
     return (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
 
 
 def _clip_to_frame(axis: Any, picture: LookPicture, place: tuple[float, float, float]) -> None:
-    """Keep what reaches beyond a frame away from its neighbours."""
+    """Clip the marks of a frame, so that they do not cover its neighbours."""
     from matplotlib.patches import Rectangle
 
     left, width, height = place
-    # With half the gap around it: lines on its border would else be half as wide.
+    # Half of the gap is included: otherwise lines on the border of the frame would be half as wide.
     rim = width * _GAP / 2
     corner, size = (left - 0.5 - rim, -0.5 - rim), (width + 2 * rim, height + 2 * rim)
     frame = Rectangle(corner, *size, transform=axis.transData)

@@ -1,11 +1,11 @@
-// Where a model looked, drawn on a frame, and what it said, over time: shared by the report and the live page.
+// Drawings of where a model looked on a frame, and of class probabilities over time; for the report and the live page.
 //
-// Positions are (y, x) in pixels of the frame and the centre of the upper left pixel is (0, 0), as in saccade.attention.
-// A context's unit is a CSS pixel (see `prepare`), `zoom` is CSS pixels per pixel of the frame.
+// Positions are (y, x) in pixels of the frame; the centre of the upper left pixel is (0, 0), as in saccade.attention.
+// The unit of a context is a CSS pixel (see `prepare`); `zoom` is the number of CSS pixels per pixel of the frame.
 
 const TAU = 2 * Math.PI;
 const NAMES_FONT = "600 12px system-ui, sans-serif";
-const MOST_FOR_NAMES = 0.3; // of a chart's width
+const MOST_FOR_NAMES = 0.3; // as a fraction of a chart's width
 const LIGHT = {
   ink: "#1c1f24", muted: "#656b75", grid: "#dfe2e7", paper: "#ffffff",
   series: ["#0b6bb5", "#c24e00", "#00785a", "#a2418f", "#7d6600", "#b3202c", "#4b55c8", "#3f6f1f", "#0f7f93", "#5d6470"],
@@ -15,22 +15,22 @@ const DARK = {
   series: ["#5fb3f0", "#ff9a4d", "#43cfa3", "#e79bd6", "#e6d54a", "#ff8585", "#a3adff", "#a5d86e", "#5fd4e6", "#c3c8d0"],
 };
 
-/** Return colours readable on a light or a dark page; those drawn on frames are the same on both. */
+/** Return the colours for a light or a dark page; the colours on frames are the same for both. */
 export function palette(dark) {
   return {
     ...(dark ? DARK : LIGHT),
     models: dark
       ? { "lenet-lstm": "#77aadd", "stn-lstm": "#ee8866", "dcn-lstm": "#5cc07a" }
       : { "lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833" },
-    // On frames every mark has a light rim, so that it shows on black as on white.
+    // Every mark on a frame has a light rim, so that it is visible on black and on white.
     accent: "#ee7733", rim: "rgba(255, 255, 255, 0.85)", arrow: "#1fa187", box: "#33bbee",
     units: ["#ffd23f", "#4cc9f0", "#f72585"],
-    // From what matters little to what matters most.
+    // For the smallest and the largest gradient of a frame.
     saliency: [[214, 40, 40], [255, 214, 64]], field: [[58, 80, 224], [120, 240, 255]],
   };
 }
 
-/** Fit a canvas's bitmap to the screen for a frame with a margin around it (pixels of the frame); return what draws. */
+/** Fit a canvas's bitmap to the screen, for a frame with a margin in frame pixels; return its context and its zoom. */
 export function prepare(canvas, [height, width], margin = 0) {
   const zoom = canvas.clientWidth / (width + 2 * margin);
   const ctx = sharpContext(canvas, canvas.clientWidth, zoom * (height + 2 * margin));
@@ -38,7 +38,7 @@ export function prepare(canvas, [height, width], margin = 0) {
   return { ctx, zoom };
 }
 
-/** Draw a frame (one byte a pixel, or three) with sharp pixels. */
+/** Draw a frame, with one or three bytes per pixel, without smoothing. */
 export function drawFrame(ctx, pixels, [height, width], zoom) {
   const channels = pixels.length / (height * width);
   drawPixels(ctx, [height, width], zoom, (data) => {
@@ -53,8 +53,8 @@ export function drawFrame(ctx, pixels, [height, width], zoom) {
 
 /**
  * Draw where a model looked.
- * look: as Look.frame_json gives it. layers: {quad, points, arrows, saliency, field}, true for what shall show.
- * colours: of `palette`, `accent` perhaps replaced by the model's own.
+ * look: the result of Look.frame_json. layers: {quad, points, arrows, saliency, field}, true for the layers to draw.
+ * colours: colours to use instead of those of `palette`, for example `accent` for the colour of the model.
  */
 export function drawLook(ctx, look, zoom, layers, colours = palette(false)) {
   const shown = { ...palette(false), ...colours };
@@ -68,7 +68,7 @@ export function drawLook(ctx, look, zoom, layers, colours = palette(false)) {
   ctx.restore();
 }
 
-/** Draw boxes (top, left, bottom, right), bottom and right exclusive, each with its name where there is one. */
+/** Draw boxes (top, left, bottom, right), bottom and right exclusive, each with its name if it has one. */
 export function drawBoxes(ctx, boxes, names, zoom, colours = palette(false)) {
   ctx.save();
   ctx.font = "600 11px system-ui, sans-serif";
@@ -87,7 +87,7 @@ export function drawBoxes(ctx, boxes, names, zoom, colours = palette(false)) {
   ctx.restore();
 }
 
-/** Turn base64 into bytes. */
+/** Decode base64 to bytes. */
 export function bytesOf(base64) {
   const text = atob(base64);
   const bytes = new Uint8Array(text.length);
@@ -114,7 +114,7 @@ function drawQuadrilateral(ctx, corners, zoom, { accent, rim }) {
     others.forEach((corner) => ctx.lineTo(...corner));
     ctx.closePath();
   });
-  // The crop's upper left corner, so that a turn of 90 degrees shows.
+  // Marks the crop's upper left corner, so that a rotation by 90 degrees is visible.
   disc(ctx, first, 5.5, accent, rim, 2);
 }
 
@@ -146,7 +146,7 @@ function drawArrows(ctx, arrows, zoom, { arrow, rim }) {
       const length = Math.hypot(toX - fromX, toY - fromY);
       ctx.moveTo(fromX, fromY);
       ctx.lineTo(toX, toY);
-      if (length < 1.5) continue; // a head would be all there is to see
+      if (length < 1.5) continue; // a head would hide the arrow
       const angle = Math.atan2(toY - fromY, toX - fromX);
       const head = Math.min(4.5, 0.45 * length);
       for (const side of [-0.5, 0.5]) {
@@ -158,12 +158,13 @@ function drawArrows(ctx, arrows, zoom, { arrow, rim }) {
 }
 
 /**
- * Draw a line a class over time: the strongest in colour and with their names, the rest pale.
- * rows: an array a frame, of the probability of each class. options:
- *   now, decidedAt: frames to be marked; threshold: of a verdict, a dashed line (0.5 without one);
- *   strongest: how many are named (5); length: frames that the axis spans; first: number of the first of them;
- *   start: where on the axis the first row stands (0); dark, colours: as `palette`.
- * Return a function that tells the frame at a horizontal position in CSS pixels.
+ * Draw one line for each class over time: the most probable classes in colour and with names, the others pale.
+ * rows: one array for each frame, with the probability of each class. options (with defaults):
+ *   now, decidedAt: frames to mark; threshold: the probability that a verdict needs, drawn as a dashed line (0.5);
+ *   strongest: the number of classes to name (5); length: the number of frames on the axis (start + rows);
+ *   first: the number of the first frame on the axis (0); start: the position of the first row on the axis (0);
+ *   dark, colours: as for `palette`.
+ * Return a function that gives the frame at a horizontal position in CSS pixels.
  */
 export function drawProbabilities(canvas, rows, classes, options = {}) {
   const colours = { ...palette(options.dark ?? false), ...options.colours };
@@ -183,7 +184,7 @@ export function drawProbabilities(canvas, rows, classes, options = {}) {
   const named = strongestOf(rows, options.strongest ?? 5);
   const paint = paintsOf(named, colours.series);
   for (let k = 0; k < names.length; k++) {
-    // Of hundreds of classes most lie on the axis.
+    // Most of hundreds of classes would lie on the axis.
     if (!paint.has(k) && rows.some((row) => row[k] >= 0.01)) drawLine(ctx, rows, k, start, axes, colours.muted, 1, 0.25);
   }
   for (const k of [...named].reverse()) drawLine(ctx, rows, k, start, axes, paint.get(k), 2, 1);
@@ -242,7 +243,7 @@ function drawNames(ctx, rows, named, names, area, axes, paint) {
   if (!rows.length) return;
   const last = rows.at(-1);
   const labels = named.map((k) => ({ k, y: axes.y(last[k]) })).sort((a, b) => a.y - b.y);
-  // Names that would lie upon each other move down, and up again from the bottom.
+  // Overlapping names move down, and then up again from the bottom of the chart.
   labels.forEach((label, i) => { if (i) label.y = Math.max(label.y, labels[i - 1].y + 14); });
   labels.reverse().forEach((label, i) => { label.y = Math.min(label.y, i ? labels[i - 1].y - 14 : area.bottom); });
   ctx.textAlign = "left";
@@ -267,7 +268,7 @@ function drawLine(ctx, rows, k, start, axes, colour, width, opacity) {
   ctx.restore();
 }
 
-/** Return the classes whose probabilities were largest on the whole, the last frame counting as much as all others. */
+/** Return the classes with the largest sum of mean probability and probability at the last frame. */
 function strongestOf(rows, count) {
   if (!rows.length) return [];
   const strength = Array.from(rows.at(-1), (p) => p * rows.length);
@@ -276,7 +277,7 @@ function strongestOf(rows, count) {
   return order.slice(0, count);
 }
 
-/** Give each class the colour of its own number, or the next that is free: colours stay while ranks change. */
+/** Give each class the colour at its own index, or the next free one, so that colours stay while ranks change. */
 function paintsOf(classes, series) {
   const paint = new Map();
   const taken = new Set();
@@ -297,7 +298,7 @@ function niceStep(length, wanted) {
 
 const fitted = new WeakMap();
 
-/** Shorten names that are wider than so many pixels, and return them with the width that they take; kept for later. */
+/** Shorten names to a maximum width in pixels; return them with the width that they need, cached for the next call. */
 function fitting(ctx, classes, most) {
   const before = fitted.get(classes);
   if (before?.most === most) return before;
@@ -339,7 +340,7 @@ function disc(ctx, [x, y], radius, colour, rim, rimWidth) {
 
 const scratch = new Map();
 
-/** Fill an image of the frame's size and draw it enlarged, without smoothing; images are kept for the next call. */
+/** Fill an image of the frame's size and draw it enlarged, without smoothing; canvases are kept for the next call. */
 function drawPixels(ctx, [height, width], zoom, fill) {
   const key = `${height} ${width}`;
   if (!scratch.has(key)) {
@@ -355,11 +356,11 @@ function drawPixels(ctx, [height, width], zoom, fill) {
   ctx.drawImage(small.canvas, 0, 0, width * zoom, height * zoom);
 }
 
-/** Give a cleared context whose unit is a CSS pixel, its bitmap as fine as the screen. */
+/** Return a cleared context whose unit is a CSS pixel, and whose bitmap has the resolution of the screen. */
 function sharpContext(canvas, width, height) {
   const density = window.devicePixelRatio || 1;
   const size = { width: Math.max(1, Math.round(width * density)), height: Math.max(1, Math.round(height * density)) };
-  // Setting a size, even the same, costs a new bitmap.
+  // Setting a size, even an unchanged one, allocates a new bitmap.
   for (const edge of ["width", "height"]) if (canvas[edge] !== size[edge]) canvas[edge] = size[edge];
   const ctx = canvas.getContext("2d");
   ctx.setTransform(density, 0, 0, density, 0, 0);

@@ -1,4 +1,4 @@
-"""What a model said over time: a line a class."""
+"""A chart of class probabilities over time, with one line for each class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# Those of a light page in `overlay.js`.
+# The same as the colours of a light page in `overlay.js`.
 SERIES_COLOURS = (
     *("#0b6bb5", "#c24e00", "#00785a", "#a2418f", "#7d6600"),
     *("#b3202c", "#4b55c8", "#3f6f1f", "#0f7f93", "#5d6470"),
@@ -17,15 +17,15 @@ SERIES_COLOURS = (
 
 
 class ProbabilityChart:
-    """The probability of each class over time on an axis: the strongest in colour and named, the rest pale.
+    """The probability of each class over time: the most probable classes in colour and with names, the others pale.
 
     Args:
         axis: a Matplotlib axis.
-        probabilities: a row a frame; a single row stands at the end.
-        names: of the classes.
-        num_frames: of the clip.
-        decided_at: the frame from which on the verdict stays.
-        strongest: how many classes are named.
+        probabilities: one row for each frame; a single row belongs to the last frame.
+        names: the names of the classes.
+        num_frames: the number of frames of the clip.
+        decided_at: the first frame from which the verdict stays the same.
+        strongest: the number of classes to name.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ProbabilityChart:
         self._dots.set_offsets([(t, row[k].item()) for row in rows for k in self._named] or [(-1, 0.0)])
 
     def mark(self, t: int) -> None:
-        """Mark a frame for good."""
+        """Add a permanent mark at frame `t`."""
         self._axis.axvline(t, ymax=0.04, color="#1c1f24", linewidth=1.0)
 
     def _prepare(self, axis: Any, decided_at: int | None) -> None:
@@ -105,7 +105,7 @@ class ProbabilityChart:
 
 
 def spread_out(heights: Sequence[float], apart: float = 0.17) -> list[float]:
-    """Move rising heights up until they are some way apart, and down again from 1.
+    """Move increasing heights up until each is `apart` from the next, and then down from 1 where they exceed it.
 
     >>> [round(y, 2) for y in spread_out([0.0, 0.01, 0.95, 1.0])]
     [0.0, 0.17, 0.83, 1.0]
@@ -119,13 +119,13 @@ def spread_out(heights: Sequence[float], apart: float = 0.17) -> list[float]:
 
 
 def strongest_classes(probabilities: Float[Tensor, "time classes"], count: int) -> list[int]:
-    """Return the classes of the largest probabilities on the whole, the last frame counting as much as all others."""
+    """Return the classes with the largest sum of mean probability and probability at the last frame."""
     strength = probabilities.mean(0) + probabilities[-1]
     return list(strength.topk(min(count, len(strength))).indices.tolist())
 
 
 def paints(classes: Sequence[int]) -> dict[int, str]:
-    """Give each class the colour of its own number, or the next that is free."""
+    """Give each class the colour at its own index, or the next free colour."""
     paint: dict[int, str] = {}
     for k in classes:
         wanted = [SERIES_COLOURS[(k + i) % len(SERIES_COLOURS)] for i in range(len(SERIES_COLOURS))]

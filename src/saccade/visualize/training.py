@@ -11,14 +11,14 @@ from torch import Tensor
 
 from saccade.visualize.figures import load_pyplot, write_figure
 
-# One colour a model, the same in every picture; told apart by people who do not see red and green alike.
+# One colour for each model in all pictures; people with red-green colour blindness can tell them apart.
 COLOURS = {"lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833"}
 
 
 def film_strip(
     frames: UInt8[Tensor, "time height width"], *, num_columns: int, gap_px: int = 2, shade: int = 60
 ) -> UInt8[Tensor, "strip_height strip_width"]:
-    """Lay evenly spaced frames of a clip side by side, a line of grey `shade` between them.
+    """Place evenly spaced frames of a clip side by side, with gaps of grey level `shade` between them.
 
     >>> film_strip(torch.zeros(10, 64, 64, dtype=torch.uint8), num_columns=3).shape
     torch.Size([64, 196])
@@ -33,10 +33,10 @@ def film_strip(
 
 
 def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time height width"], str]]) -> None:
-    """Draw one clip a condition as a film strip, titled with its condition and class.
+    """Draw one clip for each condition as a film strip, titled with its condition and class.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
     """
     pyplot = load_pyplot()
     figure, axes = pyplot.subplots(len(clips), 1, figsize=(10, 1.18 * len(clips)), squeeze=False)
@@ -51,15 +51,15 @@ def draw_samples(path: Path, clips: Mapping[str, tuple[UInt8[Tensor, "time heigh
 def draw_curves(
     path: Path, runs: Mapping[str, Mapping[str, Sequence[Mapping[str, float]]]], *, over: str = "minutes"
 ) -> None:
-    """Draw loss and accuracy over the course of training: a column a condition, a line a model.
+    """Draw loss and accuracy during training, with a column for each condition and a line for each model.
 
     Args:
-        path: a `.png` file.
-        runs: condition -> model -> log rows.
+        path: the `.png` file to write.
+        runs: the log rows by condition and model.
         over: the horizontal axis, `minutes` or `steps`.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        MissingExtraError: if matplotlib is not installed.
     """
     pyplot = load_pyplot()
     width = 3.1 * len(runs) + 0.8 if len(runs) > 1 else 6.4
@@ -90,7 +90,7 @@ def draw_curves(
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    # A row is of one batch, which may be small: the more rows there are, the more of them make a point.
+    # A row comes from one batch, which may be small, so each point averages over more rows if there are more rows.
     weight = max(0.7, 1 - 15 / max(1, len(values)))
     smoothed: list[float] = []
     for value in values:
