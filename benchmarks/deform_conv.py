@@ -1,16 +1,16 @@
-"""Deformable convolution on the CPU: our kernels beside torchvision's operator, onnxruntime's, and `conv2d`, the floor.
+"""Time deformable convolution on the CPU: our kernels, the operators of torchvision and onnxruntime, and `conv2d`.
 
     make bench BENCHMARKS=benchmarks/deform_conv.py [ARGS="--turns 5 --no-memory"]
 
-makes an environment apart, .venv-bench, with torchvision and onnxruntime and Saccade in it, and runs this there:
-torchvision's wheels want a torch of their own (7 GB with its CUDA libraries; works without a GPU).
+creates a separate environment, .venv-bench, with torchvision, onnxruntime and Saccade, and runs this script in it:
+torchvision's wheels need their own version of torch (7 GB with its CUDA libraries; works without a GPU).
 
-All are checked against float64 before anything is timed, values and gradients. Then they take turns in one process,
-with a pause after each turn, since the threads of both torch and onnxruntime go on spinning for a while. A time is the
-median over turns; a slow operator has fewer of them. onnxruntime runs with and without spinning, and the better counts.
-Memory is that of a first forward pass at its peak, in a process of its own.
+The values and gradients of all operators are checked against float64 before they are timed. Then the operators take
+turns in one process, with a pause after each turn, since the threads of torch and onnxruntime keep spinning for a
+while. A time is the median over turns; a slow operator has fewer turns. onnxruntime runs with and without spinning, and
+the faster one counts. Memory is the peak of a first forward pass, in a separate process.
 
-Writes benchmarks/results/deform_conv.json and docs/images/deform_conv_speed.png; a run that is cut short by a flag, or
+Writes benchmarks/results/deform_conv.json and docs/images/deform_conv_speed.png; a run that a flag shortens, or that
 lacks an operator, writes nothing.
 """
 
@@ -43,23 +43,23 @@ SHAPES = [
     Shape(16, 32, 32, 32, 3),
     Shape(1, 64, 56, 64, 3),
 ]
-# Every frame of a batch of clips, as the deformable models train. Not in the geometric means.
+# Every frame of a batch of clips, as in the training of the deformable models. Not in the geometric means.
 TRAINING = Shape(480, 48, 16, 48, 3)
 PARTS = ("forward", "both")
 RATIOS = [
     *(("torchvision", "ours"), ("onnxruntime", "ours"), ("portable", "ours")),
     *((name, "conv2d") for name in ("ours", "portable", "onnxruntime", "torchvision")),
 ]
-# A slow operator has as many turns as this allows, but not fewer than so many.
+# The seconds of all turns of a slow operator, and its minimum number of turns.
 SECONDS, FEWEST_TURNS = 2.5, 3
-# How long a turn's threads may go on spinning when it is over; onnxruntime's do longer.
+# The pause in which the threads of a turn may keep spinning; those of onnxruntime spin longer.
 PAUSE_S, LONG_PAUSE_S = 0.006, 0.05
 ROOT = Path(__file__).parents[1]
 OUT, PLOT = ROOT / "benchmarks/results/deform_conv.json", ROOT / "docs/images/deform_conv_speed.png"
 
 
 def check(shape: Shape, *, training: bool) -> dict[str, dict[str, float]]:
-    """Return the largest errors of all, as shares of the largest value; stop if ours or a competitor is wrong."""
+    """Return the largest error of each operator, as a share of the largest value; exit if any operator is wrong."""
     problem = Problem(shape._replace(batch=min(shape.batch, 32)), training=training)
     expected = truth(problem)
     found: dict[str, dict[str, float]] = {}
@@ -75,8 +75,8 @@ def check(shape: Shape, *, training: bool) -> dict[str, dict[str, float]]:
             if name in ("ours", "portable"):
                 wrong = not found[name][what] <= (1e-2 if training else 1e-5)
             else:
-                # Others add offset and position in float32: one sample in a million crosses the border of a pixel,
-                # and its gradient is another one.
+                # The others add offset and position in float32: one sample in a million crosses the border of a pixel,
+                # and has another gradient.
                 wrong = not (errors > 1e-4).double().mean() <= 1e-4
             if wrong:
                 at = "out" if what == "out" else f"the gradient of {what}"
@@ -97,16 +97,16 @@ def truth(problem: Problem) -> tuple[Tensor, ...]:
 
 
 def take_turns(runs: dict[str, Run], most_turns: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each one's turns, which are spread evenly over the rounds."""
+    """Return the milliseconds of the turns of each operator, which are spread evenly over the rounds."""
     turns = {}
     for name, run in runs.items():
         seconds = clocked(name, run)
-        if seconds < 0.5:  # a first turn may be long because it is the first
+        if seconds < 0.5:  # a first turn may be slower than the others
             seconds = clocked(name, run)
         turns[name] = min(most_turns, max(FEWEST_TURNS, int(SECONDS / seconds)))
     rounds, times = max(turns.values()), {name: [] for name in runs}
     for i in range(rounds):
-        order = list(runs) if i % 2 else list(reversed(runs))  # no one always follows the same other
+        order = list(runs) if i % 2 else list(reversed(runs))  # so that none always follows the same other
         for name in order:
             if (i + 1) * turns[name] // rounds > i * turns[name] // rounds:
                 times[name].append(1000 * clocked(name, runs[name]))
@@ -159,7 +159,7 @@ def geometric_means(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def measure_memory(rows: list[dict], num_threads: int) -> None:
-    """Add to each row what a forward pass of each operator takes beside its inputs and its output."""
+    """Add to each row the memory of a forward pass of each operator, without its inputs and output."""
     names = [name for name in plain_deform_conv.PREPARE if name in rows[0]["forward"]]
     tasks = list(itertools.product(names, (Shape(*row["shape"]) for row in rows)))
     found = dict(zip(tasks, plain_deform_conv.extra_bytes(tasks, num_threads), strict=True))
@@ -180,12 +180,12 @@ def measure_memory(rows: list[dict], num_threads: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=25, help="of each operator at most")
+    parser.add_argument("--turns", type=int, default=25, help="maximum number of turns of each operator")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, default=OUT, help="another .json; the plot appears beside it")
+    parser.add_argument("--out", type=Path, default=OUT, help="another .json; the plot is written next to it")
     some = range(1, len(SHAPES) + 1)
-    parser.add_argument("--only-shapes", type=int, choices=some, help="only the first so many; writes no file")
-    parser.add_argument("--no-memory", action="store_true", help="measure time alone; writes no file")
+    parser.add_argument("--only-shapes", type=int, choices=some, help="use only this many shapes; writes no file")
+    parser.add_argument("--no-memory", action="store_true", help="measure only time; writes no file")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     console = Console()
@@ -213,12 +213,12 @@ def main() -> None:
     report.show(console, result)
     absent = [f"{name} {reason}" for name, reason in plain_deform_conv.missing().items()]
     if absent or not memory or arguments.only_shapes is not None:
-        console.print("No file is written: " + ("; ".join(absent) or "not everything was measured") + ".")
+        console.print("No file was written: " + ("; ".join(absent) or "not everything was measured") + ".")
         return
     files.write_json(arguments.out, result)
     plot = PLOT if arguments.out == OUT else arguments.out.with_suffix(".png")
     report.draw(plot, result)
-    console.print(f"Written: {arguments.out} and {plot}")
+    console.print(f"Wrote {arguments.out} and {plot}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Deformable convolution on a GPU: the Triton backend beside torchvision's operator, the portable backend and `conv2d`.
+"""Time deformable convolution on a GPU: the Triton and portable backends, torchvision's operator and `conv2d`.
 
     python benchmarks/deform_conv_gpu.py [--only check|shapes|big] [--out FILE]
     python benchmarks/deform_conv_gpu.py --sweep      tries other tiles on the two big shapes, and writes no file
 
 Results are compared with the float64 reference before anything is timed. The competitors take turns, and a time is the
-median over turns: of a call as Python makes it, and of the GPU's own work, from replays of a CUDA graph. The big shapes
-are set against their floors: bytes over the bandwidth of a copy, operations over the rate of an 8192^3 product, both
-measured in the same run. Writes benchmarks/results/deform_conv_gpu.json. From a bare checkout: PYTHONPATH=src.
+median over turns, of a call from Python and of the GPU's work alone, from replays of a CUDA graph. The big shapes are
+compared with their floors: bytes divided by the bandwidth of a copy, and operations divided by the rate of an 8192^3
+product, both measured in the same run. Writes benchmarks/results/deform_conv_gpu.json. In a checkout without
+installation, set PYTHONPATH=src.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ SHAPES: list[Shape] = [
 ]
 BIG: list[Shape] = [(64, 256, 56, 256, 3), (32, 128, 112, 128, 3)]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Of each tensor's largest magnitude; torchvision's own errors are printed beside ours.
+# The largest errors allowed, relative to the largest magnitude of a tensor; torchvision's errors are printed too.
 ALLOWED = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 PARTS = ("output", "grad_input", "grad_offset", "grad_weight")
 console = Console(width=150)
 
 
 class Call:
-    """The tensors of a call, and the calls of all that can take them."""
+    """The tensors of a call, and the calls of all competitors with them."""
 
     def __init__(self, shape: Shape, dtype: torch.dtype, *, last: bool = False) -> None:
         batch, channels, size, channels_out, kernel = shape
@@ -67,7 +68,7 @@ class Call:
 
         self.padding, self.dtype = kernel // 2, dtype
         self.image, self.grad = normal(batch, channels, size, size), normal(batch, channels_out, size, size)
-        # torchvision wants offsets in the dtype of the rest.
+        # torchvision requires offsets in the dtype of the other tensors.
         self.offset = normal(batch, 2 * kernel**2, size, size)
         self.weight = normal(channels_out, channels, kernel, kernel)
         self.leaves = [leaf.requires_grad_() for leaf in (self.image, self.offset, self.weight)]
@@ -91,7 +92,7 @@ class Call:
         return output, *torch.autograd.grad(output, leaves, self.grad)
 
     def reference(self) -> list[Tensor]:
-        """Return output and gradients in float64, image by image: the definition takes much memory."""
+        """Return output and gradients in float64, computed image by image, since the definition takes much memory."""
         weight = self.weight.detach().double().requires_grad_()
         parts = []
         for i in range(len(self.image)):
@@ -105,7 +106,7 @@ class Call:
 
 @cache
 def competitors(dtype: torch.dtype) -> list[str]:
-    """Name who can take the dtype: torchvision may have no bfloat16."""
+    """Return the names of the competitors that support a dtype; torchvision may not support bfloat16."""
     names = ["triton", "portable", "conv2d"]
     if torchvision is not None:
         with suppress(RuntimeError):
@@ -123,7 +124,7 @@ def errors(found: tuple[Tensor, ...], expected: list[Tensor]) -> dict[str, float
 
 
 def check() -> list[dict[str, object]]:
-    """Compare with the reference, and stop if the Triton backend is off by more than is allowed."""
+    """Compare with the reference, and exit if an error of the Triton backend is larger than allowed."""
     table = Table(title="largest error / largest magnitude, against the reference in float64")
     for heading in ("shape", "dtype", "who", *PARTS, "first call, s"):
         table.add_column(heading)
@@ -142,12 +143,12 @@ def check() -> list[dict[str, object]]:
                 wrong.append(f"{shape} in {dtype_name}")
     console.print(table)
     if wrong:
-        raise SystemExit(f"the Triton backend is off by more than is allowed: {'; '.join(wrong)}; nothing is timed")
+        raise SystemExit(f"errors of the Triton backend are larger than allowed: {'; '.join(wrong)}; nothing is timed")
     return rows
 
 
 def events_ms(run: Callable[[], object], repeats: int) -> float:
-    """Return the time of one call among several."""
+    """Return the mean time of several calls."""
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     start.record()
@@ -159,7 +160,7 @@ def events_ms(run: Callable[[], object], repeats: int) -> float:
 
 
 def graph_of(run: Callable[[], object]) -> Callable[[], None] | None:
-    """Return a replay of what a call has the GPU do, or None if it cannot be captured."""
+    """Return a function that replays the GPU's work of a call, or None if it cannot be captured."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -174,7 +175,7 @@ def graph_of(run: Callable[[], object]) -> Callable[[], None] | None:
 
 
 def medians_ms(runs: dict[str, Callable[[], object]], turns: int, repeats: int) -> dict[str, float]:
-    """Let all take turns, after one that does not count."""
+    """Let all runs take turns, the first of which does not count; return the median time of each."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(turns + 1):
         for name, run in runs.items():
@@ -183,7 +184,7 @@ def medians_ms(runs: dict[str, Callable[[], object]], turns: int, repeats: int) 
 
 
 def peak_mib(run: Callable[[], object]) -> float:
-    """Return how much memory a call takes beside its inputs."""
+    """Return the memory of a call in MiB, without its inputs."""
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -194,7 +195,7 @@ def peak_mib(run: Callable[[], object]) -> float:
 
 
 def measure_shapes(turns: int) -> list[dict[str, object]]:
-    """Time the shapes of the issue, as Python calls them and as the GPU works on them."""
+    """Time the small shapes, as calls from Python and as the GPU's work alone."""
     rows = []
     for shape, (dtype_name, dtype) in ((s, d) for s in SHAPES for d in DTYPES.items()):
         call = Call(shape, dtype)
@@ -211,7 +212,7 @@ def measure_shapes(turns: int) -> list[dict[str, object]]:
 
 
 def ratios(rows: list[dict], kind: str, part: str, dtype: str, theirs: str) -> list[float]:
-    """Return how many times faster than torchvision in a dtype each shape is."""
+    """Return, for each shape, torchvision's time in the dtype `theirs` divided by Triton's in `dtype`."""
     by_shape = {row["shape"]: row for row in rows if row["part"] == part and row["dtype"] == theirs}
     ours = [row for row in rows if row["part"] == part and row["dtype"] == dtype]
     pairs = [(row[kind].get("triton"), by_shape[row["shape"]][kind].get("torchvision")) for row in ours]
@@ -221,7 +222,7 @@ def ratios(rows: list[dict], kind: str, part: str, dtype: str, theirs: str) -> l
 def show_shapes(rows: list[dict]) -> dict[str, float]:
     """Print the table, and return the geometric means of the ratios."""
     names = ["triton", "torchvision", "portable", "conv2d"]
-    table = Table(title="ms: a call from Python (g: the GPU's work alone); MiB: the most memory beside the inputs")
+    table = Table(title="ms: a call from Python (g: the GPU's work alone); MiB: the peak memory without the inputs")
     for heading in (
         "shape",
         "dtype",
@@ -255,7 +256,7 @@ def show_shapes(rows: list[dict]) -> dict[str, float]:
 
 
 def ceilings() -> tuple[float, float]:
-    """Measure bytes per second of a copy, read and written, and operations per second of a bfloat16 product."""
+    """Return the bytes per second of a copy, read and written, and the operations per second of a bfloat16 product."""
     source = torch.randn(2**29, device="cuda")
     target = torch.empty_like(source)
     copy_ms = medians_ms({"copy": lambda: target.copy_(source)}, 5, 5)["copy"]
@@ -266,7 +267,7 @@ def ceilings() -> tuple[float, float]:
 
 
 def floors_ms(call: Call, bandwidth: float, rate: float) -> dict[str, float]:
-    """Return the larger of the two floors, forward and backward."""
+    """Return the larger of the two floors, of bytes and of operations, for the forward and the backward pass."""
     image, offset, weight, out = (t.numel() * t.itemsize for t in (*call.leaves, call.grad))
     operations = 2 * call.grad.numel() * call.weight[0].numel()
     forward = max((image + offset + weight + out) / bandwidth, operations / rate)
@@ -275,7 +276,7 @@ def floors_ms(call: Call, bandwidth: float, rate: float) -> dict[str, float]:
 
 
 def apart(call: Call, name: str) -> dict[str, Callable[[], object]]:
-    """Return a competitor's forward and backward pass."""
+    """Return the forward and the backward pass of a competitor, separately."""
     output = call.run(name)
     leaves = [call.image, call.weight] if name == "conv2d" else call.leaves
     return {
@@ -285,7 +286,7 @@ def apart(call: Call, name: str) -> dict[str, Callable[[], object]]:
 
 
 def measure_big(turns: int) -> list[dict[str, object]]:
-    """Time the big shapes in bfloat16, channels last, beside their floors: the GPU has no pauses, its time is all."""
+    """Time the big shapes in bfloat16, channels last, and their floors; the GPU has no pauses between calls."""
     bandwidth, rate = ceilings()
     console.print(f"copy {bandwidth / 1e12:.2f} TB/s, bfloat16 product {rate / 1e12:.0f} TFLOP/s")
     rows = []
@@ -304,13 +305,13 @@ def measure_big(turns: int) -> list[dict[str, object]]:
             rows.append(row)
             times = ", ".join(f"{name} {value:.3f}" for name, value in ms.items())
             ratio = f"[bold]{ms['triton'] / floors[part]:.2f}[/] times the floor of {floors[part]:.3f}"
-            console.print(f"{shape} {part}, ms: {times}; {ratio}; {peak:.0f} MiB beside the inputs")
+            console.print(f"{shape} {part}, ms: {times}; {ratio}; {peak:.0f} MiB without the inputs")
             console.print("   " + ", ".join(f"{name} {us:.0f} us" for name, us in row["kernels_us"].items()))
     return rows
 
 
 def kernels_us(run: Callable[[], object]) -> dict[str, float]:
-    """Return where the GPU's time goes in one call."""
+    """Return the GPU's microseconds in the slowest kernels of one call."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         run()
         torch.cuda.synchronize()
@@ -355,7 +356,7 @@ def sweep(turns: int) -> None:
             backend.PRECISION = precision
             error = ((call.forward("triton").double() - expected).abs().max() / expected.abs().max()).item()
             ms = best_ms(lambda call=call: call.forward("triton"), turns)
-            console.print(f"{shape} float32 forward, {precision}: {ms:.3f} ms, off by {error:.1e}")
+            console.print(f"{shape} float32 forward, {precision}: {ms:.3f} ms, error {error:.1e}")
         backend.PRECISION = "tf32x3"
 
 
@@ -364,12 +365,12 @@ def best_ms(run: Callable[[], object], turns: int) -> float:
 
 
 def try_tile(function: str, blocks: dict[str, int], shape: Shape, run: Callable[[], object], turns: int) -> None:
-    """Time a call with other blocks than the backend's choice, which must not change its result."""
+    """Time a call with other block sizes than those that the backend chooses."""
     usual = getattr(backend, function)
     setattr(backend, function, lambda *_: blocks)
     try:
         console.print(f"{shape} {function[1:]} {blocks}: {best_ms(run, turns):.3f} ms")
-    except Exception as error:  # too much shared memory, say: what the sweep is to find out
+    except Exception as error:  # such as too much shared memory: the sweep reports it
         console.print(f"{shape} {function[1:]} {blocks}: {type(error).__name__}: {str(error)[:90]}")
     finally:
         setattr(backend, function, usual)

@@ -1,4 +1,4 @@
-"""Show what deform_conv.py has measured: the tables, and with --plot the plot of the README.
+"""Show the measurements of deform_conv.py as tables, and with --plot as the plot of the README.
 
 Run `python benchmarks/make_deform_conv_report.py [RESULT.json] [--plot FILE.png]`; nothing is measured again.
 """
@@ -25,7 +25,7 @@ BROKEN = {"portable": "port-\nable", "onnxruntime": "onnx-\nruntime", "torchvisi
 
 
 def show(console: Console, result: dict) -> None:
-    """Print the tables, what they rest on, and the geometric means in words."""
+    """Print the tables with device and versions, and the geometric means in words."""
     rows, means = result["rows"], result["geometric_means"]
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if name != "python")
     kernels = result["instruction_set"] or "none"
@@ -35,11 +35,11 @@ def show(console: Console, result: dict) -> None:
         console.print(f"\n[bold]{name}: milliseconds, and ratios[/]")
         console.print(_times(part, rows, means[part]))
     if any(row["training"] for row in rows):
-        console.print("* bfloat16, channels last, as the models train; not in the means", style="dim")
+        console.print("* bfloat16, channels last, as in training; not in the means", style="dim")
     if "memory" in rows[0]:
-        console.print("\n[bold]forward: peak memory in MB, beside inputs and output[/]")
+        console.print("\n[bold]forward: peak memory in MB, without inputs and output[/]")
         console.print(_memory([row for row in rows if "memory" in row]))
-        console.print("The matrix holds all samples; %: of it, ours, whole and less a copy of the input.", style="dim")
+        console.print("Matrix: all samples. %: our share of it, with and without a copy of the input.", style="dim")
     console.print()
     console.print(_errors(rows), _spread(rows), sep="\n", highlight=False)
     for part, name in PARTS.items():
@@ -94,7 +94,7 @@ def _memory(rows: list[dict]) -> Table:
 
 
 def _errors(rows: list[dict]) -> str:
-    """Say how far each is from float64 at most; the two sessions of onnxruntime are one."""
+    """Return a sentence with the largest error of each operator; the two sessions of onnxruntime count as one."""
     worst: dict[str, tuple[float, str]] = {}
     for row in rows:
         for name, errors in row["errors"].items():
@@ -109,7 +109,7 @@ def _errors(rows: list[dict]) -> str:
 
 
 def _spread(rows: list[dict]) -> str:
-    """Say how far the quartiles are from the medians at most."""
+    """Return a sentence with the largest distance of a quartile from its median."""
     widest = max(
         (max(abs(quartile / found["ms"] - 1) for quartile in found["quartiles"]), name, _label(row), PARTS[part])
         for row in rows
@@ -129,7 +129,7 @@ def _in_words(means: dict[str, float]) -> str:
 
 
 def draw(path: Path, result: dict) -> None:
-    """Draw each operator's time as a multiple of that of `conv2d`: bars from 1 on a logarithmic scale."""
+    """Draw the time of each operator as a multiple of that of `conv2d`: bars from 1 on a logarithmic scale."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -199,7 +199,7 @@ def _dress(axis: Any) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", nargs="?", type=Path, default=Path(__file__).parent / "results/deform_conv.json")
-    parser.add_argument("--plot", type=Path, help="draw it there")
+    parser.add_argument("--plot", type=Path, help="the file to write the plot to")
     arguments = parser.parse_args()
     result = json.loads(arguments.result.read_text(encoding="utf-8"))
     show(Console(), result)

@@ -1,7 +1,7 @@
-"""Write what torchvision computes for small deformable convolutions to tests/golden/deform_conv2d.safetensors.
+"""Write torchvision's results for small deformable convolutions to tests/golden/deform_conv2d.safetensors.
 
-The tests compare with the file, so that they need no torchvision. To make it again, in an environment apart, since
-torchvision's wheels want a torch of their own (7 GB with its CUDA libraries; works without a GPU):
+The tests compare with this file, so that they do not need torchvision. To write it again, use a separate environment,
+since torchvision's wheels need their own version of torch (7 GB with its CUDA libraries; works without a GPU):
 
     make .venv-bench/.has-peers
     .venv-bench/bin/python benchmarks/make_golden.py
@@ -39,7 +39,7 @@ CASES = {
 
 
 def offsets(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw offsets: ordinary ones, whole pixels, halves around the border, or mostly outside."""
+    """Draw offsets: zero, normal, whole pixels, half pixels around the border, or mostly outside."""
     normal = torch.randn(shape, generator=generator)
     return {
         "zero": normal * 0,
@@ -51,7 +51,7 @@ def offsets(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Te
 
 
 def case(name: str, generator: torch.Generator) -> tuple[dict[str, Tensor], dict[str, object]]:
-    """Return a case's tensors, float32 inputs and the results of float64, and its arguments."""
+    """Return the tensors of a case (float32 inputs, and results computed in float64), and its arguments."""
     image, (channels_out, *kernel), groups, offset_groups, given, kind = CASES[name]
     given = dict(given)
     draw = {"bias": given.pop("bias", False), "mask": given.pop("mask", False)}

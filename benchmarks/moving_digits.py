@@ -1,10 +1,11 @@
-"""Frames per second of `MovingDigits` beside a plain NumPy/SciPy generator, and memory by length of the dataset.
+"""Measure the speed of `MovingDigits` and of a plain NumPy/SciPy generator, and memory by length of the dataset.
 
 64x64 uint8, two digits, 50 frames a clip. Run:
 
     python benchmarks/moving_digits.py [--turns 15]
 
-The generators take turns, and a rate is the median over turns. The plain generator runs on one core, as people run it.
+The generators take turns, and a rate (frames per second) is the median over turns. The plain generator runs on one
+core, as is usual.
 Writes benchmarks/results/moving_digits.json.
 """
 
@@ -32,7 +33,7 @@ from saccade.data import digits
 from saccade.data.digits import CONDITIONS, Motion, MovingDigits
 from saccade.run_folder import commit, device_name
 
-# What is compared with what: the plain generator has no counterpart of the other conditions.
+# The conditions that are compared: the plain generator has no counterpart of the others.
 PLAIN = {"normal": plain_generator.paste, "rotation_scaling": plain_generator.affine}
 CPU_CLIPS, GPU_CLIPS, PLAIN_CLIPS = 64, 8192, 4
 MEBIBYTE = 2**20
@@ -67,7 +68,7 @@ def plain(images: digits.Digits, condition: str) -> Callable[[int], int]:
 
 
 def frames_per_second(makers: dict[str, Callable[[int], int]], num_turns: int) -> dict[str, float]:
-    """Let all makers take turns, after one that does not count; return the median rate of each."""
+    """Let all makers take turns, the first of which does not count; return the median rate of each."""
     rates: dict[str, list[float]] = {name: [] for name in makers}
     for turn in range(num_turns + 1):
         for name, make in makers.items():
@@ -86,7 +87,7 @@ def peak_mib(num_clips: int) -> float:
 
 
 def peak_mib_by_length() -> dict[str, float]:
-    """Measure each length in a process of its own."""
+    """Measure each length in a separate process."""
     peaks = {}
     for num_clips in (1_000, 1_000_000):
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:

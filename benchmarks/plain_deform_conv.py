@@ -1,4 +1,4 @@
-"""The convolutions that deform_conv.py compares, ours and others', and the memory that one of them takes."""
+"""The convolutions that deform_conv.py compares, and the measurement of their memory."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ except ImportError:
 
 Run = Callable[[], object]
 BYTES = 4  # of a float32
-CLEAR = Path("/proc/self/clear_refs")  # Linux has it
+CLEAR = Path("/proc/self/clear_refs")  # only on Linux
 
 
 class Shape(NamedTuple):
-    """A square image and kernel; as much padding as keeps the size."""
+    """A square image and kernel; the padding preserves the size."""
 
     batch: int
     channels: int
@@ -45,7 +45,7 @@ class Shape(NamedTuple):
     kernel: int
 
     def column_matrix_bytes(self) -> int:
-        """Return the size of all samples side by side, which an operator that is not fused hands to one product."""
+        """Return the size of the matrix of all samples, which an operator that is not fused passes to one product."""
         return self.batch * self.size**2 * self.kernel**2 * self.channels * BYTES
 
     def image_bytes(self) -> int:
@@ -56,9 +56,9 @@ class Shape(NamedTuple):
 
 
 class Problem:
-    """What all convolve: normal numbers, offsets of standard deviation 1 pixel, and the gradient of the result.
+    """The inputs of all convolutions: normal numbers, offsets with standard deviation 1 pixel, and a gradient.
 
-    For training, as the deformable models train: image and gradient in bfloat16, channels last, under autocast.
+    With `training`, as in the training of the models: image and gradient in bfloat16, channels last, under autocast.
     """
 
     def __init__(self, shape: Shape, *, training: bool = False) -> None:
@@ -93,7 +93,7 @@ def torchvisions(problem: Problem) -> Callable[[], Tensor]:
 
 
 def onnxruntimes(problem: Problem, *, spinning: bool) -> Callable[[], Tensor]:
-    """Bind inputs and output once, so that nothing is copied; the weight is a constant, as in an exported model."""
+    """Bind inputs and output once, to avoid copies; the weight is a constant, as in an exported model."""
     helper, kernel = onnx.helper, problem.shape.kernel
     arrays = {
         "image": problem.image.detach().numpy(),
@@ -120,12 +120,12 @@ def onnxruntimes(problem: Problem, *, spinning: bool) -> Callable[[], Tensor]:
 
     def run() -> Tensor:
         session.run_with_iobinding(binding)
-        return torch.from_numpy(arrays["out"])  # the arrays' memory is what was bound, and lives as long as this
+        return torch.from_numpy(arrays["out"])  # the output is bound to the memory of this array
 
     return run
 
 
-# How each is made ready for a problem.
+# The functions that prepare each operator for a problem.
 PREPARE: dict[str, Callable[[Problem], Callable[[], Tensor]]] = {
     "conv2d": conv2d,
     "ours": partial(ours, backend="cpu"),
@@ -138,10 +138,10 @@ FORWARD_ONLY = ("onnxruntime", "onnxruntime, spinning")
 
 
 def missing() -> dict[str, str]:
-    """Return what cannot take part here, and why."""
+    """Return the operators that cannot run here, and the reasons."""
     reasons = {"ours": cpu.unavailable() and f"cannot run: {cpu.unavailable()}"}
     for name, module in {"torchvision": torchvision, "onnxruntime": onnxruntime}.items():
-        reasons[name] = None if module else "is not installed here (`make bench` sets up where it is)"
+        reasons[name] = None if module else "is not installed here (`make bench` uses an environment that has it)"
     return {name: reason for name, reason in reasons.items() if reason}
 
 
@@ -151,14 +151,14 @@ def peers_versions() -> dict[str, str]:
 
 
 def competitors(problem: Problem) -> Iterator[str]:
-    """Name those who can take the problem."""
+    """Return the names of the operators that support a problem."""
     others = ("torchvision", *FORWARD_ONLY) if problem.training else ()
     absent = missing()
     return (name for name in PREPARE if name.partition(",")[0] not in absent and name not in others)
 
 
 def runs_of(name: str, problem: Problem) -> dict[str, Callable[[], Any]]:
-    """Return the forward pass of a competitor, and where there is one, its forward and backward pass."""
+    """Return the forward pass of an operator, and its forward and backward pass if it has gradients."""
     operator = PREPARE[name](problem)
 
     def autocast() -> torch.autocast:
@@ -179,14 +179,14 @@ def runs_of(name: str, problem: Problem) -> dict[str, Callable[[], Any]]:
 
 
 def extra_bytes(tasks: list[tuple[str, Shape]], num_threads: int) -> list[int]:
-    """Return what the first forward pass of each competitor takes at its peak beside its inputs and its output.
+    """Return the peak memory in bytes of the first forward pass of each operator, without its inputs and output.
 
-    Each in three fresh processes, of which the median counts.
+    Each is the median over three new processes.
     """
-    # Whatever is freed goes back to the system at once, so that the peak does not hide in what lies about.
+    # Freed memory goes back to the system at once, so that leftover memory does not hide the peak.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0"}
     context = get_context("forkserver")
-    # What takes long to import is imported once; that starts no thread yet.
+    # Slow imports are done once, in the server of the processes; they start no threads.
     context.set_forkserver_preload(["saccade.ops", "torchvision", "onnx", "onnxruntime"])
     repeated = [(*task, num_threads) for task in tasks for _ in range(3)]
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as processes:
@@ -199,12 +199,12 @@ def _extra_bytes(name: str, shape: Shape, num_threads: int) -> int:
     torch.set_num_threads(num_threads)
     runs_of(name, Problem(shape._replace(batch=1, size=8)))["forward"]()  # starts threads
     forward = runs_of(name, Problem(shape))["forward"]
-    CLEAR.write_text("5", encoding="ascii")  # the peak starts anew
+    CLEAR.write_text("5", encoding="ascii")  # resets the peak
     peak, code = _status_bytes("VmHWM"), _status_bytes("RssFile")
     out = forward()
     peak, code = _status_bytes("VmHWM") - peak, _status_bytes("RssFile") - code
     del out
-    # The code that a first call reads in is none of its memory; onnxruntime's output was there before.
+    # Code that the first call loads does not count as its memory; onnxruntime's output was allocated before.
     return peak - code - (0 if name in FORWARD_ONLY else shape.out_bytes())
 
 

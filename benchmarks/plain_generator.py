@@ -1,8 +1,8 @@
-"""Moving digits the plain way, one frame after the other: what `saccade.data.digits.MovingDigits` is measured beside.
+"""A plain generator of moving digits, one frame after the other, to compare `MovingDigits` with.
 
-Written in the manner of the generators that people publish: a loop over frames, within it a loop over digits, NumPy for
-pasting, SciPy for turning and resizing, everything bilinear. The motion is the experiment's: 10 settings of 5 frames,
-straight lines between walls, walls and speed shrink with the scale, the brighter pixel wins.
+It is written like published generators: a loop over frames, in it a loop over digits, NumPy for pasting, SciPy for
+rotating and resizing, all of it bilinear. The motion is that of the experiment: 10 settings of 5 frames, straight lines
+between walls. Walls and speed shrink with the scale, and the brighter pixel wins.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Draw = Callable[[Image, Image, Vector, float, float], None]
 
 
 def paste(frame: Image, digit: Image, centre: Vector, angle_deg: float, scale: float) -> None:
-    """Paste the digit as it is, at whole pixels; angle and scale are not looked at."""
+    """Paste the digit unchanged, at whole pixels; angle and scale are ignored."""
     height, width = digit.shape
     top, left = int(centre[0] - height / 2), int(centre[1] - width / 2)
     part = frame[top : top + height, left : left + width]
@@ -29,7 +29,7 @@ def paste(frame: Image, digit: Image, centre: Vector, angle_deg: float, scale: f
 
 
 def affine(frame: Image, digit: Image, centre: Vector, angle_deg: float, scale: float) -> None:
-    """Map the turned and resized digit onto the frame; one call is faster than `ndimage.rotate` and `ndimage.zoom`."""
+    """Map the rotated and resized digit onto the frame; one call is faster than `ndimage.rotate` and `ndimage.zoom`."""
     sin, cos = np.sin(np.deg2rad(angle_deg)), np.cos(np.deg2rad(angle_deg))
     inverse = np.array([[cos, sin], [-sin, cos]]) / scale
     offset = (np.array(digit.shape) - 1) / 2 - inverse @ (centre - 0.5)

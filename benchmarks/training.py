@@ -1,7 +1,7 @@
-"""Training clips per second: `saccade train` beside a plain float32 NCHW loop of the same model with AdamW.
+"""Measure training clips per second of `saccade train` and of a plain float32 NCHW loop with the same model and AdamW.
 
-Same batch and threads; both generate the clips they learn from. In float32, and in bfloat16 where the processor
-computes it natively. Run:
+Both use the same batch size and threads, and generate their clips. `saccade train` runs in float32, and in bfloat16
+where the processor computes it natively. Run:
 
     python benchmarks/training.py [--steps 15]
 
@@ -31,7 +31,7 @@ from saccade.train import TrainConfig, end_to_end, loop
 
 
 class PlainLoop:
-    """What one writes first: float32, the default memory format, the generator called between two steps."""
+    """A first, simple loop: float32, the default memory format, the generator called between two steps."""
 
     def __init__(self, config: TrainConfig, digits: DigitsConfig) -> None:
         self.model = models.create(config.model, labels=digits.labels).train()

@@ -1,4 +1,4 @@
-"""Train a small model for a moment, then watch it make up its mind frame by frame.
+"""Train a small model briefly, then print its predictions at several frames of a clip.
 
 python examples/classify_moving_digits.py [STEPS]
 """

@@ -1,4 +1,4 @@
-"""Put a deformable convolution into any network; it starts as the plain one and learns where to look.
+"""Add a deformable convolution to a network; it starts as a plain convolution and learns where to sample.
 
 python examples/deformable_layer.py
 """
@@ -13,5 +13,5 @@ images = torch.rand(2, 3, 32, 32)
 with recorded(network) as positions:
     print("output", tuple(network(images).shape))
 offsets_px = positions["2"]
-print(f"{num_attention_parameters(network)} parameters say where to look; offsets {tuple(offsets_px.shape)}")
+print(f"{num_attention_parameters(network)} attention parameters; offsets {tuple(offsets_px.shape)}")
 print(f"largest offset before training: {offsets_px.abs().max():.1f} px")

@@ -1,6 +1,6 @@
 """Draw where a deformable convolution samples: a kernel on a digit, and the same kernel moved by offsets.
 
-The offsets here are written by hand: they turn and widen the kernel with the digit. Needs matplotlib (saccade[plot]).
+The offsets are set by hand: they rotate and enlarge the kernel with the digit. Needs matplotlib (saccade[plot]).
 
 python examples/deformed_taps.py [PICTURE.png]
 """
@@ -21,11 +21,11 @@ from saccade.ops import deform_conv2d
 upright = digits.load("uci", "test").images[2].float()[None, None] / 255
 angle, scale, y, x = math.radians(30), 1.25, 11, 13
 
-# The same digit turned and enlarged about its middle.
+# The same digit, rotated and enlarged about the centre of the image.
 theta = torch.tensor([[math.cos(angle), math.sin(angle), 0.0], [-math.sin(angle), math.cos(angle), 0.0]])[None] / scale
 turned = F.grid_sample(upright, F.affine_grid(theta, [1, 1, 28, 28], align_corners=False), align_corners=False)
 
-# Taps of a 3x3 kernel of dilation 3, (y, x) from its middle, and the offsets (dy, dx) that turn and widen them with it.
+# The taps of a 3x3 kernel with dilation 3, (y, x) from its centre, and the offsets (dy, dx) that rotate and enlarge it.
 taps = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).float() * 3
 turn = scale * torch.tensor([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 moved = taps @ turn.mT
@@ -33,7 +33,7 @@ offset = (moved - taps).reshape(1, 18, 1, 1).expand(1, 18, 28, 28)
 middle = torch.tensor([13.5, 13.5])
 place = (turn @ (torch.tensor([float(y), float(x)]) - middle) + middle).round()
 
-# Nine kernels of a single 1 each hand over the samples themselves.
+# Nine kernels with a single 1 each return the samples themselves.
 one_each = torch.eye(9).view(9, 1, 3, 3)
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 4.2), layout="constrained")

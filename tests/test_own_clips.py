@@ -67,7 +67,7 @@ def test_clips_that_moved_are_named(clips, run, tmp_path, capsys):
 
 def test_options_of_digits_are_refused(run, capsys):
     assert cli.main(["evaluate", "--model", str(run), "--clutter", "3"]) == 2
-    assert "--clutter is no option of clips in a folder" in capsys.readouterr().err
+    assert "--clutter is not an option of clips in a folder" in capsys.readouterr().err
 
 
 def test_a_clip_is_named_and_explained(clips, run, tmp_path, capsys):
@@ -157,5 +157,5 @@ def test_weights_keep_the_split_that_they_were_tested_on(clips, tmp_path, capsys
     assert cli.main([*words, *started]) == 0
     assert checkpoint.read_header(tmp_path / "second").data["config"]["held_out"] == first
     config = TrainConfig(steps=1, batch_size=2, start_from=tmp_path / "first")
-    with pytest.raises(UsageError, match="may have learned from those held out now"):
+    with pytest.raises(UsageError, match="may have learned from clips held out now"):
         train(config, Folder(grown), tmp_path / "third")

@@ -186,7 +186,7 @@ def test_neutral_positions_leave_the_frame_as_it_is(mode):
 @pytest.mark.parametrize(("mode", "came", "needed"), [("affine", 4, 6), ("similarity", 6, 4), ("affine", 7, 6)])
 def test_a_wrong_number_of_positions_is_refused(mode, came, needed):
     layer = SpatialTransformer(Says(*[0.0] * came), mode=mode)
-    with pytest.raises(ValueError, match=f"gave {came} numbers a frame; mode '{mode}' needs {needed}"):
+    with pytest.raises(ValueError, match=f"gave {came} numbers per frame; mode '{mode}' needs {needed}"):
         layer(frames_of((8, 8)))
 
 

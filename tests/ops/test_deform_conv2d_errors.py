@@ -28,8 +28,8 @@ GOOD = {
         ({"offset": torch.zeros(1, 18, 5, 5)}, r"offset has shape \(1, 18, 5, 5\); .* needs \(2, 18, 5, 5\)"),
         ({"mask": torch.zeros(2, 18, 5, 5)}, r"mask has shape \(2, 18, 5, 5\); .* needs \(2, 9, 5, 5\)"),
         ({"input": torch.zeros(6, 5, 5)}, r"input has 3 dimensions, shape \(6, 5, 5\); it must have 4"),
-        ({"weight": torch.zeros(4, 4, 3, 3)}, "input has 6 channels; the weight takes 4 a group"),
-        ({"weight": torch.zeros(4, 0, 3, 3)}, "input has 6 channels; the weight takes 0 a group"),
+        ({"weight": torch.zeros(4, 4, 3, 3)}, "input has 6 channels; the weight takes 4 per group"),
+        ({"weight": torch.zeros(4, 0, 3, 3)}, "input has 6 channels; the weight takes 0 per group"),
         ({"weight": torch.zeros(4, 2, 3, 3)}, "weight has 4 output channels; they must divide into 3 groups"),
         ({"weight": torch.zeros(4, 6, 3, 0)}, "the kernel must be at least 1x1"),
         ({"bias": torch.zeros(3)}, r"bias has shape \(3,\); the weight needs \(4,\)"),
@@ -87,7 +87,7 @@ def test_a_named_backend_says_why_not(monkeypatch):
     with pytest.raises(ValueError, match="no backend can take these inputs: triton: "):
         deform_conv2d(**GOOD, backend="triton")
     integers = GOOD | {"offset": GOOD["offset"].to(torch.float8_e4m3fn)}
-    with pytest.raises(ValueError, match=r"cpu: it is made for .*; offset is torch.float8_e4m3fn"):
+    with pytest.raises(ValueError, match=r"cpu: it supports .*; offset is torch.float8_e4m3fn"):
         deform_conv2d(**integers, backend="cpu")
     monkeypatch.setattr(cpu, "_missing", "there was no file")
     with pytest.raises(ValueError, match=r"cpu: its kernels were not built .*there was no file"):

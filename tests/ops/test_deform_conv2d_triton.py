@@ -261,7 +261,7 @@ def interpreted_what_it_cannot_take():
         deform_conv2d(image.double(), offset, weight.double(), padding=1, backend="triton")
     huge = torch.zeros(1).expand(1, 1, 30_000, 30_000)
     moves = torch.zeros(1).expand(1, 18, 30_000, 30_000)
-    with pytest.raises(ValueError, match="triton: it numbers what belongs to an image in 32 bits"):
+    with pytest.raises(ValueError, match="triton: it numbers the values of an image in 32 bits"):
         deform_conv2d(huge, moves, torch.zeros(1, 1, 3, 3), padding=1, backend="triton")
 
 

@@ -158,7 +158,7 @@ def test_refuses_a_checkpoint_of_another_run(seen_digits: Digits, unseen_digits:
     ):
         with pytest.raises(UsageError, match=message):
             train_cnn(other, three, unseen_digits, tmp_path)
-    with pytest.raises(UsageError, match="at step 3, at most 2 are wanted"):
+    with pytest.raises(UsageError, match="at step 3, but the limit is 2"):
         train_cnn(new_training(seen_digits), Limits(max_steps=2), unseen_digits, tmp_path)
     path = tmp_path / checkpoint.NAME
     path.write_bytes(path.read_bytes()[:-100])

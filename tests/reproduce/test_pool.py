@@ -134,7 +134,7 @@ def test_what_is_being_tested_ends_alone_and_lets_trainings_save(work, tmp_path)
 
 
 def test_a_training_between_one_that_was_killed_and_one_that_waits_for_work_saves(work, tmp_path):
-    with pytest.raises(DataError, match=r"ended without a word: memory was short \(take fewer at once with --jobs\)"):
+    with pytest.raises(DataError, match=r"died without a message: memory ran out \(train fewer at once with --jobs\)"):
         pool.run_all(work.train_beside_one_that_dies, ["dies", "a", "idle"], num_processes=3, take=lambda *_: None)
     assert {path.stem for path in tmp_path.glob("*.stopped")} == {"a"}
 

@@ -306,7 +306,7 @@ def test_the_published_protocol(tmp_path, monkeypatch):
     assert (row["model"], row["protocol"], row["labels"]) == ("lenet-lstm-published", "published", "ordered")
     assert (row["instances"], row["order"]) == ("training_clips", "hidden")
     text = (tmp_path / "table.md").read_text()
-    assert f"20 an LSTM, 2 LSTMs a cell; the CNN {row['stage1_steps']}, which name" in text
+    assert f"20 per LSTM, 2 LSTMs per cell; {row['stage1_steps']} for the CNN, with an accuracy of" in text
 
 
 # --- The presets
@@ -324,7 +324,7 @@ def test_presets_say_either_steps_or_minutes():
         ({"preset": "ful"}, "no preset is called 'ful'; did you mean 'full'"),
         ({"models": ("lenet",)}, "no model is called 'lenet'; did you mean 'lenet-lstm'"),
         ({"conditions": ("rotate",)}, "no condition is called 'rotate'; did you mean 'rotation'"),
-        ({"models": ()}, "no model was asked for"),
+        ({"models": ()}, "no model was given"),
         ({"minutes": 3.0}, "both --steps and --minutes"),
         ({"steps": 0}, "steps must be above 0"),
         ({"seeds": 0}, "seeds must be above 0"),
@@ -332,9 +332,9 @@ def test_presets_say_either_steps_or_minutes():
         ({"trained_on": ("mix",)}, "no kind of training is called 'mix'; did you mean 'mixture'"),
         ({"precision": "float16"}, "no precision is called 'float16'; did you mean 'bfloat16'"),
         ({"jobs": 0}, "jobs must be above 0"),
-        ({"instances": "shared"}, "instances has no use for the preset full"),
-        ({"preset": "published", "steps": 3}, "steps has no use for the preset published"),
-        ({"preset": "published", "trained_on": ("mixture",)}, "trained_on has no use for the preset published"),
+        ({"instances": "shared"}, "instances does not apply to the preset full"),
+        ({"preset": "published", "steps": 3}, "steps does not apply to the preset published"),
+        ({"preset": "published", "trained_on": ("mixture",)}, "trained_on does not apply to the preset published"),
     ],
 )
 def test_a_wrong_call_is_refused(changes, message, tmp_path):
@@ -372,12 +372,12 @@ def test_each_cell_stands_beside_the_published_one():
 
 
 def test_what_is_not_alike_is_said_not_to_compete():
-    assert "do not compete" in markdown([row_of()])
+    assert "cannot be compared" in markdown([row_of()])
     changes = {"protocol": "published", "labels": "ordered", "instances": "shared", "order": "hidden"}
     alike = row_of("lenet-lstm-published", **changes, stage1_steps=7815, stage1_accuracy=0.97, retrainings=300)
-    assert "do not compete" not in markdown([alike])
+    assert "cannot be compared" not in markdown([alike])
     for change in ({"stage1_steps": 12}, {"digits": "uci"}, {"order": "visible"}):
-        assert "do not compete" in markdown([alike | change])
+        assert "cannot be compared" in markdown([alike | change])
 
 
 def test_kinds_of_intervals_are_told_apart():

@@ -42,8 +42,8 @@ def test_it_goes_through_json():
         ({"attention_rate": -0.1}, "attention_rate must"),
         ({"muon_rate": math.nan}, "muon_rate must"),
         ({"weight_decay": -1.0}, "weight_decay must"),
-        ({"ema": 1.0}, "ema must lie in 0 to 1, below 1; got 1.0"),
-        ({"ema": math.nan}, "ema must lie in 0 to 1"),
+        ({"ema": 1.0}, "ema must be at least 0 and below 1; got 1.0"),
+        ({"ema": math.nan}, "ema must be at least 0"),
         ({"model": "dcn-lstm-published"}, "saccade reproduce --preset published"),
     ],
 )

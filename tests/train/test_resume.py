@@ -171,7 +171,7 @@ def begun(tmp_path_factory, uci):
 
 def assert_refused(out, config, data, name, came, now):
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-    message = f"{out} was made with {name}={came}, now {name}={now}; give the same to go on"
+    message = f"{out} was made with {name}={came}, now {name}={now}; give the same to continue"
     with pytest.raises(UsageError, match=re.escape(message)):
         train(config, data, out, resume=True)
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before

@@ -1,4 +1,4 @@
-"""Models by name, or of parts."""
+"""Models, built by name or from parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
-"""One trunk, three kinds of attention, equal budgets."""
+"""The matched models: one trunk, three kinds of attention, equal budgets."""
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,
@@ -42,7 +42,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names that `create` knows.
+    """Return the names that `create` accepts.
 
     >>> names()[:3]
     ('lenet-lstm', 'stn-lstm', 'dcn-lstm')
@@ -58,7 +58,7 @@ def create(name: str, **arguments: Any) -> nn.Module:
         arguments: keyword arguments of the function that `MODELS` lists for the name, such as `labels`.
 
     Raises:
-        UsageError: an unknown name or argument.
+        UsageError: if the name or an argument is unknown.
 
     >>> sum(p.numel() for p in create("lenet-lstm").parameters()) < 750_000
     True
@@ -68,10 +68,10 @@ def create(name: str, **arguments: Any) -> nn.Module:
 
 
 def arguments_of(name: str) -> tuple[str, ...]:
-    """Return the names of the arguments that `create` knows for a model.
+    """Return the names of the arguments that `create` accepts for a model.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: if the name is unknown.
     """
     if name not in MODELS:
         raise unknown_name("model", str(name), names())
@@ -79,7 +79,7 @@ def arguments_of(name: str) -> tuple[str, ...]:
 
 
 def check(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError for a name or arguments that `create` does not know."""
+    """Raise UsageError for a name or arguments that `create` does not accept."""
     known = arguments_of(name)
     for argument in dict(arguments):
         if argument not in known:

@@ -1,4 +1,4 @@
-"""From a frame to a feature."""
+"""The encoder, which turns a frame into a feature."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.nn.spatial_transformer import IdentityLinear
 
 
 class Trunk(Protocol):
-    """A module from frames to a feature map."""
+    """A module that turns frames into a feature map."""
 
     out_channels: int
 
@@ -25,9 +25,10 @@ class Trunk(Protocol):
         ...
 
     def path(self) -> list[nn.Module]:
-        """Return the layers on the pixels' way, in order, each once; of branches that meet again, one.
+        """Return the layers between the pixels and the feature map, in order, each once.
 
-        Where positions of the map lie in the frame is computed along it. An attention layer is one step.
+        Of parallel branches that join again, only one is listed. Positions in the map are traced back to the frame
+        along these layers. An attention layer counts as one layer.
         """
         ...
 
@@ -35,16 +36,17 @@ class Trunk(Protocol):
 class FrameEncoder(nn.Module):
     """Turn a frame into a feature: attention on the frame (if any), trunk, global maximum and mean, a dense layer.
 
-    Pooled so, the feature has one length whatever the size of the frame, and hardly depends on where in it a thing is.
+    Global pooling gives the feature the same length for any frame size, and makes it nearly independent of the
+    position of an object in the frame.
 
     Args:
-        attention: frame -> frame, or None.
-        trunk: frame -> feature map; its `path` tells the layers.
-        channels: of what it sees.
-        num_features: size of the feature.
+        attention: the module from frames to frames, or None.
+        trunk: the module from frames to a feature map; its `path` lists its layers.
+        channels: the number of channels of the frames.
+        num_features: the size of the feature.
 
     Raises:
-        ValueError: frames smaller than 28x28, of another shape, dtype or number of channels, in `forward`.
+        ValueError: in `forward`, if frames are smaller than 28x28, or have another shape, dtype or number of channels.
     """
 
     def __init__(self, *, attention: nn.Module | None, trunk: nn.Module, channels: int, num_features: int) -> None:
@@ -54,12 +56,12 @@ class FrameEncoder(nn.Module):
         self.dense = nn.Sequential(nn.Linear(2 * size, num_features), nn.ReLU(inplace=True))
 
     def path(self) -> list[nn.Module]:
-        """Return the layers on the pixels' way, in order."""
+        """Return the layers between the pixels and the feature map, in order."""
         trunk: list[nn.Module] = self.trunk.path()  # type: ignore[operator]
         return trunk if self.attention is None else [self.attention, *trunk]
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return one feature a frame."""
+        """Return one feature per frame."""
         if frames.dim() != 4:
             raise ValueError(f"frames have shape {tuple(frames.shape)}; (batch, channels, height, width) is needed")
         if min(frames.shape[-2:]) < MIN_PX:
@@ -71,7 +73,7 @@ class FrameEncoder(nn.Module):
         check_dtype("frames", frames, self)
         if self.attention is not None:
             frames = self.attention(frames)
-        # Pooling layers over the whole map: the gradients of amax and mean take three times as long.
+        # Pooling over the whole map, since the gradients of amax and mean take three times as long.
         found: Tensor = self.trunk(frames)
         largest, mean = (pool(found, found.shape[-2:]).flatten(1) for pool in (F.max_pool2d, F.avg_pool2d))
         feature: Tensor = self.dense(torch.cat((largest, mean), -1))
@@ -79,7 +81,7 @@ class FrameEncoder(nn.Module):
 
 
 class Localisation(nn.Module):
-    """Say where to look in a frame: two convolutions on a quarter of the pixels, a dense layer, the map."""
+    """Predict the map of a spatial transformer: two convolutions on a quarter of the pixels, then two dense layers."""
 
     def __init__(self, channels: int, mode: str = "affine") -> None:
         super().__init__()
@@ -91,7 +93,7 @@ class Localisation(nn.Module):
         self.to_map = IdentityLinear(48, mode)
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch k"]:
-        """Return the map of every frame as `SpatialTransformer` wants it."""
+        """Return the map for every frame, in the form that `SpatialTransformer` expects."""
         pooled = F.adaptive_avg_pool2d(self.trunk(F.avg_pool2d(frames, 2)), 4)
         found: Tensor = self.to_map(torch.relu(self.hidden(pooled.flatten(1))))
         return found

@@ -1,4 +1,4 @@
-"""What an encoder sees of a clip: its frames, what changed since the frame before, or both."""
+"""The input of an encoder: the frames of a clip, the differences between consecutive frames, or both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.nn.temporal import State
 
 
 class FrameInput(Protocol):
-    """A module that turns clips into what an encoder sees, frame by frame."""
+    """A module that turns clips into the input of an encoder, frame by frame."""
 
     out_channels: int
 
@@ -26,48 +26,48 @@ class FrameInput(Protocol):
     def __call__(
         self, clips: Float[Tensor, "batch time channels height width"], state: State
     ) -> tuple[Float[Tensor, "batch time out_channels height width"], State]:
-        """Return what the encoder sees, and what to pass in with the next frames."""
+        """Return the input of the encoder, and the state to pass in with the next frames."""
         ...
 
     def picture(
         self, inputs: Float[Tensor, "frames out_channels height width"]
     ) -> tuple[Float[Tensor, "frames channels height width"], bool]:
-        """Return of what the encoder sees a part to look at, and whether it is of frames, or of changes."""
+        """Return the channels to display, and True if they are frames, False if they are differences."""
         ...
 
 
 class PlainFrames(nn.Module):
-    """The frames as they are."""
+    """Pass on the frames unchanged."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.out_channels = channels
 
     def initial_state(self, batch: int, frame_size: Size) -> State:
-        """Return nothing: a frame is enough."""
+        """Return an empty state: no earlier frame is needed."""
         return ()
 
     def forward(self, clips: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return the clips."""
+        """Return the clips and the empty state."""
         return clips, ()
 
     def picture(self, inputs: Tensor) -> tuple[Tensor, bool]:
-        """Return the frames."""
+        """Return the frames, and True."""
         return inputs, True
 
 
 class Differences(nn.Module):
-    """What changed since the frame before, and the frame itself if asked; at the first frame nothing has changed.
+    """Subtract from each frame the one before it, and prepend the frame itself if asked; the first difference is 0.
 
-    An encoder that pools its map over the whole frame forgets where things are, and so how they move. In a difference a
-    thing that moves has a bright and a dark edge, whose direction is that of the motion.
+    An encoder that pools its map over the whole frame loses the positions of objects, and so their motion. In a
+    difference, a moving object has a bright and a dark edge, which show the direction of its motion.
 
     Args:
-        channels: of a frame.
-        frames: whether the frame's channels come first.
+        channels: the number of channels of a frame.
+        frames: whether the channels of the frame come before those of the difference.
 
     Raises:
-        ValueError: clips or a state of another shape, in `forward`.
+        ValueError: in `forward`, if the clips or the state have another shape.
     """
 
     def __init__(self, channels: int, *, frames: bool) -> None:
@@ -76,13 +76,13 @@ class Differences(nn.Module):
         self.out_channels = 2 * channels if frames else channels
 
     def initial_state(self, batch: int, frame_size: Size) -> State:
-        """Return a frame, and 0 for each clip of which no frame was seen."""
+        """Return a black previous frame for each clip, and 0 for "no frame seen yet"."""
         return torch.zeros(batch, self.channels, *frame_size), torch.zeros(batch)
 
     def forward(
         self, clips: Float[Tensor, "batch time channels height width"], state: State
     ) -> tuple[Float[Tensor, "batch time out_channels height width"], State]:
-        """Return the frames, if wanted, and their differences."""
+        """Return the differences, after the frames if they are included, and the new state."""
         check_shape("clips", clips, "batch", "time", self.channels, "height", "width")
         check_shape("states", state[0], len(clips), *clips.shape[2:])
         previous, seen = (part.to(clips) for part in state)
@@ -92,7 +92,7 @@ class Differences(nn.Module):
         return inputs, (clips[:, -1], torch.ones_like(seen))
 
     def picture(self, inputs: Tensor) -> tuple[Tensor, bool]:
-        """Return the frames, or where there are none the changes."""
+        """Return the frames and True, or if frames are not included, the differences and False."""
         return inputs[:, : self.channels], self.frames
 
 
@@ -101,4 +101,4 @@ INPUTS: dict[str, Callable[[int], nn.Module]] = {
     "differences": lambda channels: Differences(channels, frames=False),
     "both": lambda channels: Differences(channels, frames=True),
 }
-"""What an encoder sees, by name, built from the number of channels of a frame."""
+"""Constructors of encoder inputs by name; each takes the number of channels of a frame."""

@@ -1,4 +1,4 @@
-"""Models of the parts that can be had, and the matched three: one trunk, three kinds of attention, equal budgets."""
+"""Models built from parts, and the three matched models: one trunk, three kinds of attention, equal budgets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from saccade.nn.spatial_transformer import SpatialTransformer
 from saccade.nn.temporal import TEMPORAL
 
 TRUNKS: dict[str, Callable[..., nn.Module]] = {"light": light, "wide": wide}
-"""Trunks by name; each takes the channels of what it sees, and whether its deepest layers are deformable."""
+"""Constructors of trunks by name; each takes the number of input channels, and whether its deepest layers deform."""
 
 ATTENTIONS = ("none", "stn", "dcn")
 NUM_UNITS = 128
-# Sizes of the feature that the LSTM reads. Without attention it is wider, so that all three have as many parameters.
+# Sizes of the feature that the LSTM reads. It is wider without attention, so that all models have about as many
+# parameters.
 PLAIN_FEATURES = {"light": 128, "wide": 160}
 ATTENDED_FEATURES = {"light": 112, "wide": 128}
 PAIRS = Labels(
     names=tuple(f"{a}{b}" for a in range(10) for b in range(a, 10)),
     parts=tuple((str(a), str(b)) for a in range(10) for b in range(a, 10)),
 )
-"""The 55 unordered pairs of ten things: what models name that are told nothing else."""
+"""The 55 unordered pairs of ten things: the default labels."""
 
 
 def build(
@@ -43,20 +44,20 @@ def build(
     num_features: int = 128,
     mode: str = "affine",
 ) -> VideoClassifier:
-    """Build a classifier of clips with fresh weights.
+    """Build a video classifier with fresh weights.
 
     Args:
-        labels: its classes; unordered pairs get a head that shares evidence among them.
-        frame_format: what it wants of a frame; grey frames of any size if not given.
+        labels: the classes; unordered pairs get a head in which pairs share evidence.
+        frame_format: the frames that the model expects; by default grey frames of any size.
         trunk: one of `TRUNKS`.
-        attention: `none`; `stn`: one map for the frame before the trunk; `dcn`: the trunk's deepest layers deform.
+        attention: `none`, `stn` (one map per frame, before the trunk) or `dcn` (the trunk's deepest layers deform).
         temporal: one of `TEMPORAL`.
-        input: one of `INPUTS`: what of the frames the encoder sees.
-        num_features: size of a frame's feature.
-        mode: of the spatial transformer, `affine` or `similarity`.
+        input: one of `INPUTS`.
+        num_features: the size of the feature of a frame.
+        mode: the mode of the spatial transformer, `affine` or `similarity`.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: if a name is unknown.
 
     >>> build(labels=Labels(("wave", "clap")), attention="dcn", input="both").encoder.channels
     2
@@ -98,7 +99,7 @@ def lenet_lstm(
     temporal: str = "lstm",
     input: str = "frames",
 ) -> VideoClassifier:
-    """Build the baseline: no attention; a wider feature makes up for the parameters that attention costs."""
+    """Build the baseline without attention; a wider feature makes up for the parameters of attention."""
     return build(
         labels=labels,
         frame_format=frame_format,
@@ -118,7 +119,7 @@ def stn_lstm(
     input: str = "frames",
     mode: str = "affine",
 ) -> VideoClassifier:
-    """Build the model with a spatial transformer before the trunk: one affine (or similarity) map a frame."""
+    """Build the model with a spatial transformer before the trunk: one affine (or similarity) map per frame."""
     return build(
         labels=labels,
         frame_format=frame_format,

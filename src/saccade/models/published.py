@@ -1,7 +1,7 @@
 """The three models with the layer sizes of the paper, for 64x64 grey frames and clips of one length.
 
-Each is a CNN that is trained alone on single digits, and a small recurrent part that is trained on the CNN's
-frozen features. The matched models are the ones to use; these are here to be compared with.
+Each model consists of a CNN, which is trained on single digits, and a small recurrent part, which is trained on the
+CNN's frozen features. They serve for comparison; for new work use the matched models.
 
 Source: Shan and Atanasov 2017, arXiv 1707.02069.
 """
@@ -28,7 +28,7 @@ MNIST_MEAN = 0.1306604762738429
 """Mean of MNIST's training images; 33.3184 of 255 grey levels."""
 
 FRAME_FORMAT = FrameFormat(channels=1, size=(64, 64), mean=(MNIST_MEAN,))
-"""What the published models want of a frame; `GreyInput` applies it."""
+"""The frames that the published models expect; `GreyInput` applies this format."""
 
 ORDERED_PAIRS = Labels(
     names=tuple(f"{a}{b}" for a in range(10) for b in range(10)),
@@ -42,16 +42,16 @@ Clips = Float[Tensor, "batch time 1 64 64"] | UInt8[Tensor, "batch time 1 64 64"
 
 @final
 class GreyInput(nn.Module):
-    """Check that frames are 64x64 grey ones, and subtract the mean of MNIST: `(x - 33.3184) / 255`.
+    """Check that frames are grey and 64x64, and subtract the mean of MNIST: `(x - 33.3184) / 255`.
 
-    *Conventions:* uint8 frames are in [0, 255], float frames in [0, 1]. What comes out is 0 at the mean grey,
-    so that the zeros that later layers pad with are that grey and not black.
+    *Conventions:* uint8 frames are in [0, 255], float frames in [0, 1]. The output is 0 at the mean grey level, so
+    the zero padding of later layers is that grey and not black.
 
-    The mean is a constant of the published protocol and not a buffer: it is not learned, and it is the same
-    whatever data the model is trained on.
+    The mean is a constant of the published protocol and not a buffer: it is not learned, and it does not depend on
+    the training data.
 
     Raises:
-        ValueError: frames of another shape or of integers other than uint8, in `forward`.
+        ValueError: in `forward`, if frames have another shape or an integer dtype other than uint8.
 
     >>> round(GreyInput()(torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)).max().item(), 6)
     0.86934
@@ -64,7 +64,7 @@ class GreyInput(nn.Module):
         if frames.ndim != 4 or frames.shape[1:] != (1, 64, 64):
             raise ValueError(
                 f"frames have the shape {tuple(frames.shape)}; a published model needs (batch, 1, 64, 64): "
-                "resize them, or take a matched model, which takes any size"
+                "resize them, or use a matched model, which takes any size"
             )
         if frames.dtype != torch.uint8 and not frames.is_floating_point():
             raise ValueError(f"frames are {frames.dtype}; uint8 in [0, 255] or float in [0, 1] is needed")
@@ -73,14 +73,14 @@ class GreyInput(nn.Module):
 
 @final
 class PublishedEncoder(nn.Sequential):
-    """The layers of a CNN in a row, from frames to features."""
+    """The layers of a CNN in sequence, from frames to features."""
 
     def path(self) -> list[nn.Module]:
-        """Return the layers on the pixels' way, in order."""
+        """Return the layers between the pixels and the features, in order."""
         return list(self)
 
     def forward(self, frames: Frames) -> Float[Tensor, "batch 500"]:
-        """Return the features of frames of any float precision, or of uint8."""
+        """Return the features of frames, which may be uint8 or any floating-point dtype."""
         dtype = next(self.parameters()).dtype
         given = frames.to(dtype) if frames.is_floating_point() else frames
         features: Tensor = super().forward(given)  # type: ignore[no-untyped-call]
@@ -89,11 +89,11 @@ class PublishedEncoder(nn.Sequential):
 
 @final
 class PublishedCNN(nn.Module):
-    """Tell the digit of a frame: 500 features, and a softmax layer that only the first training stage uses.
+    """Classify the digit in a frame: 500 features, then a softmax layer that only the first training stage uses.
 
     Args:
-        features: frames to 500 activations after relu; the part that goes into the video model.
-        num_classes: number of classes of the softmax layer.
+        features: the module from frames to 500 activations after ReLU; it becomes part of the video model.
+        num_classes: the number of classes of the softmax layer.
 
     >>> lenet_cnn()(torch.zeros(2, 1, 64, 64)).shape
     torch.Size([2, 10])
@@ -114,15 +114,15 @@ class PublishedCNN(nn.Module):
 
 @final
 class RecurrentClassifier(nn.Module):
-    """Classify a sequence of features by all of its states at once: they are flattened into one dense layer.
+    """Classify a sequence of features from all of its states, which are flattened into one dense layer.
 
     Args:
-        temporal: features to states.
-        num_frames: the one number of time steps that it can read.
-        num_classes: number of classes.
+        temporal: the module from features to states.
+        num_frames: the number of time steps of every sequence.
+        num_classes: the number of classes.
 
     Raises:
-        ValueError: a number of frames below 1; a sequence of another shape, in `forward`.
+        ValueError: if the number of frames is below 1; in `forward`, if the sequence has another shape.
 
     >>> recurrent = RecurrentClassifier(KerasLSTM(500, 8), num_frames=50, num_classes=100)
     >>> recurrent(torch.zeros(2, 50, 500)).shape
@@ -148,8 +148,8 @@ class RecurrentClassifier(nn.Module):
         check_shape("features", features, "batch", "time", "features")
         if features.shape[1] != self.num_frames:
             raise ValueError(
-                f"the clip has {features.shape[1]} frames; this model reads exactly {self.num_frames}, whose "
-                "states it flattens: give it such clips, or take a matched model, which reads any length"
+                f"the clip has {features.shape[1]} frames; this model reads exactly {self.num_frames}: "
+                "give it clips of that length, or use a matched model, which reads any length"
             )
         logits: Tensor = self.head(self.temporal(features).flatten(1))
         return logits
@@ -159,16 +159,16 @@ class RecurrentClassifier(nn.Module):
 class PublishedClassifier(nn.Module):
     """Classify a clip of fixed length, with one prediction at its end.
 
-    It is not causal: the prediction needs every frame, so `causal` is False and time has the length 1 in the
-    output, where the matched models predict at every frame.
+    The model is not causal, since its prediction needs every frame: `causal` is False, and the time dimension of the
+    output has length 1. The matched models predict at every frame.
 
     Args:
-        encoder: frames to features, such as `PublishedCNN.features`.
-        recurrent: the features of a clip to logits.
+        encoder: the module from frames to features, such as `PublishedCNN.features`.
+        recurrent: the module from the features of a clip to logits.
         labels: the classes.
 
     Raises:
-        ValueError: clips of another shape or length, padded ones among them, in `forward`.
+        ValueError: in `forward`, if clips are padded or have another shape or length.
     """
 
     causal = False
@@ -181,17 +181,17 @@ class PublishedClassifier(nn.Module):
         self.labels = labels
 
     def picture(self, inputs: Float[Tensor, "frames 1 height width"]) -> Float[Tensor, "frames 1 height width"]:
-        """Return what the encoder sees as something to look at, in [0, 1]."""
+        """Return the input of the encoder as a picture in [0, 1]."""
         return self.frame_format.restore(inputs).clamp(0, 1)
 
     def forward(self, frames: Clips, lengths: Int[Tensor, " batch"] | None = None) -> Float[Tensor, "batch 1 classes"]:
-        """Return the logits at the end of each clip; `lengths`, where given, must say that none is padded."""
+        """Return the logits at the end of each clip; if `lengths` is given, it must count all frames of each clip."""
         check_clips(frames, lengths)
         num_frames = frames.shape[1]
         if lengths is not None and bool((lengths != num_frames).any()):
             raise ValueError(
                 f"clips have lengths {lengths.tolist()}; a published model needs all {num_frames} frames: "
-                "give it whole clips, or take a matched model, which reads any length"
+                "give it whole clips, or use a matched model, which reads any length"
             )
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         logits: Tensor = self.recurrent(features)
@@ -223,8 +223,8 @@ def lenet_cnn() -> PublishedCNN:
 def stn_cnn() -> PublishedCNN:
     """Build the CNN that first maps the frame to 32x32 by one affine map: 25,741,976 parameters.
 
-    The map starts as the identity. As in the Keras example that the sizes are those of, only the dense layer
-    of the localisation network has a relu.
+    The map starts as the identity. The sizes are those of a Keras example; as there, only the dense layer of the
+    localisation network has a ReLU.
     """
     localisation = nn.Sequential(
         nn.MaxPool2d(2),
@@ -274,7 +274,7 @@ CNNS: dict[str, Callable[[], PublishedCNN]] = {
     "stn-lstm-published": stn_cnn,
     "dcn-lstm-published": dcn_cnn,
 }
-"""The CNN that the first stage trains, by the name of the video model that it becomes part of."""
+"""Constructors of the CNNs that the first stage trains, by the name of the video model that each becomes part of."""
 
 
 def lenet_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) -> PublishedClassifier:
@@ -282,7 +282,7 @@ def lenet_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50
 
     Args:
         labels: the classes.
-        num_frames: the one clip length that it can read.
+        num_frames: the number of frames of every clip.
 
     >>> lenet_lstm_published(num_frames=4)(torch.zeros(2, 4, 1, 64, 64)).shape
     torch.Size([2, 1, 100])
@@ -295,7 +295,7 @@ def stn_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) 
 
     Args:
         labels: the classes.
-        num_frames: the one clip length that it can read.
+        num_frames: the number of frames of every clip.
     """
     return _video_model(stn_cnn(), labels, num_frames)
 
@@ -305,17 +305,17 @@ def dcn_lstm_published(*, labels: Labels = ORDERED_PAIRS, num_frames: int = 50) 
 
     Args:
         labels: the classes.
-        num_frames: the one clip length that it can read.
+        num_frames: the number of frames of every clip.
     """
     return _video_model(dcn_cnn(), labels, num_frames)
 
 
 def recurrent_part(*, num_classes: int = 100, num_frames: int = 50) -> RecurrentClassifier:
-    """Build the part after the CNN, the same for all three: LSTM with 8 units, 50 states to one dense layer.
+    """Build the part after the CNN, the same in all three models: an LSTM with 8 units, then one dense layer.
 
     Args:
-        num_classes: number of classes.
-        num_frames: the one clip length that it can read.
+        num_classes: the number of classes.
+        num_frames: the number of frames of every clip.
     """
     return RecurrentClassifier(KerasLSTM(500, 8), num_frames=num_frames, num_classes=num_classes)
 
@@ -333,7 +333,7 @@ def _conv(in_channels: int, out_channels: int, padding: int = 0) -> nn.Conv2d:
 
 
 def _dense(in_features: int, out_features: int) -> nn.Linear:
-    # Without drawing torch's own initial weights first: there are up to 102 million.
+    # Skip torch's own initialisation, which would draw up to 102 million weights in vain.
     dense: nn.Linear = nn.utils.skip_init(nn.Linear, in_features, out_features)
     nn.init.xavier_uniform_(dense.weight)
     nn.init.zeros_(dense.bias)

@@ -1,6 +1,6 @@
 """Small trunks: four convolutions from a frame to a feature map, plain or with the two deepest deformable.
 
-A pooling layer comes before its normalisation, which then has a quarter of the pixels to do.
+Pooling comes before normalisation, which then processes a quarter of the pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from saccade.nn.deform_conv import DeformConv2d
 
 
 class ConvBlock(nn.Sequential):
-    """A convolution, pooled by 2 if asked, normalised over the batch, rectified."""
+    """A convolution, 2x2 max pooling if asked, batch normalisation and a ReLU."""
 
     def __init__(self, conv: nn.Module, out_channels: int, *, pool: bool) -> None:
         parts = [
@@ -26,20 +26,20 @@ class ConvBlock(nn.Sequential):
 
 
 class SmallTrunk(nn.Sequential):
-    """Blocks in a row that turn frames into a feature map of `out_channels` channels."""
+    """A sequence of blocks that turns frames into a feature map of `out_channels` channels."""
 
     def __init__(self, *blocks: ConvBlock, out_channels: int) -> None:
         super().__init__(*blocks)
         self.out_channels = out_channels
 
     def path(self) -> list[nn.Module]:
-        """Return the layers on the pixels' way, in order."""
+        """Return the layers between the pixels and the feature map, in order."""
         return [layer for block in self for layer in cast(ConvBlock, block)]
 
 
-# The two deepest layers deform: they see 1/16 and 1/64 of the pixels, and a thing there is a few positions wide.
+# The two deepest layers deform: their inputs have 1/16 and 1/64 of the pixels, so an object is a few positions wide.
 def light(channels: int, *, deformable: bool) -> SmallTrunk:
-    """Build the trunk that learns most in a given time on a processor: its second layer strides instead of pooling."""
+    """Build the trunk that learns fastest on a CPU: its second layer has a stride of 2 instead of pooling."""
     deep = DeformConv2d if deformable else nn.Conv2d
     return SmallTrunk(
         ConvBlock(nn.Conv2d(channels, 16, 5, stride=2, padding=2, bias=False), 16, pool=False),
@@ -51,7 +51,7 @@ def light(channels: int, *, deformable: bool) -> SmallTrunk:
 
 
 def wide(channels: int, *, deformable: bool) -> SmallTrunk:
-    """Build the trunk of version 0.1, whose step takes two and a half times as long."""
+    """Build the trunk of version 0.1, with which a training step takes two and a half times as long."""
     deep = DeformConv2d if deformable else nn.Conv2d
     return SmallTrunk(
         ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),

@@ -17,16 +17,16 @@ _INTEGERS = torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 class VideoClassifier(nn.Module):
     """Classify a clip at every frame from that frame and those before it.
 
-    *Conventions:* clips are (batch, time, channels, height, width), float in [0, 1] or uint8 in [0, 255]. Any frame
-    size that the encoder takes and any number of frames.
+    *Conventions:* clips are (batch, time, channels, height, width), float in [0, 1] or uint8 in [0, 255]. They may have
+    any number of frames, and any frame size that the encoder takes.
 
     Args:
-        input: clips -> what the encoder sees of them, see `FrameInput`.
-        encoder: frames (batch, channels, height, width) -> features (batch, features).
-        temporal: features over time -> states over time, see `Temporal`.
-        head: states -> logits.
+        input: the module from clips to the input of the encoder, see `FrameInput`.
+        encoder: the module from frames (batch, channels, height, width) to features (batch, features).
+        temporal: the module from features over time to states over time, see `Temporal`.
+        head: the module from states to logits.
         labels: the classes.
-        frame_format: what it wants of a frame.
+        frame_format: the frames that the model expects.
 
     >>> from saccade import models
     >>> model = models.create("lenet-lstm").eval()
@@ -58,39 +58,39 @@ class VideoClassifier(nn.Module):
         """Return the logits at every frame.
 
         Args:
-            clips: the clips, shorter ones padded at the end with anything.
-            lengths: number of frames that count in each clip; None counts all. Padding touches neither other frames'
-                logits nor, in training, the batch statistics; the logits at padded frames mean nothing.
+            clips: the clips; shorter ones are padded at the end with arbitrary values.
+            lengths: the number of valid frames in each clip; None if all are valid. Padding changes neither the logits
+                of valid frames nor, in training, the batch statistics; the logits at padded frames are meaningless.
 
         Raises:
-            ValueError: clips that are not five-dimensional, without frames or of integers other than uint8, lengths
-                outside 1 to the number of frames.
+            ValueError: if clips are not five-dimensional, have no frames, or have an integer dtype other than uint8;
+                if lengths lie outside 1 to the number of frames.
         """
         logits, _ = self._classify(clips, lengths, None)
         return logits
 
     def initial_state(self, batch: int, frame_size: Size) -> State:
-        """Return the state of so many clips before their first frame."""
+        """Return the state of a batch of clips before their first frame."""
         return *self._input_state(batch, frame_size), *self._temporal_state(batch)
 
     def step(self, clips: Tensor, state: State | None) -> tuple[Float[Tensor, "batch time classes"], State]:
-        """Go on with the next frames of clips whose earlier frames left `state`; return logits and the new state.
+        """Process the next frames of clips, given the state after their earlier frames; return logits and new state.
 
-        At the start the state is None, or `initial_state`.
+        Before the first frame the state is None, or that of `initial_state`.
 
         Raises:
-            ValueError: clips that `forward` refuses, or a state of other clips.
+            ValueError: if `forward` would refuse the clips, or the state does not fit them.
         """
         return self._classify(clips, None, state)
 
     def encoder_input(
         self, clips: Tensor, state: State | None = None
     ) -> tuple[Float[Tensor, "batch time seen_channels height width"], State]:
-        """Return what the encoder sees of clips, and what that needs to know of them with the next frames."""
+        """Return the input of the encoder, and the state of `input` to pass in with the next frames."""
         check_clips(clips)
         state = self._input_state(len(clips), (clips.shape[-2], clips.shape[-1])) if state is None else state
         levels = self.frame_format.normalise(clips)
-        # Frames of any precision are frames; the encoder's weights have one.
+        # Frames may have any precision; the encoder needs that of its weights.
         levels = levels.to(next(self.encoder.parameters(), levels).dtype)
         seen: tuple[Tensor, State] = self.input(levels, state)
         return seen
@@ -98,7 +98,7 @@ class VideoClassifier(nn.Module):
     def picture(
         self, inputs: Float[Tensor, "frames seen_channels height width"]
     ) -> Float[Tensor, "frames channels height width"]:
-        """Return what an encoder sees as something to look at, in [0, 1]; where nothing changed, changes are grey."""
+        """Return the input of the encoder as a picture in [0, 1]; in a picture of differences, grey means no change."""
         shown, is_frames = self.input.picture(inputs)  # type: ignore[operator]
         picture: Tensor = self.frame_format.restore(shown) if is_frames else 0.5 + shown / 2
         return picture.clamp(0, 1)
@@ -123,13 +123,13 @@ class VideoClassifier(nn.Module):
         num_own = len(self._input_state(1, (1, 1)))
         inputs, of_input = self.encoder_input(clips, state[:num_own])
         states, of_temporal = self.temporal(self._features(inputs, lengths), state[num_own:])
-        # In float32: bfloat16 has so few numbers that the two likeliest classes often tie.
+        # In float32: bfloat16 has so few values that the two most likely classes often tie.
         with torch.autocast(states.device.type, enabled=False):
             logits: Tensor = self.head(states)
         return logits.float(), (*of_input, *of_temporal)
 
     def _features(self, inputs: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:
-        """Encode every frame that counts; the features of padded frames are zero."""
+        """Encode every valid frame; the features of padded frames are zero."""
         frames = inputs.flatten(0, 1)
         if lengths is None:
             features: Tensor = self.encoder(frames).unflatten(0, inputs.shape[:2])
@@ -141,7 +141,7 @@ class VideoClassifier(nn.Module):
 
 
 def check_clips(clips: Tensor, lengths: Int64[Tensor, "batch"] | None = None) -> None:
-    """Raise ValueError for clips, or lengths of them, that no model can read."""
+    """Raise ValueError if no model can read the clips, or if the lengths do not fit them."""
     if clips.dim() != 5:
         raise ValueError(f"clips have shape {tuple(clips.shape)}; (batch, time, channels, height, width) is needed")
     if clips.shape[1] == 0:
@@ -160,7 +160,7 @@ def verdict(
     """Return the logits of each clip's last valid frame, which are the clip's verdict.
 
     Raises:
-        ValueError: logits of another shape, lengths outside 1 to the number of frames.
+        ValueError: if logits have another shape, or lengths lie outside 1 to the number of frames.
     """
     check_shape("logits", logits, "batch", "time", "classes")
     if lengths is None or logits.shape[1] == 1:

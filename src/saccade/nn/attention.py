@@ -1,4 +1,4 @@
-"""What all attention layers share: where they look can be recorded, and switched off."""
+"""The base class of attention layers, and contexts that record or neutralise their sampling positions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class AttentionLayer(nn.Module, ABC):
     """A layer that chooses where to sample its input.
 
     A subclass keeps the network that predicts the sampling positions in `self.positions`, and calls it as a
-    module, so that its output can be recorded and replaced from outside. The parameters of `positions` are
-    the attention parameters; everything else would exist without attention.
+    module, so that hooks can record and replace its output. The parameters of `positions` are the attention
+    parameters; all others would exist without attention.
     """
 
     positions: nn.Module
 
     @abstractmethod
     def neutral(self, positions: Tensor) -> Tensor:
-        """Return positions of the same shape that look exactly where a plain layer would."""
+        """Return positions of the same shape at which the layer samples exactly as a plain layer would."""
 
 
 def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
@@ -36,7 +36,7 @@ def num_attention_parameters(model: nn.Module) -> int:
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Collect what every attention layer predicts; after a forward pass the dict holds it, detached, by name."""
+    """Record the positions that attention layers predict; a forward pass fills the dict, detached, by layer name."""
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> object:
@@ -55,7 +55,7 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 @contextmanager
 def switched_off(model: nn.Module) -> Iterator[None]:
-    """Let every attention layer look where a plain layer would, weights untouched."""
+    """Make every attention layer sample where a plain layer would, without changing its weights."""
 
     def neutral(layer: AttentionLayer) -> object:
         return lambda _module, _args, output: layer.neutral(output)

@@ -14,35 +14,36 @@ from saccade.ops.deform_conv.geometry import Pair, count, out_size, pair
 
 
 class DeformConv2d(AttentionLayer):
-    """Convolve with kernel taps that each look where a convolution of the same input says.
+    """Deformable convolution: each kernel tap moves by an offset that a convolution of the same input predicts.
 
-    It starts as the plain convolution of its weights, exactly: what `positions` says starts at zero. `weight` and
+    A new layer is exactly the plain convolution with its weights, since `positions` first predicts zero. `weight` and
     `bias` have the layout of `torch.nn.Conv2d`, so a plain convolution's state loads with `strict=False`.
 
-    *Conventions:* `positions` says, for each offset group and tap (row by row), dy and dx in pixels; with `modulated`
-    then a number for each group and tap whose `2 * sigmoid` is the tap's factor. (The paper's factor is the sigmoid
-    itself, so its layer starts at half a convolution; doubled, zero means plain.) Positions are computed in float32
-    under every autocast, since bfloat16 would round an offset of 4 pixels to 1/32.
+    *Conventions:* `positions` predicts dy and dx in pixels for each offset group and tap (row by row). With `modulated`
+    it then predicts one number for each group and tap, and `2 * sigmoid` of it is the tap's factor. (The paper's factor
+    is the sigmoid itself, so its layer starts at half a convolution.) Positions are computed in float32 under any
+    autocast, since bfloat16 would round an offset of 4 pixels to a multiple of 1/32.
 
-    Papers give `positions` a tenth of the learning rate; `layer.positions.parameters()` is what goes in such a group.
+    In the papers, `positions` learns at a tenth of the learning rate: put `layer.positions.parameters()` in a parameter
+    group of its own.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        kernel_size: height and width of the kernel, or one number for both; `positions` has the same.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output.
+        kernel_size: the height and width of the kernel, or one number for both; `positions` has the same kernel size.
         stride: as for `torch.nn.Conv2d`.
-        padding: as for `torch.nn.Conv2d`, "same" and "valid" too; zeros only.
+        padding: as for `torch.nn.Conv2d`, including "same" and "valid"; zeros only.
         dilation: as for `torch.nn.Conv2d`.
         groups: as for `torch.nn.Conv2d`.
-        offset_groups: how many equal parts of the input channels are moved independently.
-        bias: whether the convolution has one; `positions` always has.
-        modulated: whether each tap has a factor as well (version 2).
-        max_offset_px: no offset gets longer than this in y or x: `m * tanh(offset / m)`, which leaves small offsets and
-            their gradients alone. None: no limit.
-        backend: as for `deform_conv2d`; "reference" under `torch.func`.
+        offset_groups: the number of equal parts of the input channels that move independently.
+        bias: whether the convolution has a bias; `positions` always has one.
+        modulated: whether each tap also has a factor (version 2).
+        max_offset_px: the limit of offsets in y and in x, applied as `m * tanh(offset / m)`, which hardly changes small
+            offsets and their gradients; None for no limit.
+        backend: as for `deform_conv2d`; use "reference" under `torch.func`.
 
     Raises:
-        ValueError: numbers that cannot be, "same" with a stride; in `forward` an input that does not fit.
+        ValueError: if a number is out of range, or "same" comes with a stride; in `forward`, if the input does not fit.
 
     >>> layer = DeformConv2d(3, 8, kernel_size=3, padding=1)
     >>> layer(torch.rand(1, 3, 16, 16)).shape, layer.positions.weight.abs().max().item()
@@ -91,13 +92,13 @@ class DeformConv2d(AttentionLayer):
         )
 
     def neutral(self, positions: Tensor) -> Tensor:
-        """Return positions that make this the plain convolution."""
+        """Return zero positions, with which this layer is the plain convolution."""
         return torch.zeros_like(positions)
 
     def offset_px(
         self, positions: Float[Tensor, "batch position_channels height width"]
     ) -> Float[Tensor, "batch offset_channels height width"]:
-        """Return the part of what `positions` said that is offsets, (dy, dx) for each group and tap."""
+        """Return the offsets among the predicted positions: (dy, dx) for each group and tap."""
         return positions[:, : self.num_offset_channels]
 
     def forward(
@@ -106,7 +107,7 @@ class DeformConv2d(AttentionLayer):
         """Return the convolved map, in the dtype that a plain convolution would give."""
         check_shape("maps", input, "batch", self.in_channels, "height", "width")
         if any(self.padding_behind):
-            # Zeros are also what lies outside: no sample changes.
+            # Samples outside the input are zero too, so this padding changes none of them.
             input = F.pad(input, (0, self.padding_behind[1], 0, self.padding_behind[0]))
         out_size(input, (self.weight.shape[2], self.weight.shape[3]), self.stride, self.padding, self.dilation)
         positions = self.positions(input)
@@ -126,7 +127,7 @@ class DeformConv2d(AttentionLayer):
 
 
 def _paddings(padding: int | Pair | str, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
-    """Return the padding on all sides as (y, x), and what comes on top of it below and on the right."""
+    """Return the padding on all sides as (y, x), and the extra padding at the bottom and on the right."""
     if not isinstance(padding, str):
         return pair(padding, "padding", 0), (0, 0)
     if padding not in ("same", "valid"):
@@ -140,7 +141,7 @@ def _paddings(padding: int | Pair | str, kernel: Pair, stride: Pair, dilation: P
 
 
 class PositionConv2d(nn.Conv2d):
-    """A convolution whose output is positions: zero when training starts, float32 at least, and limited if asked."""
+    """A convolution that predicts positions: initially zero, in at least float32, and limited if asked."""
 
     def __init__(
         self,
@@ -160,13 +161,13 @@ class PositionConv2d(nn.Conv2d):
         self.limited_channels, self.max_offset_px = limited_channels, max_offset_px
 
     def reset_parameters(self) -> None:
-        """Let every position start at zero."""
+        """Set weight and bias to zero, so that every position is zero."""
         nn.init.zeros_(self.weight)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Float[Tensor, "batch channel y x"]) -> Float[Tensor, "batch positions height width"]:
-        """Return offsets in pixels, then whatever else is predicted."""
+        """Return the offsets in pixels, followed by any unlimited channels."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
         bias = None if self.bias is None else self.bias.to(dtype)
         with torch.autocast(input.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""Logits from states."""
+"""Heads, which turn states into logits."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from saccade.nn.shapes import check_dtype
 
 
 class PairHead(nn.Module):
-    """Score unordered pairs of things by what speaks for each of the two.
+    """Compute the logits of unordered pairs of things from the evidence for each of the two.
 
-    The logit of a pair {a, b} is the sum of the evidence for a and that for b; that of {a, a} is evidence of its own,
-    since one 3 does not make 33. A clip thus teaches something about all the pairs that share a thing with it, which a
-    dense layer of 55 rows has to learn pair by pair.
+    The logit of a pair {a, b} is the sum of the evidence for a and the evidence for b. The pair {a, a} has separate
+    evidence, since one 3 does not make 33. Each clip thus trains all pairs that share a thing with it; a dense layer of
+    55 rows has to learn them pair by pair.
 
     *Conventions:* pairs in the order 00, 01, ..., 09, 11, ..., 99.
 
     Args:
-        in_features: size of a state.
-        num_things: of how many things pairs are made.
+        in_features: the size of a state.
+        num_things: the number of things that pairs are made of.
 
     Raises:
-        ValueError: states of another size or dtype, in `forward`.
+        ValueError: in `forward`, if states have another size or dtype.
 
     >>> PairHead(128, 10)(torch.zeros(2, 50, 128)).shape
     torch.Size([2, 50, 55])
@@ -39,8 +39,8 @@ class PairHead(nn.Module):
         self.evidence = nn.Linear(in_features, 2 * num_things)
         pairs = torch.tensor(list(combinations_with_replacement(range(num_things), 2)))
         first, second = pairs.unbind(-1)
-        # The first half of the columns speaks for one of a thing, the second for two of it; a column of zeros stands in
-        # for the second of a double.
+        # The first half of the columns is the evidence for one of a thing, the second half for two of it. The second
+        # term of a pair {a, a} is an extra column of zeros.
         self.register_buffer("first", torch.where(first == second, first + num_things, first), persistent=False)
         self.register_buffer("second", torch.where(first == second, 2 * num_things, second), persistent=False)
 

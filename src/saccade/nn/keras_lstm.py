@@ -1,4 +1,4 @@
-"""The LSTM of Keras 2.0 (2017), whose cheap gates and single bias differ from torch's."""
+"""The LSTM of Keras 2.0 (2017), which differs from torch's by hard-sigmoid gates and a single bias."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.nn.shapes import check_shape
 def hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Approximate the sigmoid by a straight line of slope 0.2, cut off at 0 and 1.
 
-    `torch.nn.functional.hardsigmoid` has the slope 1/6 and is another function.
+    This is not `torch.nn.functional.hardsigmoid`, whose slope is 1/6.
 
     >>> hard_sigmoid(torch.tensor([-3.0, 0.0, 1.0, 3.0])).tolist()
     [0.0, 0.5, 0.699999988079071, 1.0]
@@ -27,17 +27,17 @@ def hard_sigmoid(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 @final
 class KerasLSTM(nn.Module):
-    """Follow a sequence with an LSTM whose gates are hard sigmoids with one bias each.
+    """An LSTM whose gates are hard sigmoids with one bias each.
 
     *Conventions:* the rows of `weight`, `recurrent` and `bias` hold the gates in Keras's order: input,
     forget, candidate, output. The states start at zero.
 
-    Weights start as in Keras: `weight` Glorot-uniform, `recurrent` orthogonal, `bias` zero but for the
-    forget gate's 1. Both matrices are drawn with the four gates packed together, as Keras 2 does.
+    Weights are initialised as in Keras: `weight` Glorot-uniform, `recurrent` orthogonal, `bias` zero except for
+    the forget gate, where it is 1. Both matrices are drawn with the four gates packed together, as in Keras 2.
 
     Args:
-        in_features: length of the input vector of one time step.
-        hidden: number of units, the length of a state.
+        in_features: the length of the input vector of one time step.
+        hidden: the number of units, which is the length of a state.
 
     >>> KerasLSTM(500, 8)(torch.zeros(2, 50, 500)).shape
     torch.Size([2, 50, 8])
@@ -66,7 +66,7 @@ class KerasLSTM(nn.Module):
     def forward(self, inputs: Float[Tensor, "batch time in_features"]) -> Float[Tensor, "batch time hidden"]:
         """Return the state after every time step."""
         check_shape("inputs", inputs, "batch", "time", self.weight.shape[1])
-        # Autocast off: the sum over the steps is where bfloat16 loses.
+        # Autocast off: the sum over the steps loses precision in bfloat16.
         with torch.autocast(inputs.device.type, enabled=False):
             projected = F.linear(inputs.to(self.weight.dtype), self.weight, self.bias)
             state = cell = projected.new_zeros(len(inputs), self.hidden)

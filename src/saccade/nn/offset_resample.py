@@ -13,31 +13,31 @@ from saccade.ops.deform_conv.geometry import count
 
 
 class OffsetResample2d(AttentionLayer):
-    """Move every value of a feature map by an offset of its own, predicted from the map by a convolution.
+    """Resample every value of a feature map at its own offset, which a convolution of the map predicts.
 
-    This is no deformable convolution: the offsets act on a finished map, one for each position *and channel*, and no
-    weights follow. See `DeformConv2d` for the real one.
+    This is not a deformable convolution: there is one offset for each position *and channel* of the map, and no weights
+    are applied to the samples. For a deformable convolution, see `DeformConv2d`.
 
     *Conventions:* `positions` has two output channels for each channel of the map: dy at `2 * c`, dx at `2 * c + 1`, in
-    pixels. A position outside is clipped to the border, as in the original; from there its gradient is zero. Offsets
-    are added to coordinates and interpolated in float32 under every autocast.
+    pixels. A position outside the map is clipped to the border, as in the original, and then has a zero gradient.
+    Coordinates and interpolation are float32 under any autocast.
 
     Args:
-        channels: channels of the map.
-        kernel_size: of the square kernel that predicts the offsets; without bias, it has `2 * channels ** 2 *
-            kernel_size ** 2` parameters.
+        channels: the number of channels of the map.
+        kernel_size: the size of the square kernel that predicts the offsets; it has `2 * channels ** 2 * kernel_size
+            ** 2` parameters and no bias.
 
     Raises:
-        ValueError: an even kernel; in `forward` a map of another shape or dtype.
+        ValueError: if the kernel size is even; in `forward`, if the map has another shape or dtype.
 
     >>> layer = OffsetResample2d(20)
     >>> layer(torch.rand(1, 20, 16, 16)).shape, sum(p.numel() for p in layer.parameters())
     (torch.Size([1, 20, 16, 16]), 7200)
 
-    Source: the Keras layer ConvOffset2D of 2017, whose normal distribution with standard deviation 0.01 starts the
-    weights here as well. (It cut a position's pair out of flattened memory, so its two numbers came from neighbouring
-    positions of one channel; here they come from one position, as the paper says. At exactly integer positions its
-    gradient was zero; here it is that of the interpolation to one side.)
+    Source: the Keras layer ConvOffset2D of 2017. As there, the initial weights are normal with standard deviation 0.01.
+    Two things differ. That layer took dy and dx from flattened memory, and so from neighbouring positions of one
+    channel; here both come from one position, as the paper says. At exactly integer positions its gradient was zero;
+    here it is the one-sided gradient of the interpolation.
     """
 
     def __init__(self, channels: int, kernel_size: int = 3) -> None:
@@ -46,12 +46,12 @@ class OffsetResample2d(AttentionLayer):
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size is {kernel_size}; it must be odd, so that every position has an offset")
         self.channels = channels
-        # A plain convolution, in bfloat16 under autocast: in float32 it would cost three times as much as all the rest.
+        # In bfloat16 under autocast: in float32 this convolution would cost three times as much as everything else.
         self.positions = nn.Conv2d(channels, 2 * channels, kernel_size, padding=kernel_size // 2, bias=False)
         nn.init.normal_(self.positions.weight, std=0.01)
 
     def neutral(self, positions: Tensor) -> Tensor:
-        """Return zero offsets, which leave the map as it is."""
+        """Return zero offsets, which leave the map unchanged."""
         return torch.zeros_like(positions)
 
     def forward(
@@ -70,8 +70,8 @@ def _resample(
     map: Float[Tensor, "batch channels height width"], offset_px: Float[Tensor, "batch 2*channels height width"]
 ) -> Float[Tensor, "batch channels height width"]:
     height, width = map.shape[2:]
-    # grid_sample wants (x, y) with -1 and 1 at the outer edges of the border pixels. Counted so, whole pixels of a
-    # map whose sides are powers of two are exact.
+    # grid_sample expects (x, y) with -1 and 1 at the outer edges of the border pixels. In these units, whole pixels are
+    # exact if the sides of the map are powers of two.
     y, x = ((2 * torch.arange(n).to(map) + 1) / n - 1 for n in (height, width))
     down, right = offset_px.reshape(-1, 2, height, width).unbind(1)
     xy = (torch.add(x, right, alpha=2 / width), torch.add(y[:, None], down, alpha=2 / height))

@@ -1,4 +1,4 @@
-"""What layers take: a wrong shape or dtype is told in one line, before a layer inside fails on it."""
+"""Checks of the input of a layer, which report a wrong shape or dtype in one line before an inner layer fails."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ def check_shape(name: str, tensor: Tensor, *wanted: int | str) -> None:
     """Raise ValueError unless a tensor has the wanted shape; only its batch may be empty.
 
     Args:
-        name: what the tensor is, in the plural.
-        tensor: what came.
-        wanted: a size for each dimension, or its name where any size will do.
+        name: the name of the tensor, in the plural.
+        tensor: the tensor.
+        wanted: the size of each dimension, or its name if any size is allowed.
 
     >>> import torch
     >>> check_shape("frames", torch.zeros(2, 64, 64), "batch", 3, "height", "width")
@@ -31,7 +31,7 @@ def check_shape(name: str, tensor: Tensor, *wanted: int | str) -> None:
 
 
 def check_dtype(name: str, tensor: Tensor, layer: nn.Module) -> None:
-    """Raise ValueError unless a tensor has the dtype of a layer's weights, or autocast makes them one."""
+    """Raise ValueError unless a tensor has the dtype of a layer's weights, or autocast casts both to one dtype."""
     weight = next(layer.parameters(), tensor)
     if tensor.dtype == weight.dtype or (tensor.is_floating_point() and autocast.dtype_of(tensor.device.type)):
         return

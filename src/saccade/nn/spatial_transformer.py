@@ -18,20 +18,21 @@ NUM_POSITIONS = {"affine": 6, "similarity": 4}
 class SpatialTransformer(AttentionLayer):
     """Resample a frame under an affine map that a localisation network predicts from the frame itself.
 
-    *Conventions:* the map takes output positions to input positions, both (x, y) in [-1, 1] with -1 and 1 at the outer
-    edges of the border pixels (`align_corners=False`), as in `torch.nn.functional.affine_grid`. Outside the frame is
-    black. Map and grid are float32 whatever autocast says.
+    *Conventions:* the map transforms output positions to input positions, both (x, y) in [-1, 1] with -1 and 1 at the
+    outer edges of the border pixels (`align_corners=False`), as in `torch.nn.functional.affine_grid`. Samples outside
+    the frame are black. Map and grid are float32 under any autocast.
 
     Args:
-        localisation: frame (batch, channels, height, width) -> (batch, 6) for `affine`: the map's two rows; or (batch,
-            4) for `similarity`: zoom, angle in radians, shift in x and y, where (1, 0, 0, 0) is the identity; a
-            similarity in pixels, so that a circle stays one on frames that are not square.
-        out_size: height and width of the output; None keeps the frame's own.
-        mode: `affine` or `similarity` (translation, scale and rotation only).
+        localisation: the network from frames (batch, channels, height, width) to maps. For `affine` it returns (batch,
+            6), the two rows of the map. For `similarity` it returns (batch, 4): zoom, angle in radians, shift in x and
+            in y, where (1, 0, 0, 0) is the identity. Angles are preserved in pixels, so that a circle stays a circle on
+            frames that are not square.
+        out_size: the height and width of the output; None for those of the frame.
+        mode: `affine`, or `similarity` (translation, scale and rotation only).
 
     Raises:
-        UsageError: unknown mode.
-        ValueError: an output size that cannot be; in `forward` frames or positions that do not fit.
+        UsageError: if the mode is unknown.
+        ValueError: if the output size is out of range; in `forward`, if frames or positions do not fit.
 
     >>> layer = SpatialTransformer(Identity(), out_size=(2, 2))
     >>> layer(torch.ones(1, 1, 4, 4)).squeeze().tolist()
@@ -46,21 +47,21 @@ class SpatialTransformer(AttentionLayer):
         self.out_size, self.mode = None if out_size is None else pair(out_size, "out_size", 1), mode
 
     def neutral(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
-        """Return the identity map, which leaves the frame as it is."""
+        """Return the identity map, which leaves the frame unchanged."""
         return identity_positions(self.mode).to(positions).expand_as(positions)
 
     def theta(
         self, positions: Float[Tensor, "batch k"], frame_size: tuple[int, int] = (1, 1)
     ) -> Float[Tensor, "batch 2 3"]:
-        """Turn what the localisation network says into affine maps.
+        """Convert the output of the localisation network to affine maps.
 
         Args:
-            positions: what it says.
-            frame_size: height and width of the frame, whose proportion a similarity depends on; square by default.
+            positions: the output of the localisation network.
+            frame_size: the height and width of the frame; a similarity depends on their ratio, which is 1 by default.
         """
         if positions.shape[-1] != NUM_POSITIONS[self.mode]:
             raise ValueError(
-                f"the localisation network gave {positions.shape[-1]} numbers a frame;"
+                f"the localisation network gave {positions.shape[-1]} numbers per frame;"
                 f" mode {self.mode!r} needs {NUM_POSITIONS[self.mode]}"
             )
         positions = positions.float()
@@ -77,9 +78,9 @@ class SpatialTransformer(AttentionLayer):
         check_shape("frames", frames, "batch", "channels", "height", "width")
         theta = self.theta(self.positions(frames), (frames.shape[-2], frames.shape[-1]))
         size = [*frames.shape[:2], *(self.out_size or frames.shape[-2:])]
-        # Autocast off: bfloat16 positions know only half pixels at 64.
+        # Autocast off: in bfloat16, pixel positions from 64 on are multiples of one half.
         with torch.autocast(frames.device.type, enabled=False):
-            # Torch makes no grid for an empty batch, where any will do.
+            # affine_grid rejects an empty batch, for which any grid will do.
             grid = F.affine_grid(theta, size, align_corners=False) if len(frames) else _empty_grid(theta, size)
             return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
 
@@ -89,14 +90,14 @@ def _empty_grid(theta: Float[Tensor, "0 2 3"], size: list[int]) -> Float[Tensor,
 
 
 def identity_positions(mode: str) -> Float[Tensor, "k"]:
-    """Return what a localisation network says when the frame shall stay as it is."""
+    """Return the output of a localisation network that leaves the frame unchanged."""
     return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] if mode == "affine" else [1.0, 0.0, 0.0, 0.0])
 
 
 class IdentityLinear(nn.Linear):
-    """The last layer of a localisation network: zero weights and a bias that says identity, as training starts.
+    """The last layer of a localisation network, which initially predicts the identity: zero weights and a fitting bias.
 
-    Computed in float32 whatever autocast says, since its output is a position.
+    It is computed in float32 under any autocast, since its output is a position.
     """
 
     def __init__(self, in_features: int, mode: str = "affine") -> None:
@@ -107,13 +108,13 @@ class IdentityLinear(nn.Linear):
         self.bias.data.copy_(identity_positions(mode))
 
     def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch k"]:
-        """Return one row of positions a frame."""
+        """Return one row of positions per frame."""
         with torch.autocast(input.device.type, enabled=False):
             return F.linear(input.float(), self.weight, self.bias)
 
 
 class Identity(nn.Module):
-    """A localisation network that always says identity: no attention.
+    """A localisation network that always predicts the identity: no attention.
 
     >>> Identity()(torch.zeros(1, 1, 4, 4)).tolist()
     [[1.0, 0.0, 0.0, 0.0, 1.0, 0.0]]

@@ -1,4 +1,7 @@
-"""Following a sequence of features, causally. A further temporal part is a class here and a line in `TEMPORAL`."""
+"""Causal temporal parts, which turn a sequence of features into states.
+
+To add one, write a class here and list it in `TEMPORAL`.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from torch import Tensor, nn
 from saccade.nn.shapes import check_shape
 
 State = tuple[Tensor, ...]
-"""What earlier frames left. Shapes are fixed; the batch is the first dimension, or the second behind that of layers."""
+"""The state after earlier frames, in fixed shapes; the batch is the first dimension, or the second after layers."""
 
 
 class Temporal(Protocol):
-    """A module that reads features in order of time and gives a state for every frame.
+    """A module that reads features in order of time and returns a state for every frame.
 
     *Conventions:* (batch, time, features); the output at a frame depends on that frame and those before it.
     """
@@ -35,7 +38,7 @@ class Temporal(Protocol):
 
 
 class _Recurrent(nn.Module):
-    """A recurrent layer of torch's, in float32: the sum over hundreds of steps is where bfloat16 loses."""
+    """A recurrent layer of torch in float32, since the sum over hundreds of steps loses precision in bfloat16."""
 
     cell: nn.RNNBase
 
@@ -56,11 +59,11 @@ class _Recurrent(nn.Module):
 
 
 class LSTM(_Recurrent):
-    """An LSTM; its state is the hidden state and the cell.
+    """An LSTM; its state is the hidden state and the cell state.
 
     Args:
-        in_features: size of a frame's feature.
-        num_units: size of the state.
+        in_features: the size of the feature of a frame.
+        num_units: the size of the state.
 
     >>> lstm = LSTM(8, 4)
     >>> states, last = lstm(torch.zeros(2, 3, 8), lstm.initial_state(2))
@@ -90,8 +93,8 @@ class GRU(_Recurrent):
     """A GRU; its state is the hidden state.
 
     Args:
-        in_features: size of a frame's feature.
-        num_units: size of the state.
+        in_features: the size of the feature of a frame.
+        num_units: the size of the state.
     """
 
     def __init__(self, in_features: int, num_units: int) -> None:
@@ -113,4 +116,4 @@ class GRU(_Recurrent):
 
 
 TEMPORAL: dict[str, Callable[[int, int], Any]] = {"lstm": LSTM, "gru": GRU}
-"""Temporal parts by name, built from the sizes of a feature and of a state."""
+"""Constructors of temporal parts by name; each takes the sizes of a feature and of a state."""

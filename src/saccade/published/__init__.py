@@ -1,4 +1,4 @@
-"""The published protocol: three stages, on the training loop that end-to-end training has."""
+"""The published protocol in three stages, on the training loop of end-to-end training."""
 
 from saccade.published.run import INSTANCES, PublishedConfig, run
 

@@ -1,4 +1,4 @@
-"""The digits that stage 1 of the published protocol sees, each batch a function of (seed, step)."""
+"""The digits that stage 1 of the published protocol learns from; each batch is a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ FRAME_PX = 64
 MAX_ZOOM = 2.5
 MAX_SHIFT = 0.2
 ORDER, AUGMENTATION, TEST, RETRAINING = range(4)
-"""What a generator is drawn for; the first counter of `draw_generator`."""
+"""The purposes of random generators, each the first counter of `draw_generator`."""
 
 
 def draw_generator(seed: int, *counters: int) -> torch.Generator:
-    """Return a generator that is a function of the seed and the counters, all of them not negative.
+    """Return a generator that is a function of the seed and the counters, none of which may be negative.
 
     >>> first, again = draw_generator(0, 1, 7), draw_generator(0, 1, 7)
     >>> bool(torch.rand((), generator=first) == torch.rand((), generator=again))
@@ -34,17 +34,17 @@ def draw_generator(seed: int, *counters: int) -> torch.Generator:
 
 
 def augment(images: UInt8[Tensor, "batch height width"], generator: torch.Generator) -> Float[Tensor, "batch 1 64 64"]:
-    """Let each digit fill the frame, shift it by up to 0.2 of the frame, and zoom out by 1 to 2.5.
+    """Enlarge each digit to the frame, shift it by up to 0.2 of the frame, and zoom out by a factor of 1 to 2.5.
 
-    *Conventions:* zoom and shift are uniform and independent in x and y; black outside the digit's image;
-    frames are in [0, 1]. The shift comes before the zoom, which is about the centre, as in Keras's
+    *Conventions:* zoom and shift are uniform and independent in x and y; frames are black outside the digit's
+    image, and in [0, 1]. The shift comes before the zoom, which is about the centre, as in Keras's
     `ImageDataGenerator(zoom_range=(1, 2.5), width_shift_range=0.2, height_shift_range=0.2)`: a digit zoomed
     out by `z` moves by up to `0.2 / z` of the frame. (That this generator was used is inferred.) Sampling is
     bilinear.
 
     Args:
         images: the digits, light on dark.
-        generator: what the zooms and shifts are drawn from.
+        generator: the generator of zooms and shifts.
 
     >>> augment(torch.zeros(3, 28, 28, dtype=torch.uint8), torch.Generator()).shape
     torch.Size([3, 1, 64, 64])
@@ -59,7 +59,7 @@ def augment(images: UInt8[Tensor, "batch height width"], generator: torch.Genera
 
 
 def steps_per_epoch(digits: Digits) -> int:
-    """Count the batches of one pass over the digits; the last one may be smaller."""
+    """Return the number of batches in one pass over the digits; the last one may be smaller."""
     return math.ceil(len(digits.labels) / BATCH_SIZE)
 
 
@@ -69,8 +69,8 @@ class DigitBatches:
 
     Args:
         digits: the digits.
-        seed: what orders and augmentation are drawn from.
-        device: where batches are wanted.
+        seed: the seed of order and augmentation.
+        device: the device of the batches.
     """
 
     digits: Digits
@@ -78,7 +78,7 @@ class DigitBatches:
     device: torch.device = CPU
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
-        """Return the batch of a step; its frames are single ones, (batch, 1, 64, 64)."""
+        """Return the batch of a step, with single frames (batch, 1, 64, 64) instead of clips."""
         epoch, place = divmod(step, steps_per_epoch(self.digits))
         order = torch.randperm(len(self.digits.labels), generator=draw_generator(self.seed, ORDER, epoch))
         chosen = order[place * BATCH_SIZE : (place + 1) * BATCH_SIZE]

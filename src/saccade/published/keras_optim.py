@@ -1,7 +1,7 @@
-"""The optimizers of Keras 2.0 (2017) with their defaults, which twenty gradient steps do feel.
+"""The optimizers of Keras 2.0 (2017) with their defaults, which matter in a training of twenty steps.
 
-Both formulas are those of torch's classes of the same name, down to the place of epsilon; only the
-defaults differ. Keras also had the epsilon 1e-8, and RMSprop there forgets ten times faster.
+Both formulas are those of torch's classes of the same name, including the place of epsilon; only the
+defaults differ. Keras has an epsilon of 1e-8, and its RMSprop forgets ten times faster.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class KerasRMSprop(torch.optim.RMSprop):
     """Divide the gradient by a running root mean square: `a = rho a + (1 - rho) g²; p -= lr g / (√a + eps)`.
 
     Args:
-        params: what to train.
+        params: the parameters to train.
         lr: the learning rate.
 
     >>> weight = torch.nn.Parameter(torch.tensor(1.0))
@@ -35,12 +35,12 @@ class KerasRMSprop(torch.optim.RMSprop):
 
 @final
 class KerasAdadelta(torch.optim.Adadelta):
-    """Scale the gradient so that steps have the size of earlier steps.
+    """Scale the gradient such that a step has the size of earlier steps.
 
     `a = rho a + (1 - rho) g²; u = g √(d + eps) / √(a + eps); p -= lr u; d = rho d + (1 - rho) u²`.
 
     Args:
-        params: what to train.
+        params: the parameters to train.
         lr: the learning rate.
 
     >>> weight = torch.nn.Parameter(torch.tensor(1.0))

@@ -1,4 +1,4 @@
-"""Stage 3 of the published protocol: the recurrent part learns from frozen features, many times over."""
+"""Stage 3 of the published protocol: the recurrent part is trained on frozen features, many times."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from saccade.train.trainer import Objective, Trainer
 
 EPOCHS = 10
 BATCH_SIZE = 50
-# A retraining takes 5 MB of features a step; on a GPU it is the number of operations that costs.
+# Each retraining reads 5 MB of features per step; on a GPU the number of operations determines the time.
 _AT_ONCE_ON_CPU, _AT_ONCE_ELSEWHERE = 25, 300
 
 
 @final
 @dataclass(frozen=True)
 class Retrainings:
-    """What each retraining reached on the test clips."""
+    """The results of each retraining on the test clips."""
 
     accuracy: Float[Tensor, " retrainings"]
     cross_entropy: Float[Tensor, " retrainings"]
@@ -45,20 +45,20 @@ def retrain(
     num_classes: int = 100,
     seed: int = 0,
 ) -> Retrainings:
-    """Train the recurrent part again from `num_retrainings` seeds, and test each.
+    """Train the recurrent part from scratch `num_retrainings` times, and test each result.
 
-    Each takes 10 epochs in batches of 50 with RMSprop at 1e-3 and categorical cross entropy: 20 steps on 100
-    clips. Retraining `r` is a function of (seed, r), whatever their number; those trained at the same time
-    share nothing but the features.
+    A retraining takes 10 epochs in batches of 50 with RMSprop at 1e-3 and categorical cross entropy: 20 steps on
+    100 clips. Retraining `r` is a function of (seed, r), whatever the number of retrainings; those that run at the
+    same time share only the features.
 
     Args:
-        features_train: frozen features of the training clips.
-        labels_train: their classes.
-        features_test: frozen features of the test clips.
-        labels_test: their classes.
-        num_retrainings: how many times.
-        num_classes: number of classes.
-        seed: what initial weights and batches are drawn from.
+        features_train: the frozen features of the training clips.
+        labels_train: the classes of the training clips.
+        features_test: the frozen features of the test clips.
+        labels_test: the classes of the test clips.
+        num_retrainings: the number of retrainings.
+        num_classes: the number of classes.
+        seed: the seed of initial weights and batches.
 
     >>> features, labels = torch.randn(10, 5, 500), torch.arange(10)
     >>> result = retrain(features, labels, features, labels, num_retrainings=3, num_classes=10)
@@ -85,17 +85,17 @@ def _fresh(num_frames: int, num_classes: int, generator: torch.Generator) -> Rec
 
 
 class _Ensemble(nn.Module):
-    """Models of one kind side by side: their parameters are stacked along a new first dimension."""
+    """Models of one kind that run in parallel: their parameters are stacked along a new first dimension."""
 
     def __init__(self, models: list[RecurrentClassifier]) -> None:
         super().__init__()
         stacked, _ = stack_module_state(models)
-        # Names of parameters have dots, which those of a dict of parameters must not.
+        # Names of parameters have dots, which ParameterDict does not allow.
         self.stacked = nn.ParameterDict({name.replace(".", "|"): nn.Parameter(p) for name, p in stacked.items()})
-        object.__setattr__(self, "template", models[0])  # not a part: its own parameters do not learn
+        object.__setattr__(self, "template", models[0])  # not a submodule: its own parameters are not trained
 
     def forward(self, features: Float[Tensor, "models batch time features"]) -> Float[Tensor, "models batch classes"]:
-        """Return the logits of each model on a batch of its own."""
+        """Return the logits of each model on its own batch."""
         return torch.vmap(self._one)(self._parameters_by_name(), features)
 
     def everywhere(self, features: Float[Tensor, "clips time features"]) -> Float[Tensor, "models clips classes"]:
@@ -111,7 +111,7 @@ class _Ensemble(nn.Module):
 
 
 class _Batches:
-    """Batches for models side by side, each in its own order of the clips."""
+    """Batches for models that run in parallel, each with its own order of the clips."""
 
     def __init__(
         self,
@@ -129,17 +129,17 @@ class _Batches:
         return len(self._batches)
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
-        """Return the batch of a step: features in the place of frames, (models, batch, ...)."""
+        """Return the batch of a step, with features (models, batch, ...) instead of frames."""
         chosen = self._batches[step]
         return ClipBatch(self._features[chosen], self._labels[chosen])
 
     def to(self, device: torch.device | str) -> _Batches:
-        """Return the same batches: they are where the features are."""
+        """Return the same batches: they stay on the device of the features."""
         return self
 
 
 def _train(ensemble: _Ensemble, batches: _Batches, device: torch.device) -> None:
-    # RMSprop looks at each number alone, so that one optimizer for the stack is one for each model.
+    # RMSprop updates each number separately, so one optimizer for the stack equals one for each model.
     trainer = Trainer(
         ensemble,
         Optimizers([KerasRMSprop(ensemble.parameters())]),
@@ -154,7 +154,7 @@ def _train(ensemble: _Ensemble, batches: _Batches, device: torch.device) -> None
 
 
 def _loss(logits: Float[Tensor, "models batch classes"], batch: ClipBatch) -> Tensor:
-    # A sum over models: none of them feels how many others there are.
+    # A sum over models, so that the gradient of each does not depend on their number.
     loss = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), reduction="sum")
     return loss / batch.targets.shape[1]
 

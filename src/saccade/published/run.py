@@ -1,7 +1,7 @@
 """The published protocol: a CNN learns single digits, then a small LSTM learns clips from frozen features.
 
-Framework, sizes and defaults are those of 2017 (Shan and Atanasov, arXiv 1707.02069, with Keras 2.0).
-Training takes the `train` split of the digits and the figures are those of the `test` split.
+Sizes and defaults are those of 2017 (Shan and Atanasov, arXiv 1707.02069, with Keras 2.0). Training uses the `train`
+split of the digits. Results are on the `test` split, unless `instances` says otherwise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NUM_CLIPS = 100
 """Clips in a split: one for each ordered pair of digits."""
 
 INSTANCES = ("disjoint", "shared", "training_clips")
-"""What test clips may have in common with those of training, from nothing to everything."""
+"""What test clips may share with the training clips, from nothing to everything."""
 
 
 @final
@@ -39,24 +39,24 @@ class PublishedConfig:
 
     Args:
         model: `lenet-lstm-published`, `stn-lstm-published` or `dcn-lstm-published`.
-        condition: how the digits move, the same in training and test.
-        source: where digits come from.
-        instances: whether test clips show unseen digit images (`disjoint`), those of the training clips on other
-            trajectories (`shared`), or are the training clips themselves (`training_clips`), which measures how
-            well they are learned by heart.
+        condition: the motion of the digits, the same in training and test.
+        source: the source of the digits.
+        instances: `disjoint`: test clips show unseen digit images. `shared`: test clips show the digit images of
+            the training clips on other trajectories. `training_clips`: test clips are the training clips, which
+            measures memorisation.
         order: whether the first digit starts each setting to the left of the second (`visible`) or anywhere
             (`hidden`).
-        epochs: passes of stage 1 over the digits.
-        max_steps: most steps of stage 1.
-        minutes: fix the steps of stage 1 so that they take this long here, after a short timing.
-        retrainings: how often stage 3 trains the recurrent part again.
-        seed: of weights, batches and clips.
+        epochs: the number of passes of stage 1 over the digits.
+        max_steps: the maximum number of steps of stage 1.
+        minutes: the time limit of stage 1: a short timing sets the number of steps that fit.
+        retrainings: the number of retrainings of the recurrent part in stage 3.
+        seed: the seed of weights, batches and clips.
         device: auto, cpu or cuda.
-        precision: of stages 1 and 2: auto (bfloat16 where the processor computes it natively), float32 or
-            bfloat16.
+        precision: the precision of stages 1 and 2: auto (bfloat16 where the processor computes it natively),
+            float32 or bfloat16.
 
     Raises:
-        UsageError: an unknown name, or a length that is not above zero.
+        UsageError: if a name is unknown, or a number is out of range.
     """
 
     model: str = "lenet-lstm-published"
@@ -91,30 +91,30 @@ class PublishedConfig:
 
     @property
     def limits(self) -> Limits:
-        """How long stage 1 takes."""
+        """The limits of stage 1."""
         return Limits(self.epochs, self.max_steps, self.minutes)
 
 
 def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None) -> dict[str, Any]:
     """Run the three stages for one cell; return its row of results.
 
-    Stage 1 depends neither on condition nor on instances nor on order: it is trained once, lies in
-    `out/stage1-<model>-seed<seed>` and is shared by the cells that have the same `out`. An unfinished one is
-    continued. Features are kept in the same folder.
+    Stage 1 depends neither on condition nor on instances nor on order. It is trained once, in
+    `out/stage1-<model>-seed<seed>`, and shared by all cells with the same `out`. An unfinished stage 1 is
+    continued. Features are stored in the same folder.
 
     Args:
         config: the cell.
         out: the run folder.
-        progress: called after every step of stage 1.
+        progress: a function that is called after every step of stage 1.
 
     Returns:
         The row: the cell, `accuracy` (a fraction) and `cross_entropy` as means over the retrainings, their
         standard deviations, and the steps and single-digit accuracy of stage 1.
 
     Raises:
-        UsageError: the stage 1 in `out` was trained on other digits or for longer.
-        NonFiniteError: the loss or a weight became NaN or infinite.
-        Interrupted: Ctrl-C; the state of stage 1 was saved.
+        UsageError: if stage 1 in `out` was trained on other digits or for longer.
+        NonFiniteError: if the loss or a weight becomes NaN or infinite.
+        Interrupted: if Ctrl-C or SIGTERM stops training; the state of stage 1 is saved.
     """
     folder = out / f"stage1-{config.model}-seed{config.seed}"
     device = choose_device(config.device)
@@ -122,7 +122,7 @@ def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None)
     training = start(config.model, digits, seed=config.seed, device=device, dtype=dtype)
     digits_split = "test" if config.instances == "disjoint" else "train"
     split = "train" if config.instances == "training_clips" else "test"
-    with run_folder.held(folder, wait=True):  # a cell that runs beside this one may need the same
+    with run_folder.held(folder, wait=True):  # another cell that runs now may need the same stage
         reached = train_cnn(training, config.limits, config.source.load("test"), folder, progress=progress)
         features_train, labels_train = _features(config, training, folder, digits_split="train", split="train")
         features_test, labels_test = _features(config, training, folder, digits_split=digits_split, split=split)
@@ -158,7 +158,7 @@ def run(config: PublishedConfig, out: Path, *, progress: Progress | None = None)
 def _features(
     config: PublishedConfig, training: Trainer, folder: Path, *, digits_split: str, split: str
 ) -> tuple[Float[Tensor, "clips time 500"], Int64[Tensor, " clips"]]:
-    """Return features and labels of the clips of a split, from disk where they are there already."""
+    """Return features and labels of the clips of a split, from disk if they are stored."""
     path = folder / f"features-{config.condition}-{config.order}-{digits_split}-{split}.safetensors"
     made_by = checkpoint.versions() | {"step": str(training.step), "dtype": str(training.dtype)}
     kept = _read_features(path, made_by)
@@ -191,7 +191,7 @@ def extract(training: Trainer, clips: MovingDigits) -> dict[str, Tensor]:
 
 
 def _read_features(path: Path, made_by: dict[str, str]) -> dict[str, Tensor] | None:
-    """Return the tensors of a file, or None where they must be made anew."""
+    """Return the tensors of a file, or None if they have to be computed."""
     try:
         with safe_open(path, framework="pt") as opened:
             if opened.metadata() == made_by:

@@ -23,20 +23,20 @@ from saccade.train.loop import Progress
 from saccade.train.optimizer import Optimizers
 from saccade.train.trainer import Objective, Trainer, restore, save
 
-# Of a CNN with 102 million parameters a checkpoint has 1.6 GB.
+# The checkpoint of a CNN with 102 million parameters has 1.6 GB.
 SAVE_EVERY_S = 600.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long to train: whichever comes first of the epochs, the steps and the minutes."""
+    """The limits of training: epochs, steps and minutes, whichever is reached first."""
 
     epochs: int = 5
     max_steps: int | None = None
     minutes: float | None = None
 
     def num_steps(self, digits: Digits) -> int:
-        """Return the number of steps without the limit of time."""
+        """Return the number of steps within the limits of epochs and steps."""
         num_steps = self.epochs * steps_per_epoch(digits)
         return num_steps if self.max_steps is None else min(num_steps, self.max_steps)
 
@@ -49,14 +49,14 @@ def start(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Trainer:
-    """Build everything that a training of a CNN needs: batches of 32, Adadelta, categorical cross entropy.
+    """Build the trainer of a CNN: batches of 32, Adadelta, categorical cross entropy.
 
     Args:
         model: the video model that the CNN becomes part of, a key of `CNNS`.
         digits: the training digits.
-        seed: of the weights, and what batches and augmentation are drawn from.
-        device: where to train.
-        dtype: number format of matrix products, bfloat16 or float32.
+        seed: the seed of weights, batches and augmentation.
+        device: the device of training.
+        dtype: the dtype of matrix products, bfloat16 or float32.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -80,20 +80,20 @@ def start(
 def train_cnn(
     trainer: Trainer, limits: Limits, test_digits: Digits, folder: Path, *, progress: Progress | None = None
 ) -> float:
-    """Train a CNN to the end of the limits, from the checkpoint where there is one; return its accuracy.
+    """Train a CNN to its limits, from the checkpoint if there is one; return its accuracy.
 
     Args:
-        trainer: from `start`; it is left where training ended.
-        limits: how long to train.
-        test_digits: what the accuracy is measured on, once.
-        folder: where the checkpoint lies, or will; a log lies beside it.
-        progress: called after every step.
+        trainer: the trainer from `start`, which is advanced in place.
+        limits: the limits of training.
+        test_digits: the digits on which the accuracy is measured, once.
+        folder: the folder of the checkpoint and the log.
+        progress: a function that is called after every step.
 
     Raises:
-        UsageError: what lies there was trained on other digits, with another seed, or for longer than is wanted.
-        DataError: it cannot be read.
-        NonFiniteError: a loss, gradient or weight is NaN or infinite; the last good checkpoint stays.
-        Interrupted: Ctrl-C; the state was saved.
+        UsageError: if the checkpoint was trained on other digits, with another seed, or beyond the limits.
+        DataError: if the checkpoint cannot be read.
+        NonFiniteError: if a loss, gradient or weight becomes NaN or infinite; the last good checkpoint is kept.
+        Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     digits = cast(DigitBatches, trainer.batches).digits
     asked, accuracy = asdict(limits), None
@@ -110,7 +110,7 @@ def train_cnn(
             trainer.num_steps = _num_steps(trainer, limits, digits)
             if trainer.step > trainer.num_steps:
                 raise UsageError(
-                    f"{folder} is at step {trainer.step}, at most {trainer.num_steps} are wanted: choose another --out"
+                    f"{folder} is at step {trainer.step}, but the limit is {trainer.num_steps}: choose another --out"
                 )
     else:
         trainer.num_steps = _num_steps(trainer, limits, digits)
@@ -136,7 +136,7 @@ def features_of(trainer: Trainer, frames: Frames) -> Float[Tensor, "batch 500"]:
 
 @torch.no_grad()
 def accuracy_on(trainer: Trainer, digits: Digits) -> float:
-    """Return the accuracy on digits augmented like the training digits, by a draw that is fixed."""
+    """Return the accuracy on digits augmented like the training digits, with a fixed random draw."""
     generator = draw_generator(cast(DigitBatches, trainer.batches).seed, TEST)
     right = 0
     for images, labels in zip(torch.split(digits.images, 250), torch.split(digits.labels, 250), strict=True):
@@ -146,10 +146,10 @@ def accuracy_on(trainer: Trainer, digits: Digits) -> float:
 
 
 def _finished_before(trainer: Trainer, before: checkpoint.Header, asked: dict[str, object], folder: Path) -> float:
-    """Take a CNN that an earlier version trained to its end; return its accuracy.
+    """Load a CNN that an earlier version finished training; return its accuracy.
 
     Raises:
-        UsageError: it was not trained to its end, or otherwise than is wanted.
+        UsageError: if its training is unfinished, or had other settings.
     """
     there = {"model": before.model, "digits": before.facts.get("digits"), "seed": before.training.get("seed")}
     run_folder.check_same(
@@ -163,7 +163,7 @@ def _finished_before(trainer: Trainer, before: checkpoint.Header, asked: dict[st
 
 
 def _num_steps(trainer: Trainer, limits: Limits, digits: Digits) -> int:
-    """Return how many steps the limits allow; a training under way goes on at its own pace."""
+    """Return the number of steps within the limits; minutes count at the training's own pace once it has begun."""
     num_steps = limits.num_steps(digits)
     if limits.minutes is None:
         return num_steps

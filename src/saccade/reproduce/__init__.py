@@ -1,4 +1,4 @@
-"""The experiment in one command: models by conditions, trained, evaluated, tabled and pictured."""
+"""The experiment in one command: train and evaluate models under conditions, and write tables and pictures."""
 
 from saccade.reproduce.presets import PRESETS, ReproduceConfig
 from saccade.reproduce.run import reproduce

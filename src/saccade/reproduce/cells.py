@@ -1,4 +1,4 @@
-"""The work of a reproduction: train a model, test it in its conditions, leave a row for each of these cells."""
+"""The cells of a reproduction: train a model, test it in its conditions, write a row of results for each."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from saccade.train.loop import Progress
 
 # Clips of 50 frames: eight fill the processor and stay within a few hundred megabytes.
 EVALUATION_BATCH = 8
-# Of the published protocol nearly all the time goes into stage 1.
+# Stage 1 takes nearly all the time of the published protocol.
 _STAGE_1 = 0.9
-# With attention, and with it switched off.
+# Passes over the test clips: with attention, and with attention switched off.
 NUM_PASSES = {"lenet-lstm": 1, "stn-lstm": 2, "dcn-lstm": 2}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A training with all that decides it, end to end or as published, and how it is tested."""
+    """A training, end to end or as published, with its configuration and its tests."""
 
     training: Training
     config: TrainConfig | PublishedConfig
@@ -39,12 +39,12 @@ class Job:
 
     @property
     def row_files(self) -> list[Path]:
-        """Where the row of each of its cells lies, or will."""
+        """The path of the row of each of its cells, whether it exists or not."""
         return [row_file(self.folder, condition) for condition in self.training.tested_in]
 
     @property
     def test_steps(self) -> float:
-        """How long its tests take, in training steps: a forward pass takes about a third of one."""
+        """The duration of its tests in training steps; a forward pass takes about a third of a step."""
         if isinstance(self.config, PublishedConfig):
             return 0.0
         num_frames = DigitsConfig().num_frames * self.num_clips * len(self.training.tested_in)
@@ -52,7 +52,7 @@ class Job:
         return NUM_PASSES[self.training.model] * num_frames / step_frames / 3
 
     def fraction(self, row: Mapping[str, float]) -> float:
-        """Tell by a row of its progress how much of it is done."""
+        """Return the fraction of the job that is done, from a row of its progress."""
         if isinstance(self.config, PublishedConfig):
             return _STAGE_1 * row["step"] / row["num_steps"]
         num_steps = self.config.steps or 1
@@ -61,12 +61,12 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether all its rows are there."""
+        """Whether all its rows exist."""
         return all(path.is_file() for path in self.row_files)
 
 
 def row_file(folder: Path, condition: str) -> Path:
-    """Return where the row of a cell lies."""
+    """Return the path of the row of a cell."""
     return folder / f"row-{condition}.json"
 
 
@@ -74,28 +74,28 @@ def read_rows(paths: Iterable[Path]) -> list[dict[str, Any]]:
     """Return the rows in files that `row_file` names.
 
     Raises:
-        DataError: a file that is damaged.
+        DataError: if a file is damaged.
     """
     rows = []
     for path in paths:
         try:
-            # Rows of version 0.1 do not say of which data they are: there was only one.
+            # Rows of version 0.1 do not name their data, since there was only one kind.
             rows.append({"data": DATA} | dict(json.loads(path.read_text(encoding="utf-8"))))
         except foreign.UNREADABLE as error:
-            raise DataError(f"{path} is damaged ({error}); remove it, and its cell is tested again") from error
+            raise DataError(f"{path} is damaged ({error}); remove it to test its cell again") from error
     return rows
 
 
 def do(job: Job, progress: Progress) -> None:
-    """Train and test, as far as that is not done.
+    """Train and test, except for the parts that are done.
 
-    Progress comes as the rows of training, then as `clips` of `num_clips` tested.
+    `progress` gets the rows of training, then rows with the number of tested `clips` and the total `num_clips`.
 
     Raises:
-        UsageError: the checkpoint there learned from other digits.
-        Interrupted: stopped; the training was saved.
-        DataError: a file that cannot be read or written.
-        NonFiniteError: weights or figures are NaN or infinite.
+        UsageError: if an existing checkpoint was trained on other digits.
+        Interrupted: if the job is stopped; the training is saved.
+        DataError: if a file cannot be read or written.
+        NonFiniteError: if weights or results are NaN or infinite.
     """
     if job.finished:
         return
@@ -108,7 +108,7 @@ def do(job: Job, progress: Progress) -> None:
 
 
 def _trained(job: Job, config: TrainConfig, progress: Progress) -> Path:
-    """Train into a folder unless that is done; continue where an earlier call stopped."""
+    """Train the model of a job unless that is done, from the point where an earlier call stopped."""
     if (job.folder / run_folder.RUN).is_file() and run_folder.read(job.folder).get("finished"):
         return job.folder / checkpoint.NAME
     return train(config, job.digits, job.folder, resume=run_folder.begun(job.folder), progress=progress)

@@ -1,4 +1,4 @@
-"""How long a reproduction still takes."""
+"""An estimate of the time left in a reproduction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Forecast:
     """Estimate the time left from the work done so far, on the assumption that the pace stays the same.
 
     Args:
-        work: how much there is to do of each job, in any unit.
-        clock: seconds.
+        work: the amount of work of each job, in any unit.
+        clock: a function that returns the time in seconds.
 
     >>> forecast = Forecast([1.0, 3.0], clock=iter([0.0, 60.0]).__next__)
     >>> forecast.begin(1, 0.5)  # an earlier call did that much of it
@@ -26,16 +26,16 @@ class Forecast:
         self._before, self._started = 0.0, clock()
 
     def begin(self, job: int, fraction: float) -> None:
-        """Take in how much of a job was done before it began now."""
+        """Record the fraction of a job that an earlier call has done."""
         self._done[job] = fraction
         self._before += self._work[job] * fraction
 
     def reach(self, job: int, fraction: float) -> None:
-        """Take in how far a job has come."""
+        """Record the fraction of a job that is done."""
         self._done[job] = fraction
 
     def left_s(self) -> float | None:
-        """Return the seconds left; None while too little is done to tell."""
+        """Return the estimated seconds left; None while too little is done for an estimate."""
         total = sum(self._work)
         done = sum(work * done for work, done in zip(self._work, self._done, strict=True))
         if done - self._before < 0.005 * total:

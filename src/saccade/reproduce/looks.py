@@ -1,4 +1,4 @@
-"""What each model of a reproduction makes of one clip, as a picture: the qualitative half of the experiment."""
+"""Pictures of where each model of a reproduction looks in one clip: the qualitative half of the experiment."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Frames = UInt8[Tensor, "time channels height width"]
 
 
 def end_to_end_strip(cell: Path, model: str, condition: str, frames: Frames, device: torch.device) -> LookStrip:
-    """Return where the trained model of a cell looks in a clip.
+    """Return a strip of where the trained model of a cell looks in a clip.
 
     Raises:
-        DataError: the cell's checkpoint cannot be read.
+        DataError: if the checkpoint of the cell cannot be read.
     """
     trained, header = checkpoint.load(cell, device)
     seen, _ = look(trained, frames.to(device), saliency=True)
@@ -34,25 +34,25 @@ def end_to_end_strip(cell: Path, model: str, condition: str, frames: Frames, dev
 
 
 def published_strip(stage1: Path, model: str, condition: str, frames: Frames, device: torch.device) -> LookStrip:
-    """Return where the CNN of the published protocol looks in a clip, frame by frame.
+    """Return a strip of where the CNN of the published protocol looks in a clip, frame by frame.
 
-    The LSTMs of that protocol are many and are not kept, and they do not change where the CNN looks.
+    The protocol trains many LSTMs and stores none; they do not affect where the CNN looks.
 
     Raises:
-        DataError: the first stage's checkpoint cannot be read.
+        DataError: if the checkpoint of the first stage cannot be read.
     """
     cnn = CNNS[f"{model}-published"]()
     checkpoint.load_weights(cnn, stage1)
     alone = _FrameByFrame(cnn).to(device).eval()
     title = f"{TITLES[model]} as published, {CONDITION_TITLES[condition]}: its CNN alone"
     shown = frames[evenly_spaced(len(frames), NUM_SHOWN)]
-    # One at a time: the saliency of a clip is that of its last frame's verdict.
+    # One frame at a time, since the saliency of a clip is that of the verdict at its last frame.
     seen = _joined([look(alone, frame.unsqueeze(0).to(device), saliency=True)[0] for frame in shown])
     return LookStrip(title, shown, seen, COLOURS[model])
 
 
 class _FrameByFrame(nn.Module):
-    """A CNN of frames in the place of a model of clips."""
+    """A CNN for frames with the interface of a model for clips."""
 
     def __init__(self, cnn: PublishedCNN) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class _FrameByFrame(nn.Module):
         self.frame_format = FRAME_FORMAT
 
     def picture(self, inputs: Float[Tensor, "frames 1 height width"]) -> Float[Tensor, "frames 1 height width"]:
-        """Return what the encoder sees as something to look at, in [0, 1]."""
+        """Return the input of the encoder as a picture in [0, 1]."""
         return self.frame_format.restore(inputs).clamp(0, 1)
 
     def forward(self, clips: Float[Tensor, "batch time channels height width"]) -> Float[Tensor, "batch time classes"]:
@@ -69,7 +69,7 @@ class _FrameByFrame(nn.Module):
 
 
 def _joined(looks: list[Look]) -> Look:
-    """Put what was seen in single frames together."""
+    """Concatenate the looks of single frames to one look."""
     parts: dict[str, Tensor] = {}
     for name in (field.name for field in fields(Look) if field.name not in ("logits", "frame_size")):
         found = [getattr(one, name) for one in looks]

@@ -1,4 +1,4 @@
-"""The pictures of a reproduction, drawn as it goes: samples, training curves, where each model looks."""
+"""The pictures of a reproduction, drawn while it runs: samples, training curves, where each model looks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SAMPLE = 18
 
 
 class Pictures:
-    """What is drawn of the first seed, and what of that is drawn already."""
+    """The pictures of the first seed, and the parts of them that are drawn already."""
 
     def __init__(self, config: ReproduceConfig) -> None:
         self._config, self._folder = config, config.folder
@@ -32,7 +32,7 @@ class Pictures:
         self._drawn_at = -DRAW_EVERY_S
 
     def draw_samples(self) -> Path:
-        """Draw what the clips look like: a film strip a condition in one picture, and a GIF each."""
+        """Draw a sample clip of each condition: all as film strips in one picture, and each as a GIF."""
         digits = self._config.source.load("test")
         strips = {}
         for condition in self._config.all_conditions:
@@ -45,7 +45,7 @@ class Pictures:
         return path
 
     def draw_curves(self, *, now: bool = False) -> None:
-        """Draw the curves of training, not more often than is worth it unless it must be now."""
+        """Draw the training curves, at most every `DRAW_EVERY_S` seconds unless `now` is set."""
         if not now and time.monotonic() - self._drawn_at < DRAW_EVERY_S:
             return
         runs: dict[str, dict[str, list[dict[str, float]]]] = {}
@@ -57,8 +57,8 @@ class Pictures:
         self._drawn_at = time.monotonic()
 
     def draw_looks(self) -> None:
-        """Draw what each model makes of each condition's clip; each part is drawn once."""
-        # Of two ways to train, the first: a picture of both would be too long to compare anything in it.
+        """Draw where each model looks in the clip of each condition; each part is drawn once."""
+        # Of two ways to train, only the first: a picture of both would be too long for comparisons.
         way = self._trainings[0].way
         for training in self._trainings:
             for condition in training.tested_in if training.way == way else ():
@@ -70,7 +70,7 @@ class Pictures:
             video.write_png(self._folder / "attention.png", torch.cat(found, 1))
 
     def _strip(self, training: Training, condition: str) -> visualize.LookStrip | None:
-        """Return where a tested model looks; None where it is not tested yet, or its weights were removed."""
+        """Return a strip of where a model looks; None if it is not tested yet, or its weights were removed."""
         cell, published = self._cells / training.name, PRESETS[self._config.preset].protocol == "published"
         weights = self._cells / f"stage1-{training.model}-published-seed0" if published else cell
         if not row_file(cell, condition).is_file() or not (weights / checkpoint.NAME).is_file():

@@ -1,7 +1,7 @@
-"""Trainings side by side, each in a process of its own with its share of the cores.
+"""Trainings in parallel, each in its own process with its share of the cores.
 
-One process of one thread a core trains more than one process that shares its every operation among all cores, and does
-not suffer where another program keeps one of them busy.
+One process with one thread per core trains faster than one process that splits every operation among all cores, and is
+not slowed down if another program keeps a core busy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 def num_cores() -> int:
-    """Count the processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -44,21 +44,22 @@ def run_all(
     done: Callable[[int, Result], None] = lambda number, result: None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Do every job, several at a time; with one process, here.
+    """Do every job, several at a time; with `num_processes` of 1, in this process.
 
-    Ctrl-C or SIGTERM lets each job under way stop as `saccade.train.train` does, with its state saved.
+    On Ctrl-C or SIGTERM, each running job saves its state and stops, as `saccade.train.train` does.
 
     Args:
-        work: does one job; a function of a module, called with the job and with what takes its progress.
-        jobs: what is to be done, in the order in which it is begun.
-        num_processes: how many at a time.
-        take: called with the number of a job and a row of its progress.
-        done: called with the number of a job and what it returned.
-        tick: called several times a second while jobs are under way; with one process, after every row.
+        work: the function that does one job. It is defined at the top level of a module, and is called with the job
+            and a function that takes rows of progress.
+        jobs: the jobs, in the order in which they start.
+        num_processes: the number of jobs at a time.
+        take: a function that is called with the number of a job and a row of its progress.
+        done: a function that is called with the number of a job and its result.
+        tick: a function that is called several times a second while jobs run; with one process, after every row.
 
     Raises:
-        Interrupted: jobs were stopped.
-        DataError: a process died.
+        Interrupted: if jobs were stopped.
+        DataError: if a process died.
     """
     if num_processes <= 1:
         for number, job in enumerate(jobs):
@@ -83,12 +84,12 @@ def run_all(
                 _drain(rows, take)
                 tick()
                 for future in [future for future in waiting if future.done()]:
-                    # What it said last comes before its end.
+                    # Take the last rows of a job before its result.
                     _drain(rows, take, wait=False)
                     done(waiting[future], _result(future))
                     del waiting[future]
                 if interrupted():
-                    raise Interrupted("stopped; every training under way saved its state")
+                    raise Interrupted("stopped; every running training saved its state")
         finally:
             stop.set()
             for future in waiting:
@@ -97,10 +98,10 @@ def run_all(
 
 @contextmanager
 def _unheard() -> Iterator[None]:
-    """Let processes that start in the block never hear the terminal's Ctrl-C, not even while they load."""
+    """Make processes that start in the block ignore the terminal's Ctrl-C, even while they load."""
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # outside the main thread, which alone gets signals
+    except ValueError:  # outside the main thread, which alone receives signals
         yield
         return
     try:
@@ -123,12 +124,12 @@ def _result(future: Future[Result]) -> Result:
         return future.result()
     except BrokenProcessPool as error:
         raise DataError(
-            "a training process ended without a word: memory was short (take fewer at once with --jobs), or it could"
-            ' not start (a script needs `if __name__ == "__main__":`). The same command continues from what was saved'
+            "a training process died without a message: memory ran out (train fewer at once with --jobs), or it could"
+            ' not start (a script needs `if __name__ == "__main__":`); the same command continues from the saved state'
         ) from error
 
 
-# --- In the processes
+# --- In the worker processes
 
 _rows: Any
 _stop: Any
@@ -137,13 +138,13 @@ _busy = threading.Event()
 
 
 def _begin(rows: Any, stop: Any, threads: int, parent: int) -> None:
-    """Start a process: it hears of Ctrl-C from the process that began it, which alone belongs to the terminal."""
+    """Set up a worker process, which learns of Ctrl-C only from its parent, since it leaves the terminal's group."""
     global _rows, _stop, _parent
     _rows, _stop, _parent = rows, stop, parent
     if hasattr(os, "setpgrp"):
         os.setpgrp()
     signal.signal(signal.SIGTERM, _stopped)
-    rows.cancel_join_thread()  # what nobody reads any more keeps no process from ending
+    rows.cancel_join_thread()  # rows that nobody reads must not keep the process from ending
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
@@ -170,18 +171,18 @@ def _work(work: Callable[[Job, Progress], Result], job: Job, number: int) -> Res
 
 
 def _stopped(_number: int, _frame: object) -> None:
-    """Stop what is not held back, such as tests, and let the process live: one that dies takes the others with it."""
+    """Stop work that holds no signals back, such as tests, but not the process: its death would end the whole pool."""
     if _busy.is_set():
         raise Interrupted("stopped")
-    # It may be handing over a result: who ends with the lock of that queue leaves the others waiting for it.
+    # It may be sending a result: if it ended with the lock of that queue, the others would wait for the lock.
     threading.Timer(GRACE_S, os._exit, (1,)).start()
 
 
 def _end_with_parent() -> None:
-    """Leave when the parent was killed, once the state of what is under way is saved: nobody else would say so."""
+    """End this process if its parent was killed, once running work has saved its state: no signal would tell it."""
     idle_s = 0.0
     while _busy.is_set() or (os.getppid() == _parent and idle_s < GRACE_S):
         time.sleep(POLL_S)
-        # Stopped and idle, it ends soon; else it waits for a queue that a killed process held.
+        # When stopped and idle, it ends soon; otherwise it could wait for a queue that a killed process held.
         idle_s = idle_s + POLL_S if _stop.is_set() and not _busy.is_set() else 0.0
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What each preset runs."""
+"""The presets and the configuration of a reproduction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from saccade.published import INSTANCES
 
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling")
 MIXTURE, CONDITION = "mixture", "condition"
-# In a mixture the hardest conditions come more often: they hold what the easier ones ask for.
+# A mixture has more clips of the hardest conditions, since they also teach what the easier ones need.
 SHARES_OF_MIXTURE = {"rotation_scaling": 3, "elastic": 3}
 
 
@@ -26,12 +26,13 @@ class Preset:
 
     Args:
         protocol: `end_to_end` or `published`.
-        num_clips: test clips a cell.
-        batch_size: clips of 16 frames in a training step; small ones teach more in minutes, large ones in hours.
-        trained_on: what a model learns from: the `mixture` of all conditions, or one `condition` (as published).
-        num_seeds: repetitions.
-        steps: training steps of each model; None where minutes decide.
-        minutes: how long training and testing of one seed take; None where steps decide.
+        num_clips: the number of test clips per cell.
+        batch_size: the number of clips of 16 frames per training step; small batches learn more in minutes, large
+            ones in hours.
+        trained_on: the training data of a model: the `mixture` of all conditions, or one `condition` (as published).
+        num_seeds: the number of repetitions.
+        steps: the number of training steps of each model; None if `minutes` decides.
+        minutes: the time for training and testing one seed; None if `steps` decides.
     """
 
     protocol: str
@@ -52,7 +53,7 @@ PRESETS = {
 }
 
 
-# What only one of the two protocols can be asked for.
+# The options that only one of the two protocols accepts.
 _ONLY = {
     "end_to_end": ("trained_on", "steps", "minutes", "num_clips", "precision", "jobs"),
     "published": ("instances", "order", "stage1_minutes", "retrainings"),
@@ -70,12 +71,12 @@ class Training:
 
     @property
     def way(self) -> str:
-        """`mixture` or `condition`."""
+        """The kind of training data: `mixture` or `condition`."""
         return MIXTURE if len(self.tested_in) > 1 else CONDITION
 
     @property
     def kind(self) -> str:
-        """What it learns from, in a word."""
+        """The name of its training data: `mixture`, or the condition."""
         return MIXTURE if self.way == MIXTURE else self.trained_on[0]
 
     @property
@@ -86,36 +87,38 @@ class Training:
 
 @dataclass(frozen=True)
 class ReproduceConfig:
-    """One reproduction.
+    """The configuration of a reproduction.
 
     Args:
         preset: `quick` (six minutes, matched models end to end), `published` (the three stages as
             published), or `full` (end to end, several seeds; meant for a GPU).
-        out: the run folder; by default runs/reproduce-PRESET. What is finished there is not done again.
-        source: where digits come from.
-        models: which kinds.
-        conditions: which conditions.
+        out: the run folder; by default runs/reproduce-PRESET. Finished cells in it are kept.
+        source: the source of the digits.
+        models: the models to train.
+        conditions: the conditions to test.
         elastic: add the fifth condition of the poster.
-        trained_on: what a model learns from: the `mixture` of all conditions, so that one model is tested in all of
-            them, or one `condition` (as published), the one that it is tested in; by default the preset's. Not for
-            `published`.
-        steps: training steps of each model; by default the preset's. Not for `published`.
-        minutes: how long training and testing of one seed take, instead of steps: every model gets as many steps as
-            fit; by default the preset's. Not for `published`.
-        seeds: number of seeds; by default the preset's.
-        num_clips: test clips a cell; by default the preset's. Not for `published`, which has one a class.
-        instances: only for `published`: what test clips share with those of training: nothing (`disjoint`), the digit
-            images (`shared`), or all, as they are the `training_clips` (the default: what gives the published figures).
-        order: only for `published`: `visible` or `hidden` order of the pair (the default, as published).
-        stage1_minutes: only for `published`: cut the CNN's training short; None trains the published five epochs.
-        retrainings: only for `published`: how many LSTMs the mean is over; 300 by default.
-        jobs: how many models train at once, each in a process of its own; by default as many as there are cores, three
-            at least, or one on a GPU. Not for `published`.
+        trained_on: the training data of a model: the `mixture` of all conditions, so that one model is tested in all of
+            them, or one `condition` (as published), the one that it is tested in; by default that of the preset. Not
+            for `published`.
+        steps: the number of training steps of each model; by default that of the preset. Not for `published`.
+        minutes: the time for training and testing one seed, instead of steps: every model gets as many steps as fit; by
+            default that of the preset. Not for `published`.
+        seeds: the number of seeds; by default that of the preset.
+        num_clips: the number of test clips per cell; by default that of the preset. Not for `published`, which has one
+            clip per class.
+        instances: only for `published`: what test clips share with the training clips: nothing (`disjoint`), the digit
+            images (`shared`) or everything (`training_clips`, the default, which gives the published figures).
+        order: only for `published`: `visible` or `hidden` order of the pair (`hidden` by default, as published).
+        stage1_minutes: only for `published`: the time limit of the CNN's training; None trains the published five
+            epochs.
+        retrainings: only for `published`: the number of LSTMs to average over; 300 by default.
+        jobs: the number of models that train at once, each in its own process; by default the number of cores, but at
+            least three, or one on a GPU. Not for `published`.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16. Not for `published`.
 
     Raises:
-        UsageError: an unknown name, a number that is not above zero, an option that the preset has no use for.
+        UsageError: if a name is unknown, a number is not above zero, or an option does not apply to the preset.
     """
 
     preset: str = "quick"
@@ -144,9 +147,9 @@ class ReproduceConfig:
         for protocol, options in _ONLY.items():
             for name in options:
                 if getattr(self, name) is not None and PRESETS[self.preset].protocol != protocol:
-                    raise UsageError(f"{name} has no use for the preset {self.preset}; leave it out")
+                    raise UsageError(f"{name} does not apply to the preset {self.preset}; leave it out")
         if self.steps is not None and self.minutes is not None:
-            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
+            raise UsageError("both --steps and --minutes were given; give only one of them")
         for name in ("steps", "minutes", "seeds", "num_clips", "stage1_minutes", "retrainings", "jobs"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -166,10 +169,10 @@ class ReproduceConfig:
                 if name is not None and name not in known:
                     raise unknown_name(kind, name, known)
             if not asked:
-                raise UsageError(f"no {kind} was asked for; name at least one of {', '.join(known)}")
+                raise UsageError(f"no {kind} was given; name at least one of {', '.join(known)}")
 
     def trainings(self) -> list[Training]:
-        """Return what is to be trained, seed by seed."""
+        """Return the trainings of the reproduction, seed by seed."""
         conditions = self.all_conditions
         mixture = tuple(name for name in conditions for _ in range(SHARES_OF_MIXTURE.get(name, 1)))
         found = []
@@ -184,23 +187,23 @@ class ReproduceConfig:
 
     @property
     def ways(self) -> tuple[str, ...]:
-        """What models learn from: what was asked for, or what the preset says."""
+        """The training data of the models: as configured, or that of the preset."""
         return self.trained_on or PRESETS[self.preset].trained_on
 
     @property
     def num_seeds(self) -> int:
-        """How many repetitions."""
+        """The number of repetitions."""
         return self.seeds or PRESETS[self.preset].num_seeds
 
     @property
     def length(self) -> tuple[int | None, float | None]:
-        """Steps of a cell, or minutes of a seed; what the call says stands in place of all that the preset says."""
+        """The steps of a cell and the minutes of a seed; if either is configured, the preset decides neither."""
         if self.steps or self.minutes:
             return self.steps, self.minutes
         return PRESETS[self.preset].steps, PRESETS[self.preset].minutes
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON values."""
         return files.json_fields(self)
 
     @property
@@ -210,5 +213,5 @@ class ReproduceConfig:
 
     @property
     def all_conditions(self) -> tuple[str, ...]:
-        """The conditions with the fifth where it was asked for."""
+        """The conditions, with the fifth if it is configured."""
         return tuple(dict.fromkeys((*self.conditions, *(("elastic",) if self.elastic else ()))))

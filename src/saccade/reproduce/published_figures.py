@@ -15,7 +15,7 @@ PUBLISHED: dict[tuple[str, str], tuple[float, float]] = {
     ("lenet-lstm", "rotation_scaling"): (1.64, 0.958),
     ("stn-lstm", "rotation_scaling"): (2.04, 0.882),
     ("dcn-lstm", "rotation_scaling"): (1.23, 0.992),
-    # Only the final poster has the fifth condition, and none for the spatial transformer.
+    # Only the final poster has the fifth condition, and it has no figure for the spatial transformer.
     ("lenet-lstm", "elastic"): (1.48, 0.9719),
     ("dcn-lstm", "elastic"): (1.28, 0.993),
 }

@@ -1,4 +1,4 @@
-"""Run the trainings of a reproduction, and write what is known on the way."""
+"""Run the trainings of a reproduction, and write its tables and pictures as results arrive."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from saccade.reproduce.presets import MIXTURE, PRESETS, Preset, ReproduceConfig,
 from saccade.train import TrainConfig
 from saccade.train.loop import Progress
 
-# Left of the minutes for the last pictures.
+# The part of the given minutes that is reserved for the last pictures.
 PICTURES_S = 10.0
-# What a training step costs beside that of the plain model, until it is measured.
+# The cost of a training step relative to that of the plain model, until it is measured.
 COST = {"lenet-lstm": 1.0, "stn-lstm": 1.4, "dcn-lstm": 1.6}
 PUBLISHED_COST = {"lenet-lstm": 1.0, "stn-lstm": 2.3, "dcn-lstm": 19.0}
-# What a cell of the published protocol costs beside stage 1, which the first cell of a model does for all.
+# The cost of a cell of the published protocol relative to stage 1, which the first cell of a model does for all.
 CELL_BESIDE_STAGE_1 = 0.05
 Say = Callable[[str], None]
 
 
 class _Reproduction:
-    """One reproduction on its way through its trainings."""
+    """A reproduction in progress."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class _Reproduction:
         bars: dict[int, Progress] = {}
 
         def take(number: int, row: dict[str, float]) -> None:
-            if number not in bars:  # not before the first row: what is trained already has none
+            if number not in bars:  # only at the first row, since a finished training has none
                 bars[number] = self.begin_bar(jobs[number].training.name)
                 forecast.begin(number, jobs[number].fraction(row))
             forecast.reach(number, jobs[number].fraction(row))
@@ -78,7 +78,7 @@ class _Reproduction:
         )
 
     def work(self, jobs: list[Job]) -> list[float]:
-        """Return how much there is to do of each job, in any unit."""
+        """Return the amount of work of each job, in any unit."""
         found, begun = [], set()
         for job in jobs:
             shares = self.preset.protocol == "published" and (job.training.model, job.training.seed) in begun
@@ -87,14 +87,14 @@ class _Reproduction:
         return found
 
     def at_once(self, num_jobs: int) -> int:
-        """Return how many trainings run at the same time."""
+        """Return the number of trainings that run at the same time."""
         if self.preset.protocol == "published" or choose_device(self.config.device).type != "cpu":
             return min(self.config.jobs or 1, num_jobs)
-        # Three on two cores take turns, and neither core waits for the slowest of them for long.
+        # Three trainings on two cores take turns, so that neither core waits long for the slowest one.
         return min(self.config.jobs or max(3, pool.num_cores()), num_jobs)
 
     def steps(self, trainings: list[Training]) -> int | None:
-        """Return the steps of every training: as asked for, or as many as fit into the minutes, decided once."""
+        """Return the steps of every training: as configured, or as many as fit into the minutes, measured once."""
         steps, minutes = self.config.length
         if minutes is None:
             return steps
@@ -152,7 +152,7 @@ class _Reproduction:
         )
 
     def report(self) -> None:
-        """Write the table and the pictures of what is finished so far."""
+        """Write the table and the pictures of the finished cells."""
         rows = cells.read_rows(sorted(self.cells.glob("*/row-*.json")))
         write_rows(self.folder / "table.csv", rows)
         files.write_text(self.folder / "table.md", table.markdown(rows))
@@ -167,23 +167,25 @@ def reproduce(
     progress: Callable[[str], Progress] | None = None,
     left: Callable[[float], None] = lambda seconds: None,
 ) -> Path:
-    """Train, evaluate, table and picture every cell; return the run folder.
+    """Train and evaluate every cell, and write tables and pictures; return the run folder.
 
-    The folder gets `samples.png` and a GIF a condition at the start, `curves.png` from the first minute on, `table.md`,
-    `table.csv` and `attention.png` after each model, `run.json`, and a folder of its own for each training. A second
-    call does what is missing. Trainings run side by side in processes of their own; a script that calls this
-    does so under `if __name__ == "__main__":`, as any that starts processes.
+    The folder gets `samples.png` and a GIF per condition at the start, `curves.png` from the first minute on,
+    `table.md`, `table.csv` and `attention.png` after each model, `run.json`, and a subfolder for each training. A
+    second call does only the missing work. Trainings run in separate processes, so a script has to call this function
+    under `if __name__ == "__main__":`.
 
     Args:
-        config: what is reproduced.
-        say: called with a line on what happens.
-        progress: called with the name of each training that begins; what it returns gets the rows of its progress.
-        left: called with the seconds that all of it still takes, as far as can be told.
+        config: the configuration of the reproduction.
+        say: a function that is called with one line about each event.
+        progress: a function that is called with the name of each training that starts; it returns a function that is
+            called with the rows of its progress.
+        left: a function that is called with the estimated seconds left.
 
     Raises:
-        UsageError: the folder holds a reproduction of another kind, or of other digits; another process writes to it.
-        DataError: digit files that are missing or damaged.
-        Interrupted: Ctrl-C; what was under way is saved.
+        UsageError: if the folder holds a reproduction of another kind or of other digits, or another process writes
+            to it.
+        DataError: if digit files are missing or damaged.
+        Interrupted: if Ctrl-C or SIGTERM stops it; running trainings are saved.
     """
     say(f"digits: {config.source.resolve()}")
     digits = config.source.load("train")
@@ -192,8 +194,8 @@ def reproduce(
         work = _Reproduction(config, say, progress or _silent, left)
         samples = work.pictures.draw_samples()
         is_published = work.preset.protocol == "published"
-        growing = "" if is_published else "; how training goes, from the first minute on: curves.png"
-        say(f"what the clips look like: {samples}{growing}")
+        growing = "" if is_published else "; training curves, from the first minute on: curves.png"
+        say(f"sample clips: {samples}{growing}")
         work.run()
         run_folder.update(config.folder, finished=True)
     return config.folder
@@ -204,7 +206,7 @@ def _silent(_title: str) -> Progress:
 
 
 def _open(config: ReproduceConfig, digits: Digits) -> None:
-    """Start the run folder, or check that the one there is of the same kind."""
+    """Create the run folder, or check that an existing one holds the same kind of reproduction."""
     described = config.as_json() | {"trained_on": list(config.ways)}
     del described["source"]
     source = {"digits_source": digits.source, "digits_sha256": digits.sha256()}
@@ -212,10 +214,10 @@ def _open(config: ReproduceConfig, digits: Digits) -> None:
         run_folder.check_free(config.folder)
         run_folder.create(config.folder, "reproduce", described, device=str(choose_device(config.device)), **source)
         return
-    # Where things lie and run may change, and models may be added.
+    # The folder, the device and the number of jobs may change; seeds and models may be added.
     free = {"out", "device", "jobs", "seeds", "models"}
     if MIXTURE not in config.ways:
-        free |= {"conditions", "elastic"}  # a mixture of others is another mixture
+        free |= {"conditions", "elastic"}  # other conditions would make another mixture
     found = run_folder.read(config.folder)
     if "trained_on" not in found["config"]:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The published table beside ours, as Markdown."""
+"""The published table next to ours, as Markdown."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ CONDITION_TITLES = {
     "rotation_scaling": "Rotation+Scaling",
     "elastic": "Elastic",
 }
-# Of MNIST's 50,000 training digits, in batches of 32.
+# The steps of five epochs of MNIST's 50,000 training digits, in batches of 32.
 _FIVE_EPOCHS = 5 * 1563
 Row = Mapping[str, Any]
 
 
 def family(model: str) -> str:
-    """Return the column a model belongs to: the published and the matched size of a kind share one."""
+    """Return the column of a model; the published and the matched model of a kind share one."""
     return model.removesuffix("-published")
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Render rows of results as a table of conditions by models, published figures beside ours.
+    """Render rows of results as a table of conditions by models, with the published figures next to ours.
 
-    The lines above the table say what differs between the two, because only like compares with like.
+    The lines above the table list the differences between the two experiments, since these limit the comparison.
     """
     kinds = _interval_kinds(rows)
     lines = _preface(rows, kinds)
@@ -44,7 +44,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _by_training(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Part the rows by what their models learned from, under a heading where there are several kinds."""
+    """Group the rows by the training data of their models, under headings if there are several kinds."""
     mixed = [row for row in rows if _is_mixture(row)]
     own = [row for row in rows if not _is_mixture(row)]
     if not mixed or not own:
@@ -92,7 +92,7 @@ def _ours(rows: Sequence[Row], *, one_kind: bool) -> str:
 
 
 def _preface(rows: Sequence[Row], kinds: set[str]) -> list[str]:
-    """Say what is shown and what differs from the published experiment."""
+    """Return the lines that describe the table and the differences from the published experiment."""
     if not rows:
         return ["# Moving digits: published and ours", "", "No cell is finished yet."]
     kind = f" ({next(iter(kinds))})" if len(kinds) == 1 else ", with its kind"
@@ -117,16 +117,16 @@ def _preface(rows: Sequence[Row], kinds: set[str]) -> list[str]:
         lines.append(f"| {name} | {theirs} | {'; '.join(words.get(v, v) for v in ours[name].split(', '))} |")
     if ours["order"]:
         lines.append(f"| order of the pair | not visible | {ours['order']} |")
-    lines.append(f"| test clips a cell | 100 | {ours['num_clips']} |")
+    lines.append(f"| test clips per cell | 100 | {ours['num_clips']} |")
     lines.append(f"| trained on | the condition that it is tested in | {_training(rows)} |")
-    lines.append(f"| training steps | 20 an LSTM, 5 epochs the CNN | {_steps(rows)} |")
+    lines.append(f"| training steps | 20 per LSTM, 5 epochs for the CNN | {_steps(rows)} |")
     if not all(_like_published(row) for row in rows):
-        lines += ["", "Not all of this is alike, so the two columns do not compete: neither beats the other."]
+        lines += ["", "Because of these differences, the two columns cannot be compared directly."]
     return lines
 
 
 def _like_published(row: Row) -> bool:
-    """Tell whether a row can be compared with the published table, where nothing says that test digits are unseen."""
+    """Return whether a row is comparable with the published table, which does not state that test digits are unseen."""
     alike = {"protocol": "published", "digits": "mnist", "labels": "ordered", "order": "hidden"}
     same = all(row.get(name) == value for name, value in alike.items())
     return same and row["instances"] != "disjoint" and row["stage1_steps"] >= _FIVE_EPOCHS
@@ -140,7 +140,7 @@ def _interval_kinds(rows: Sequence[Row]) -> set[str]:
 
 
 def _training(rows: Sequence[Row]) -> str:
-    """Say what the models learned from."""
+    """Return a description of the training data of the models."""
     told = ["the same"] if any(not _is_mixture(row) for row in rows) else []
     for mixture in dict.fromkeys(row["trained_on"] for row in rows if _is_mixture(row)):
         parts = Counter(mixture.split("+"))
@@ -150,11 +150,14 @@ def _training(rows: Sequence[Row]) -> str:
 
 
 def _steps(rows: Sequence[Row]) -> str:
-    """Say how long training was: of the whole model, or of the CNN by the published protocol."""
+    """Return a description of the number of training steps, of the whole model or of the published protocol."""
     if stage1 := _values(rows, "stage1_steps"):
         retrainings, reached = (_values(rows, name) for name in ("retrainings", "stage1_accuracy"))
         reached = ", ".join(f"{100 * float(value):.1f} %" for value in reached.split(", "))
-        return f"20 an LSTM, {retrainings} LSTMs a cell; the CNN {stage1}, which name {reached} of single digits"
+        return (
+            f"20 per LSTM, {retrainings} LSTMs per cell; {stage1} for the CNN, with an accuracy of {reached} on single"
+            " digits"
+        )
     frames, precision = _values(rows, "frames_per_step"), _values(rows, "precision")
     return _values(rows, "steps") + (f" of {frames} frames" if frames else "") + (f", {precision}" if precision else "")
 

@@ -1,4 +1,4 @@
-"""Training: the loop, and classifiers of clips end to end."""
+"""Training: the loop, and end-to-end training of video classifiers."""
 
 from saccade.train.config import TrainConfig
 from saccade.train.end_to_end import train

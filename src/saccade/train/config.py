@@ -1,4 +1,4 @@
-"""Everything that decides an end-to-end training run besides the clips, in one place."""
+"""The configuration of an end-to-end training run: everything that determines it, except the clips."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from saccade.errors import UsageError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One end-to-end training run: one loss through encoder, attention and temporal part, all weights from scratch.
+    """One end-to-end training run: one loss trains encoder, attention and temporal part together, from scratch.
 
-    Every frame's prediction is supervised. The learning rate rises over the first tenth of the steps and falls as a
-    half cosine to nothing: a function of the step alone.
+    The prediction at every frame is supervised. The learning rate rises over the first tenth of the steps, then falls
+    to zero as a half cosine; it depends on the step alone.
 
     Args:
-        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose kind, trunk and input are then taken.
-        trunk: light or wide: the convolutions that all three models share.
-        input: what of the frames the encoder sees: frames, differences (what changed since the frame before) or both;
-            by default what suits the clips.
-        steps: number of optimiser steps.
-        minutes: instead of steps: fix their number so that training takes this long here, after a short timing. With
-            neither, training takes ten minutes.
-        batch_size: clips in a step. Few teach more in minutes (8), many in an hour (32).
-        learning_rate: the highest one of AdamW.
-        muon_rate: the highest one of Muon, which moves the encoder's weights in steps of the same size in every
-            direction; 0 leaves them to AdamW.
-        attention_rate: learning rate of the layers that say where to look, as a multiple of `learning_rate`.
-        weight_decay: decoupled weight decay of AdamW.
-        ema: decay of an exponential moving average of the weights, such as 0.999, which the checkpoint then holds as
-            the model; 0 keeps none.
-        seed: of the weights, and of what is drawn for batches.
+        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model, trunk and input are then used.
+        trunk: the convolutions that all three models share: light or wide.
+        input: the input of the encoder: frames, differences (from the previous frame) or both; by default the choice
+            that suits the clips.
+        steps: the number of optimiser steps.
+        minutes: the training time, instead of steps: a short timing sets the number of steps that fit. With neither,
+            training takes ten minutes.
+        batch_size: the number of clips per step; small batches (8) learn more in minutes, large ones (32) in an hour.
+        learning_rate: the highest learning rate of AdamW.
+        muon_rate: the highest learning rate of Muon, which updates the encoder's weights by steps of the same size in
+            every direction; with 0, AdamW updates them.
+        attention_rate: the learning rate of the attention parameters, as a multiple of `learning_rate`.
+        weight_decay: the decoupled weight decay.
+        ema: the decay of an exponential moving average of the weights, such as 0.999; the checkpoint then holds the
+            average as the model. 0 for no average.
+        seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
-        start_from: a checkpoint whose weights training starts from instead of fresh ones.
+        start_from: a checkpoint to take the initial weights from; by default they are random.
 
     Raises:
-        UsageError: an unknown name, or a number outside its range.
+        UsageError: if a name is unknown, or a number is out of range.
     """
 
     model: str = "lenet-lstm"
@@ -61,7 +61,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
-            raise UsageError("both --steps and --minutes were given; one of them fixes the length of training")
+            raise UsageError("both --steps and --minutes were given; give only one of them")
         for name in ("batch_size", "learning_rate"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be above 0; got {getattr(self, name)}")
@@ -75,13 +75,13 @@ class TrainConfig:
         if self.minutes is not None and not 0 < self.minutes < math.inf:
             raise UsageError(f"minutes must be above 0; got {self.minutes}")
         if not 0 <= self.ema < 1:
-            raise UsageError(f"ema must lie in 0 to 1, below 1; got {self.ema}")
+            raise UsageError(f"ema must be at least 0 and below 1; got {self.ema}")
         if self.model in models.MODELS and self.model not in models.MATCHED:
             raise UsageError(
-                f"{self.model} learns in the three stages of the paper: saccade reproduce --preset published;"
-                f" end to end, take {', '.join(models.MATCHED)}"
+                f"{self.model} is trained in the three stages of the paper (saccade reproduce --preset published);"
+                f" for end-to-end training, choose {', '.join(models.MATCHED)}"
             )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON values."""
         return files.json_fields(self)

@@ -1,4 +1,4 @@
-"""Training a classifier of clips end to end."""
+"""End-to-end training of a video classifier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch import Tensor
 from saccade import checkpoint, models, run_folder, weights
 from saccade.clips import ClipBatch, DataConfig
 from saccade.device import choose_device, choose_precision
-from saccade.errors import UsageError
+from saccade.errors import DataError, UsageError
+from saccade.foreign import check_types
 from saccade.labels import Labels
 from saccade.models import verdict
 from saccade.train import loop, optimizer
@@ -24,7 +25,8 @@ from saccade.train.trainer import Objective, Trainer, moving_average, restore, s
 MAX_GRADIENT_NORM = 1.0
 PROTOCOL = "end_to_end"
 _DEFAULT_MINUTES = 10.0
-# How long to train and from which weights was settled when a run began; where it runs may change.
+# The settings that may change when a run is resumed: its length and initial weights are already fixed, and it may run
+# on another device.
 _FREE = ("steps", "minutes", "device", "start_from", "precision")
 
 
@@ -38,25 +40,25 @@ def train(
 ) -> Path:
     """Train a model end to end; return the path of its checkpoint.
 
-    The run folder `out` gets `run.json`, `log.jsonl` and, at the start, about every minute and at the end,
-    `checkpoint.safetensors`, so that a run can be resumed from its first second on.
-    A run that was resumed gives the same bits as one that never stopped, on the same machine with the same number of
-    threads.
+    The run folder `out` gets `run.json`, `log.jsonl` and `checkpoint.safetensors`. The checkpoint is saved at the
+    start, about every minute and at the end, so that a run can be resumed at any time. A resumed run gives the same
+    bits as an uninterrupted one, on the same machine with the same number of threads.
 
     Args:
-        config: everything that decides the run besides the clips.
-        data: what it learns from, such as a `saccade.data.Folder`.
+        config: everything that determines the run, except the clips.
+        data: the clips to learn from, such as a `saccade.data.Folder`.
         out: the run folder.
-        resume: continue from the checkpoint in `out`.
-        progress: called after every step with loss, accuracy, learning rate, gradient norm and clips per second.
+        resume: whether to continue from the checkpoint in `out`.
+        progress: a function that is called after every step with loss, accuracy, learning rate, gradient norm and clips
+            per second.
 
     Raises:
-        UsageError: a run is already there, or another process writes to it; the run to resume had another
+        UsageError: if `out` already holds a run, another process writes to it, or the run to resume had another
             configuration.
-        DataError: clips that cannot be read.
-        NonFiniteError: a loss, gradient, parameter, offset or affine map became NaN or infinite; the last good
-            checkpoint stays.
-        Interrupted: Ctrl-C; the state was saved.
+        DataError: if clips cannot be read.
+        NonFiniteError: if a loss, gradient, parameter, offset or affine map becomes NaN or infinite; the last good
+            checkpoint is kept.
+        Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     out = Path(out)
     with run_folder.held(out):
@@ -70,7 +72,7 @@ def _begun(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
     run_folder.check_free(out)
     trainer = start(config, data)
     trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
-    # The checkpoint first: where `run.json` lies there is something to resume.
+    # The checkpoint comes first, so that a folder with `run.json` can be resumed.
     save(trainer, out)
     _describe(trainer, out)
     return trainer
@@ -79,12 +81,12 @@ def _begun(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
 def _resumed(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
     header = checkpoint.read_header(out)
     if (out / run_folder.RUN).exists():
-        run_folder.read(out)  # what is missing is told before the work, not after it
-    # A run under way holds its own weights; those it began with may be gone.
+        run_folder.read(out)  # a damaged file is reported before training, not after it
+    # The checkpoint holds the weights of the run; the file that it started from may no longer exist.
     trainer = start(replace(config, start_from=None), data)
     restore(trainer, out, _settings_of(header, config))
     run_folder.rewind_log(out / run_folder.LOG, trainer.step)
-    if not (out / run_folder.RUN).exists():  # the process was killed before it came to that
+    if not (out / run_folder.RUN).exists():  # the process was killed before it wrote this file
         _describe(trainer, out)
     return trainer
 
@@ -95,7 +97,7 @@ def _describe(trainer: Trainer, out: Path) -> None:
 
 
 def start(config: TrainConfig, data: DataConfig) -> Trainer:
-    """Build everything that a run needs, before its first step."""
+    """Build the trainer of a run before its first step."""
     config = _settled(config, data)
     device = choose_device(config.device)
     header = _header(config, data)
@@ -120,7 +122,7 @@ def start(config: TrainConfig, data: DataConfig) -> Trainer:
 
 
 def objective(labels: Labels) -> Objective:
-    """Return what end-to-end training is for: the loss at every frame that counts, and the verdict at the last."""
+    """Return the objective of end-to-end training: the loss at every valid frame, the accuracy at the last one."""
 
     def loss(logits: Tensor, batch: ClipBatch) -> Tensor:
         return labels.loss(logits, batch.targets, batch.valid)
@@ -132,8 +134,9 @@ def objective(labels: Labels) -> Objective:
 
 
 def learning_rate_factor(step: int, num_steps: int) -> float:
-    """Return the learning rate of a step as a fraction of the highest: a rise over a tenth of the steps, a half cosine
-    down.
+    """Return the learning rate of a step as a fraction of the highest.
+
+    It rises over the first tenth of the steps, then falls as a half cosine.
 
     >>> [round(learning_rate_factor(step, 100), 2) for step in (0, 9, 55, 99)]
     [0.1, 1.0, 0.5, 0.0]
@@ -145,16 +148,20 @@ def learning_rate_factor(step: int, num_steps: int) -> float:
 
 
 def _settled(config: TrainConfig, data: DataConfig) -> TrainConfig:
-    """Fill in what the clips or another checkpoint decide."""
+    """Fill in the options that the clips or another checkpoint determine."""
     if config.model not in models.MODELS and Path(config.model).exists():
         header = checkpoint.read_header(Path(config.model))
         arguments = {name: header.arguments[name] for name in ("trunk", "input") if name in header.arguments}
+        try:
+            check_types(arguments, TrainConfig)
+        except TypeError as error:
+            raise DataError(f"{config.model} has a damaged header ({error}); take an earlier checkpoint") from error
         config = replace(config, model=header.model, **arguments)
     return replace(config, input=config.input or data.default_input)
 
 
 def _header(config: TrainConfig, data: DataConfig) -> checkpoint.Header:
-    models.arguments_of(config.model)  # an unknown name is told before anything is read
+    models.arguments_of(config.model)  # an unknown name is reported before anything is read
     return checkpoint.Header(
         config.model,
         {"trunk": config.trunk, "input": config.input},
@@ -166,7 +173,7 @@ def _header(config: TrainConfig, data: DataConfig) -> checkpoint.Header:
 
 
 def _take_weights(model: torch.nn.Module, header: checkpoint.Header, path: Path) -> dict[str, Any]:
-    """Copy weights of the same kind of model; return what they learned from, as columns of a result row."""
+    """Load the weights of a model of the same kind; return their earlier training, as columns of a result row."""
     path = weights.find(path)
     other = checkpoint.read_header(path)
     _check_same_test(header, other, path)
@@ -183,13 +190,13 @@ def _take_weights(model: torch.nn.Module, header: checkpoint.Header, path: Path)
 
 
 def _check_same_test(header: checkpoint.Header, other: checkpoint.Header, path: Path) -> None:
-    """Raise UsageError where weights have learned from clips that are now to be tested on."""
+    """Raise UsageError if weights may have learned from clips that are now held out for tests."""
     now, before = header.data["config"], other.data.get("config", {})
     same_place = now.get("root") is not None and now.get("root") == before.get("root")
     if same_place and now.get("held_out") != before.get("held_out"):
         raise UsageError(
-            f"{path} was tested on other clips of {now['root']}, and may have learned from those held out now; train"
-            " on with the split of then, as `saccade train --start-from` does, or from fresh weights"
+            f"{path} was trained with another split of {now['root']} and may have learned from clips held out now; use"
+            " the earlier split, as `saccade train --start-from` does, or train from scratch"
         )
 
 
@@ -206,8 +213,8 @@ def _at_step(trainer: Trainer, num_steps: int | None) -> checkpoint.Header:
 
 
 def _settings_of(header: checkpoint.Header, asked: TrainConfig) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed."""
-    # A run of an older version lacks the options that came since; it ran as their defaults do.
+    """Return the settings that must be the same to resume a run."""
+    # A run of an older version lacks the newer options; it ran as if they had their defaults.
     config = TrainConfig().as_json() | header.training.get("config", {})
     settings = {name: value for name, value in config.items() if name not in _FREE}
     settings |= header.training.get("data", {})

@@ -1,4 +1,4 @@
-"""Ctrl-C, or the SIGTERM of a job scheduler, between two steps of training, never within one."""
+"""Handle Ctrl-C and SIGTERM between two training steps, never within one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def held_back() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C and SIGTERM back while the block runs, and give a function that tells whether one came.
+    """Hold back Ctrl-C and SIGTERM while the block runs; yield a function that returns whether one arrived.
 
-    An interrupt that cut an optimizer's step in half would leave weights that belong to no step. A second Ctrl-C is not
-    held back; a second SIGTERM is, since those who end a process may say so twice. Outside the main thread, which alone
-    gets signals, nothing is held back.
+    An interrupt within an optimiser step would leave weights that belong to no step. A second Ctrl-C is not held back.
+    A second SIGTERM is, since job schedulers may send it twice. Only the main thread receives signals; in other
+    threads nothing is held back.
 
     >>> with held_back() as interrupted:
     ...     signal.raise_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The training loop. It knows neither models nor data: a trainer brings both."""
+"""The training loop, which gets both model and data from a trainer."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ def run(
     *,
     save_every_s: float = CHECKPOINT_EVERY_S,
 ) -> None:
-    """Take steps to the end; log and save on the way and after the last.
+    """Take all remaining steps; log and save at intervals and after the last step.
 
     Args:
-        trainer: where training stands; it is left where training ended.
+        trainer: the trainer, which is advanced in place.
         out: the run folder.
-        progress: called after every step with loss, accuracy, learning rate, gradient norm and clips per second.
-        save_every_s: seconds between checkpoints.
+        progress: a function that is called after every step with loss, accuracy, learning rate, gradient norm and clips
+            per second.
+        save_every_s: the seconds between checkpoints.
 
     Raises:
-        NonFiniteError: a loss, gradient, parameter, offset or affine map became NaN or infinite; the last good
-            checkpoint stays.
-        Interrupted: Ctrl-C or SIGTERM; the state was saved.
+        NonFiniteError: if a loss, gradient, parameter, offset or affine map becomes NaN or infinite; the last good
+            checkpoint is kept.
+        Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     saved = logged = time.monotonic()
     with (
@@ -70,7 +71,7 @@ def run(
 
 
 def advance(trainer: Trainer) -> dict[str, float]:
-    """Take one step; return what is logged about it."""
+    """Take one step; return its row of the log."""
     started = time.perf_counter()
     batch = trainer.batches(trainer.step, trainer.num_steps)
     generated = time.perf_counter()
@@ -108,7 +109,7 @@ def advance(trainer: Trainer) -> dict[str, float]:
 
 
 def steps_within(trainer: Trainer, minutes: float) -> int:
-    """Time a few steps, put everything back, and return how many fit into some minutes, the timing included."""
+    """Time a few steps, undo them, and return the number of steps that fit into some minutes, including the timing."""
     kept = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     average, random = trainer.average, torch.get_rng_state()
     assert not trainer.optimizer.tensors(), "training has begun"
@@ -127,7 +128,7 @@ def steps_within(trainer: Trainer, minutes: float) -> int:
 
 
 def _norm(model: nn.Module, longest: float | None) -> Tensor:
-    """Return the length of the whole gradient, and shorten it where it is longer than it may be."""
+    """Return the norm of the whole gradient, and clip the gradient if it is longer than `longest`."""
     if longest is None:
         return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
     return nn.utils.clip_grad_norm_(model.parameters(), longest)
@@ -150,5 +151,5 @@ def _check_finite(trainer: Trainer, loss: Tensor, norm: Tensor) -> None:
         raise NonFiniteError(
             f"{bad[0]} is not finite at step {trainer.step}"
             f" (learning rate {rate:.2e}, gradient norm {norm.item():.3g});"
-            " the last good checkpoint stays; try a lower --learning-rate, or --precision float32"
+            " the last good checkpoint is kept; try a lower --learning-rate, or --precision float32"
         )

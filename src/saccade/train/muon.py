@@ -1,4 +1,4 @@
-"""Steps whose size is the same in every direction: Muon, for the weights between hidden layers."""
+"""Muon, an optimiser for the weights between hidden layers, whose steps have the same size in every direction."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MOMENTUM = 0.95
 
 
 def orthogonalised(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns"]:
-    """Return about the nearest matrix with orthonormal rows (or columns, of which there are fewer).
+    """Return approximately the nearest matrix with orthonormal rows (or columns, if there are fewer of them).
 
-    Its singular values lie between 0.7 and 1.2 where those of `matrix` are not tiny: Newton-Schulz iterations with
-    coefficients that are quick rather than exact. In float32, which costs nothing beside the step, and which every
-    processor computes: `torch.optim.Muon` takes bfloat16, and two dimensions only.
+    Its singular values lie between 0.7 and 1.2, except where those of `matrix` are tiny: the coefficients of the
+    Newton-Schulz iterations make them fast rather than exact. They run in float32, which every processor supports and
+    whose cost is negligible in a training step; `torch.optim.Muon` uses bfloat16, and takes two dimensions only.
 
     >>> matrix = torch.tensor([[5.0, 0.0, 0.0], [3.0, 0.1, 0.0]])
     >>> orthogonalised(matrix).svd().S.sub(1).abs().max() < 0.35
@@ -41,13 +41,13 @@ def orthogonalised(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows
 class Muon(torch.optim.Optimizer):
     """Step along the orthogonalised momentum of the gradient.
 
-    A step changes every direction of a layer's input by about the same amount, also those that few clips ask for. A
-    kernel of a convolution counts as one row.
+    A step changes the weights by about the same amount in every direction of a layer's input, including directions that
+    few clips use. A kernel of a convolution counts as one row.
 
     Args:
-        params: weights of two dimensions or more, the first of which is that of the output, or groups of them.
-        lr: learning rate; the root mean square of a weight's step is about `lr / sqrt(columns)`.
-        weight_decay: decoupled, as in AdamW.
+        params: the weights, or parameter groups; weights have two dimensions or more, the first that of the output.
+        lr: the learning rate; the root mean square of a weight's step is about `lr / sqrt(columns)`.
+        weight_decay: the weight decay, decoupled as in AdamW.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step; return the loss of `closure`, which computes it and its gradients anew, if one is given."""
+        """Take a step; if `closure` is given, it first recomputes loss and gradients, and its loss is returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

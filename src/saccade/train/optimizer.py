@@ -1,4 +1,4 @@
-"""Which optimiser moves which weights, at which rate."""
+"""The optimisers of end-to-end training, and the weights and learning rates of each."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from saccade.train.muon import Muon
 
 
 class Optimizers:
-    """Several optimisers, each with weights of its own, as one.
+    """Several optimisers with separate weights that act as one.
 
     Args:
-        parts: the optimisers; the learning rates that they have now are their highest.
+        parts: the optimisers; their present learning rates are their highest.
     """
 
     def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
@@ -27,7 +27,7 @@ class Optimizers:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """The parameters of all, group by group, with their rates."""
+        """The parameter groups of all optimisers."""
         return [group for part in self._parts for group in part.param_groups]
 
     def set_rate(self, factor: float) -> None:
@@ -36,17 +36,17 @@ class Optimizers:
             group["lr"] = group["base_lr"] * factor
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to None."""
         for part in self._parts:
             part.zero_grad(set_to_none=True)
 
     def step(self) -> None:
-        """Take a step."""
+        """Take a step with every optimiser."""
         for part in self._parts:
             part.step()
 
     def forget(self) -> None:
-        """Restart: forget the state, keep the rates."""
+        """Clear the state of every optimiser, but keep the learning rates."""
         for part in self._parts:
             part.state.clear()
 
@@ -60,7 +60,7 @@ class Optimizers:
         }
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put the state there that `tensors` returned; version 0.1 had one optimiser and did not number it."""
+        """Load the state that `tensors` returned; that of version 0.1 has a single optimiser without a number."""
         entries: list[dict[int, dict[str, Tensor]]] = [{} for _ in self._parts]
         for key, value in tensors.items():
             *place, index, name = key.split(".")
@@ -70,19 +70,19 @@ class Optimizers:
             for parameter, entry in part.state.items():
                 for name, value in entry.items():
                     if value.shape == parameter.shape:
-                        # Fused optimisers walk through memory: their state must lie there as the parameter does.
+                        # Fused optimisers traverse memory: their state must have the layout of the parameter.
                         entry[name] = torch.empty_like(parameter).copy_(value)
 
 
 def end_to_end(model: nn.Module, config: TrainConfig) -> Optimizers:
     """Return Muon for the encoder's weights and AdamW for everything else.
 
-    Layers that say where to look have a learning rate of their own. Biases and normalisation have one dimension and are
-    not decayed.
+    The attention parameters have their own learning rate. Parameters of one dimension (biases, normalisation) have no
+    weight decay.
 
     Args:
-        model: what they move.
-        config: says the rates.
+        model: the model that they update.
+        config: the configuration with the learning rates.
     """
     attending = {id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()}
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}

@@ -1,4 +1,4 @@
-"""What changes while anything is trained, and how it is kept between two runs."""
+"""The state of a training run, and how it is saved and restored."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from saccade.clips import CPU, Batches, ClipBatch
 from saccade.errors import DataError, NonFiniteError
 from saccade.train.optimizer import Optimizers
 
-# What a checkpoint holds beside the model: the optimiser, and the weights that learn where the model is their average.
+# Prefixes of tensors in a checkpoint: the state of the optimiser, and the trained weights if the model is an average.
 _OPTIMIZER, _LEARNING = "optimizer.", "learning."
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What a training is for.
+    """The objective of a training run.
 
     Args:
-        loss: of what the model gives for a batch.
-        accuracy: of the same, as a fraction; None for a model whose output has none on the way.
-        rate: step and number of steps -> learning rate as a fraction of the highest.
-        max_gradient_norm: longer gradients are shortened to it; None leaves them.
+        loss: the function from the output of the model and the batch to the loss.
+        accuracy: the function from the same to the accuracy as a fraction; None if none is computed during training.
+        rate: the function from step and number of steps to the learning rate as a fraction of the highest.
+        max_gradient_norm: the norm to which longer gradients are clipped; None for no clipping.
     """
 
     loss: Callable[[Tensor, ClipBatch], Float[Tensor, ""]]
@@ -41,17 +41,17 @@ class Objective:
 
 @dataclass
 class Trainer:
-    """A training on its way: the model, its optimiser, what it learns from and for, and the number of steps done.
+    """A training run in progress: the model, its optimiser, batches and objective, and the number of steps done.
 
     Args:
-        model: what learns.
-        optimizer: what moves its weights.
-        batches: what it learns from.
-        objective: what it learns for.
-        header: what its checkpoints say besides where training stands.
-        settings: what must be the same for a run to be resumed, by name.
-        device: where it is trained.
-        dtype: number format of matrix products.
+        model: the model that is trained.
+        optimizer: the optimiser of its weights.
+        batches: the batches that it learns from.
+        objective: the objective of training.
+        header: the header of its checkpoints, except for the progress of training.
+        settings: the settings that must be the same to resume the run, by name.
+        device: the device of training.
+        dtype: the dtype of matrix products.
     """
 
     model: nn.Module
@@ -66,23 +66,23 @@ class Trainer:
     step: int = 0
     elapsed_s: float = 0.0
     positions: dict[str, Tensor] = field(default_factory=dict)
-    average: AveragedModel | None = None  # the moving average of the weights, where one is kept
+    average: AveragedModel | None = None  # the moving average of the weights, if one is kept
 
     @property
     def precision(self) -> str:
-        """The number format of matrix products, in a word."""
+        """The name of the dtype of matrix products."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
     def product(self) -> nn.Module:
-        """The model that training is for: the one that learns, or its moving average."""
+        """The result of training: the moving average of the model if one is kept, else the model."""
         return self.model if self.average is None else self.average.module
 
 
 def moving_average(model: nn.Module, longest_decay: float) -> AveragedModel | None:
-    """Return the moving average of a model that begins; None for a decay of 0.
+    """Return a moving average that starts at a model's weights; None for a decay of 0.
 
-    The first steps count more than the decay says, or the average would remember fresh weights for as long as it lasts.
+    The decay is smaller in the first steps; otherwise the average would keep a share of the initial weights for long.
     """
     if not longest_decay:
         return None
@@ -101,20 +101,20 @@ def moving_average(model: nn.Module, longest_decay: float) -> AveragedModel | No
 
 
 def save(trainer: Trainer, out: Path, **facts: Any) -> None:
-    """Write weights, optimiser, random state and what says how to go on.
+    """Save the weights, optimiser, random state and progress of a training run.
 
     Args:
-        trainer: what is saved.
+        trainer: the trainer to save.
         out: the run folder.
         facts: further entries of the header's `training`.
 
     Raises:
-        NonFiniteError: a weight is NaN or infinite; what lies there stays.
-        DataError: it cannot be written.
+        NonFiniteError: if a weight is NaN or infinite; an existing checkpoint is kept.
+        DataError: if the checkpoint cannot be written.
     """
     for name, tensor in trainer.model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteError(f"{name} is not finite at step {trainer.step}; the last good checkpoint stays")
+            raise NonFiniteError(f"{name} is not finite at step {trainer.step}; the last good checkpoint is kept")
     state = {_OPTIMIZER + name: tensor for name, tensor in trainer.optimizer.tensors().items()}
     state["random.cpu"] = torch.get_rng_state()
     if trainer.average is not None:
@@ -132,22 +132,22 @@ def save(trainer: Trainer, out: Path, **facts: Any) -> None:
 
 
 def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoint.Header:
-    """Put a trainer where the run in a folder stands; return what its checkpoint says.
+    """Restore a trainer to the state of the run in a folder; return the header of its checkpoint.
 
     Args:
-        trainer: built as that of the run was.
+        trainer: a trainer that was built like that of the run.
         out: the run folder.
-        before: the settings of the run there, to be compared with those of the trainer.
+        before: the settings of the run in the folder, which are compared with those of the trainer.
 
     Raises:
-        UsageError: that is another run.
-        DataError: there is none, it is damaged, or holds weights only.
+        UsageError: if the folder holds another run.
+        DataError: if there is no checkpoint, it is damaged, or it holds weights only.
     """
     header = checkpoint.read_header(out)
     run_folder.check_same(out, before, trainer.settings)
     tensors = checkpoint.load_weights(trainer.product, out)
     if "random.cpu" not in tensors:
-        raise DataError(f"{out} holds weights only; it can be used, or started from, but not resumed")
+        raise DataError(f"{out} holds weights only and cannot be resumed; give it to --model or --start-from")
     try:
         _take_state(trainer, tensors, header.training)
     except foreign.UNREADABLE as error:

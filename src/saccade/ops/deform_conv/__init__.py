@@ -1,6 +1,6 @@
 """Deformable convolution: check the arguments, follow autocast, call the operator.
 
-`reference.py` is the definition; each backend in `backends.py` is a faster way to the same numbers.
+`reference.py` is the definition; each backend in `backends.py` computes the same values faster.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ def deform_conv2d(
     *,
     backend: str = "auto",
 ) -> Float[Tensor, "batch channels_out height width"]:
-    """Convolve with kernel taps that are each moved by an offset: a drop-in for torchvision's `deform_conv2d`.
+    """Convolve with kernel taps that each move by an offset: a drop-in replacement for torchvision's `deform_conv2d`.
 
-    *Conventions:* offsets are in pixels, and for each offset group and kernel tap (row by row) the channels are dy,
-    then dx. Between pixels the input is bilinear, outside it is zero; the lower neighbour of a position is its floor,
-    also for the gradient at integer positions. NaN and infinite offsets sample outside. Positions and interpolation
-    are float32 under every autocast (float64 for float64 input); the matrix product and the result follow autocast as
-    `conv2d` does. A channels-last input gives a channels-last output.
+    *Conventions:* offsets are in pixels; for each offset group and kernel tap (row by row) the channels are dy, then
+    dx. The input is interpolated bilinearly between pixels and is zero outside. The lower neighbour of a position is
+    its floor, which also defines the gradient at integer positions. NaN and infinite offsets sample outside. Positions
+    and interpolation are float32 under any autocast (float64 for float64 input); the matrix product and the result
+    follow autocast as `conv2d` does. A channels-last input gives a channels-last output.
 
     Args:
         input: the images.
-        offset: how far each tap is moved, at each output position; 2 * kernel_h * kernel_w channels for each offset
-            group, into which the input channels divide evenly. Any float dtype.
+        offset: the offset of each tap at each output position, with 2 * kernel_h * kernel_w channels for each offset
+            group; the offset groups divide the input channels evenly. Any float dtype.
         weight: as for `conv2d`; the number of groups follows from it.
-        bias: added to each output channel.
+        bias: the number added to each output channel.
         stride: as for `conv2d`, an int or (y, x).
         padding: as for `conv2d`.
         dilation: as for `conv2d`.
-        mask: a factor for each sample (version 2), kernel_h * kernel_w channels for each offset group. Any float dtype.
-        backend: "cpu" (C++ kernels), "triton" (for NVIDIA GPUs), "portable" (plain PyTorch), "auto", the first of
-            these that can take the inputs, or "reference", the definition, which alone is differentiable twice, in
-            forward mode and under `torch.func`.
-            `saccade info` says which there are.
+        mask: a factor for each sample (version 2), with kernel_h * kernel_w channels for each offset group. Any float
+            dtype.
+        backend: "cpu" (C++ kernels), "triton" (for NVIDIA GPUs), "portable" (plain PyTorch), "auto" (the first of
+            these that supports the inputs) or "reference" (the definition). Only "reference" is differentiable twice,
+            in forward mode and under `torch.func`. `saccade info` lists the available backends.
 
     Raises:
-        ValueError: if shapes, dtypes or devices do not fit together, or the backend cannot take them.
+        ValueError: if shapes, dtypes or devices do not fit together, or the backend does not support them.
 
     >>> image, weight = torch.arange(16.0).view(1, 1, 4, 4), torch.ones(1, 1, 1, 1)
     >>> half_a_pixel_right = torch.tensor([0.0, 0.5]).view(1, 2, 1, 1).expand(1, 2, 4, 4)
@@ -71,7 +71,7 @@ def deform_conv2d(
 
 
 def _follow_autocast(tensors: Tensors) -> Tensors:
-    """Cast what the matrix product takes, as autocast does for `conv2d`, or insist on one dtype."""
+    """Cast weight and bias as autocast does for `conv2d`; outside autocast, require one dtype."""
     input, _, weight, bias, _ = tensors
     dtypes = [tensor.dtype for tensor in (input, weight, bias) if tensor is not None]
     dtype = autocast.dtype_of(input.device.type)

@@ -1,5 +1,5 @@
-# The kernels in cpp/, as module.cpp hands them to Python. `settings`: stride, padding and dilation (y, x each), groups,
-# offset groups. Results are written into the tensors after `num_threads`; None is not computed.
+# The kernels in cpp/, as module.cpp exports them to Python. `settings` holds stride, padding and dilation (y, x each),
+# groups and offset groups. Results are written into the tensors after `num_threads`; those that are None are skipped.
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""What goes into a deformable convolution, and what comes back."""
+"""The tensor arguments of a deformable convolution, and memory for its results."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-# For each of `Tensors`: whether it is differentiated, and its gradient if it is.
+# For each of `Tensors`: whether its gradient is needed, and the gradient if so.
 Needs = tuple[bool, bool, bool, bool, bool]
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
@@ -24,7 +24,7 @@ class Tensors(NamedTuple):
 
 
 def empty_gradients(tensors: Tensors, needs: Needs) -> Gradients:
-    """Return memory for the gradients that are needed, each like its tensor."""
+    """Return uninitialised memory for the gradients that are needed, each like its tensor."""
     a, b, c, d, e = (
         torch.empty_like(tensor) if needed and tensor is not None else None
         for tensor, needed in zip(tensors, needs, strict=True)
@@ -33,13 +33,13 @@ def empty_gradients(tensors: Tensors, needs: Needs) -> Gradients:
 
 
 def memory_format(input: Tensor) -> torch.memory_format:
-    """Return the memory format of the output, that of the input."""
+    """Return the memory format of the output, which is that of the input."""
     channels_last = input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def empty_output(tensors: Tensors, out_size: tuple[int, int]) -> Float[Tensor, "batch channels_out height width"]:
-    """Return memory for the convolution: in the dtype of the weight and the memory format of the input."""
+    """Return uninitialised memory for the output, in the dtype of the weight and the memory format of the input."""
     input, weight = tensors.input, tensors.weight
     shape = (input.shape[0], weight.shape[0], *out_size)
     return torch.empty(shape, dtype=weight.dtype, device=input.device, memory_format=memory_format(input))

@@ -1,4 +1,4 @@
-"""Autocast, for an operator that decides itself what follows it."""
+"""Autocast, for an operator that decides itself which of its tensors are cast."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ def _exists(device: str) -> bool:
     return is_autocast_available(device)
 
 
-if torch.__version__ < "2.13":  # a TorchVersion compares as versions do
-    # Before, torch.compile cannot look into the question. Saying so loads the compiler, a second in every program.
+if torch.__version__ < "2.13":  # a TorchVersion compares numbers, not strings
+    # Older versions of torch.compile cannot trace this call. The wrapper loads the compiler, which takes a second.
     _exists = torch.compiler.assume_constant_result(_exists)
 
 
 def dtype_of(device: str) -> torch.dtype | None:
-    """Return what autocast casts to, or None if it is off."""
+    """Return the dtype that autocast casts to, or None if it is off."""
     active = _exists(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if active else None
 

@@ -1,7 +1,7 @@
-"""What computes deformable convolutions, and which of it can take a call.
+"""The backends of deformable convolution, and the choice among them.
 
 A backend is a module with the four functions of `Backend`. To add one, write the module and list it here; the
-tests run over this list.
+tests cover every backend in the list.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from saccade.ops.deform_conv.geometry import Geometry
 
 
 class Backend(Protocol):
-    """What a backend module has. All functions take the same checked arguments, outside autocast."""
+    """The functions of a backend module, which take checked arguments and run outside autocast."""
 
     def unavailable(self) -> str | None:
-        """Say in a sentence why the backend cannot run in this installation and machine, or return None if it can."""
+        """Return a sentence on why the backend cannot run in this installation and machine, or None if it can."""
 
     def why_not(self, tensors: Tensors, geometry: Geometry) -> str | None:
-        """Say in a sentence why this backend cannot take these inputs, or return None if it can."""
+        """Return a sentence on why this backend does not support these inputs, or None if it does."""
 
     def forward(self, tensors: Tensors, geometry: Geometry) -> Tensor:
         """Return the convolution in the dtype of `weight` and the memory format of `input`."""
 
     def backward(self, grad: Tensor, tensors: Tensors, geometry: Geometry, needs: Needs) -> Gradients:
-        """Return the gradients of input, offset, weight, bias and mask that are needed, else None."""
+        """Return the gradients of input, offset, weight, bias and mask; None for those that are not needed."""
 
 
-# In the order of preference of backend="auto".
+# In the order in which backend="auto" tries them.
 BACKENDS: dict[str, Backend] = {"cpu": cpu, "triton": triton, "portable": portable}
 
 
 def choose(name: str, tensors: Tensors, geometry: Geometry) -> Backend:
-    """Return the first backend that can take the inputs, or the named one.
+    """Return the named backend, or for "auto" the first that supports the inputs.
 
     Raises:
-        ValueError: if there is no such name, or why it cannot take them.
+        ValueError: if the name is unknown, or the backend (any, for "auto") does not support the inputs.
     """
     if name != "auto" and name not in BACKENDS:
         raise ValueError(f"no backend is called {name!r}; known: auto, {', '.join(BACKENDS)}, reference")

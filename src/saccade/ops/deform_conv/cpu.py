@@ -1,7 +1,7 @@
 """Deformable convolution on the CPU at full speed: the C++ kernels in `cpp/`, built when Saccade is installed.
 
-The kernels sample in float32, and multiply in float32 as well whatever the dtype of the tensors is, or all in float64.
-Their results do not depend on the number of threads.
+The kernels sample and multiply in float32, whatever the dtype of the tensors; only float64 input is computed in
+float64. Their results do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ except ImportError as error:
     _missing = str(error)
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-# The kernels number an image's values in 32 bits. So many stand for one at most: channels come in vectors of 16, and
-# around the image lies a border.
+# The kernels number an image's values in 32 bits. They pad its channels to vectors of at most 16, and add a border
+# around it.
 MOST_VALUES, PADDING = 2**31 - 1, 16
 
 
 def instruction_sets() -> list[str]:
-    """Return the kernels that this processor can run, the best first; none if they were not built."""
+    """Return the instruction sets whose kernels this processor can run, best first; none if they were not built."""
     return [] if _missing else _cpu.instruction_sets()
 
 
 def unavailable() -> str | None:
-    """Say why this installation cannot run the backend."""
+    """Return why this installation cannot run the backend, or None if it can."""
     if _missing:
-        return f"its kernels were not built when Saccade was installed, for want of a C++ compiler ({_missing})"
+        return f"its kernels were not built when Saccade was installed, for lack of a C++ compiler ({_missing})"
     return None
 
 
 def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
-    """Say why this backend cannot take these inputs."""
+    """Return why this backend does not support these inputs, or None if it does."""
     input = tensors.input
     if input.device.type != "cpu":
-        return f"it is made for the cpu; input is on {input.device}"
+        return f"it supports cpu; input is on {input.device}"
     for name, tensor in tensors._asdict().items():
         if tensor is not None and tensor.dtype not in DTYPES:
-            return f"it is made for {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
+            return f"it supports {', '.join(str(d) for d in DTYPES)}; {name} is {tensor.dtype}"
     channels, height, width = input.shape[1:]
     if (height + 3) * (width + 2) * -(-channels // PADDING) * PADDING > MOST_VALUES:
         return f"it numbers an image's values in 32 bits; {channels} channels of {height}x{width} are too many"
@@ -52,7 +52,7 @@ def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
 
 
 def forward(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
-    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
+    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 input in float64)."""
     out = empty_output(tensors, geometry.out_size)
     if out.numel():
         input, offset, weight, bias, mask = tensors
@@ -78,7 +78,7 @@ def backward(
 
 
 def _detached(tensor: Tensor | None) -> Tensor | None:
-    # What requires a gradient is not handed out of torch.
+    # Torch does not export a tensor that requires a gradient.
     return None if tensor is None else tensor.detach()
 
 

@@ -1,4 +1,4 @@
-"""What a deformable convolution's arguments say about sizes, and whether they fit together."""
+"""The sizes of a deformable convolution, and checks that its arguments fit together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from saccade.ops.deform_conv.arguments import Tensors
 
 Pair = tuple[int, int]
 
-# Offsets count as this many pixels at most: far outside of any image, and still exact in float32 and as an index.
+# Offsets are limited to this many pixels: far outside any image, but still exact in float32 and as an index.
 FAR_PX = float(2**24)
 
 
@@ -30,7 +30,7 @@ class Geometry:
 
     @property
     def num_taps(self) -> int:
-        """How many samples of a channel make one output value."""
+        """The number of samples of a channel for one output value."""
         return self.kernel[0] * self.kernel[1]
 
     def tap_positions(self, axis: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -43,15 +43,15 @@ class Geometry:
 
 
 def position_dtype(input: Tensor) -> torch.dtype:
-    """Return the precision of positions and interpolation: float32, whatever autocast says, or float64."""
+    """Return the dtype of positions and interpolation, under any autocast: float64 for float64 input, else float32."""
     return torch.float64 if input.dtype == torch.float64 else torch.float32
 
 
 def pair(value: int | Pair, name: str, minimum: int) -> Pair:
-    """Return `value` as (y, x), or say which numbers are allowed."""
+    """Return `value` as (y, x), or raise a ValueError that says which numbers are allowed."""
     values = tuple(value) if isinstance(value, tuple | list) else (value, value)
     try:
-        y, x = map(operator.index, values)  # also of numpy's integers
+        y, x = map(operator.index, values)  # accepts NumPy's integers too
     except (TypeError, ValueError):
         y = x = minimum - 1
     if min(y, x) < minimum:
@@ -60,7 +60,7 @@ def pair(value: int | Pair, name: str, minimum: int) -> Pair:
 
 
 def count(value: int, name: str) -> int:
-    """Return `value` as an int that is at least 1, or say that it must be one."""
+    """Return `value` as an int, or raise a ValueError if it is not an int of at least 1."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -108,7 +108,7 @@ def _groups(input: Tensor, weight: Tensor) -> int:
     channels, (channels_out, per_group) = input.shape[1], weight.shape[:2]
     if channels == 0 or per_group == 0 or channels % per_group:
         raise ValueError(
-            f"input has {channels} channels; the weight takes {per_group} a group, and needs a multiple of that"
+            f"input has {channels} channels; the weight takes {per_group} per group and needs a multiple of that"
         )
     groups = channels // per_group
     if channels_out % groups:
@@ -137,7 +137,7 @@ def _offset_groups(offset: Tensor, kernel: Pair, channels: int) -> int:
 
 
 def out_size(input: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Pair:
-    """Return height and width of the output, or say that the kernel is larger than the padded input."""
+    """Return height and width of the output, or raise a ValueError if the kernel is larger than the padded input."""
     y, x = (_out_length(axis, input, kernel, stride, padding, dilation) for axis in (0, 1))
     return y, x
 

@@ -1,6 +1,6 @@
-"""How the operator is written in ONNX: as one standard `DeformConv`, or through `GridSample` for runtimes without it.
+"""Export of the operator to ONNX: as one standard `DeformConv`, or through `GridSample` for runtimes without it.
 
-Onnxscript comes with the exporter: it is imported when that calls, not with saccade.
+Onnxscript comes with the exporter, and is imported when the exporter calls a translation, not with saccade.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from typing import Any, Literal
 
 import torch
 
-# A value of the graph in the making, or None. Its class belongs to torch's exporter, and is not public.
+# A value of the graph that is being built, or None. Its class belongs to torch's exporter, and is not public.
 Value = Any
 
 
 def translation_table(use: Literal["DeformConv", "GridSample"] = "DeformConv") -> dict[Any, Callable[..., Value]]:
-    """Return the `custom_translation_table` with which `torch.onnx.export(..., dynamo=True)` knows `deform_conv2d`.
+    """Return the `custom_translation_table` that lets `torch.onnx.export(..., dynamo=True)` export `deform_conv2d`.
 
-    Batch and image size may be dynamic. "DeformConv" is one node, of opset 19 (torch's default is 20). "GridSample"
-    serves runtimes that lack it, in opset 18 and later: one node samples for all taps, side by side, and a strided
-    `Conv` adds them up; between them lie the samples, as many as the input has values times the kernel taps. What
-    `backend="reference"` computes is no single operator, and needs no table.
+    Batch and image size may be dynamic. "DeformConv" is one node and needs opset 19 (torch's default is 20).
+    "GridSample" is for runtimes without it and needs opset 18: one node samples the image for all taps, and a strided
+    `Conv` sums the samples. Their number is that of the input's values times that of the kernel taps.
+    `backend="reference"` is not exported as one operator, and needs no table.
 
     *Conventions:* 16-bit tensors are cast to float32 and the result is cast back, since positions must be float32 and
-    runtimes differ in the 16-bit types that they take; float64 stays. ONNX adds whole pixels to the offset before the
-    fraction is split off, where Saccade keeps them apart, and so moves samples by up to `size * 2**-24` pixels,
-    GridSample by about three times that. Non-finite offsets sample outside, with "DeformConv" if the runtime does it.
+    runtimes differ in the 16-bit types that they support; float64 is kept. ONNX adds the offset to the whole pixel
+    position before it splits off the fraction; Saccade keeps the two apart. The rounding of that sum moves samples by
+    up to `size * 2**-24` pixels, and with "GridSample" by about three times that. Non-finite offsets sample outside;
+    with "DeformConv" this depends on the runtime.
 
     Args:
-        use: the ONNX operator that reads the image.
+        use: the ONNX operator that samples the image.
 
     Raises:
-        ValueError: for another name. Within the exporter's error: if the opset has no such operator, or channels or
-            the kernel have dynamic sizes.
+        ValueError: if the name is unknown. Within the exporter's error: if the opset lacks the operator, or channels
+            or the kernel have dynamic sizes.
 
     >>> list(translation_table())
     [<OpOverload(op='saccade.deform_conv2d', overload='default')>]
@@ -56,10 +57,10 @@ def _deform_conv(
 ) -> Value:
     from onnxscript import evaluator, opset19
 
-    opset = getattr(evaluator.default(), "opset", opset19)  # the exporter's evaluator knows the opset asked for
+    opset = getattr(evaluator.default(), "opset", opset19)  # the exporter's evaluator has the requested opset
     if opset.version < 19:
         raise ValueError(
-            f"the opset is {opset.version}, and ONNX has DeformConv since 19: export with opset_version=19 or more, or "
+            f"the opset is {opset.version}, but DeformConv needs 19: export with opset_version=19 or more, or "
             'with translation_table(use="GridSample")'
         )
     dtype, kernel, groups, offset_groups = _sizes(input, offset, weight)
@@ -86,7 +87,7 @@ def _grid_sample(
     dilation: Sequence[int],
     backend: str,
 ) -> Value:
-    """Sample an image that has a block of kernel size for each output position, and convolve it block by block."""
+    """Build an image of samples, with a block of kernel size for each output position, and convolve it by blocks."""
     op = _opset()
     dtype, kernel, groups, offset_groups = _sizes(input, offset, weight)
     channels, out_size = input.shape[1], op.Shape(offset, start=2)
@@ -125,19 +126,19 @@ def _base_positions(
 
 
 def _normalized(positions: Value, size: Value) -> Value:
-    """Return positions in pixels (..., y and x) as GridSample counts: (..., x and y), -1 and 1 at the image's edges."""
+    """Convert positions in pixels (..., y and x) to GridSample's (..., x and y), with -1 and 1 at the image's edges."""
     op = _opset()
     half, one, outside = (op.CastLike(number, size) for number in (0.5, 1.0, -4.0))
-    # What is outside, and NaN, which compares as false, goes to one place: runtimes need not cope with such numbers.
+    # Positions outside, and NaN, which compares as false, become one position, so that runtimes need not handle them.
     inside = op.And(op.Greater(positions, op.Neg(one)), op.Less(positions, size))
     positions = op.Gather(op.Where(inside, positions, outside), _ints(1, 0), axis=5)
-    # With align_corners=0, since corners a single pixel apart have no scale.
+    # With align_corners=0, since align_corners=1 has no scale for a side of one pixel.
     half_size = op.Mul(op.Gather(size, _ints(1, 0)), half)
     return op.Div(op.Sub(positions, op.Sub(half_size, half)), half_size)
 
 
 def _sizes(input: Value, offset: Value, weight: Value) -> tuple[Any, list[int], int, int]:
-    """Return the dtype to compute in, the kernel's size, and how many groups and offset groups there are."""
+    """Return the dtype to compute in, the size of the kernel, and the numbers of groups and offset groups."""
     from onnx_ir import DataType
 
     sizes = [input.shape[1], offset.shape[1], *weight.shape[1:]]
@@ -156,7 +157,7 @@ def _cast(value: Value, dtype: Any) -> Value:
 
 
 def _opset() -> Any:
-    from onnxscript import opset18  # the oldest that the exporter writes; it converts to the one asked for
+    from onnxscript import opset18  # the oldest that the exporter writes; it converts this to the requested one
 
     return opset18
 

@@ -1,9 +1,9 @@
-"""Deformable convolution at speed with nothing but PyTorch: gathered rows, then a matrix product.
+"""Fast deformable convolution in plain PyTorch: gathered rows, then a matrix product.
 
-The image becomes a table with one row of channels per pixel, and a bilinear sample is a bag of four rows with four
-weights, which is what `embedding_bag` sums fastest. The gradient to the image is the same operation seen from the
-pixels: the bag of all samples that touched one. Tiles of the output are worked on one after another, so that the
-gathered columns, nine to 25 times the size of the input, stay in the cache and never exist as a whole.
+The image becomes a table with one row of channels per pixel. A bilinear sample is a bag of four weighted rows, which
+`embedding_bag` sums fastest. The gradient of a pixel is the same operation: the bag of all samples that read it. The
+output is processed in tiles, so that the gathered columns, 9 to 25 times the size of the input, stay in the cache and
+never exist as a whole.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ Kernels = Float[Tensor, "group tap_and_channel channels_out"]
 
 
 def unavailable() -> str | None:
-    """Say why this machine cannot run the backend: every one can."""
+    """Return None: every machine can run this backend."""
     return None
 
 
 def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
-    """Say why this backend cannot take these inputs."""
+    """Return why this backend does not support these inputs, or None if it does."""
     if tensors.input.device.type not in ("cpu", "cuda"):
-        return f"it is made for cpu and cuda; input is on {tensors.input.device}"
+        return f"it supports cpu and cuda; input is on {tensors.input.device}"
     return None
 
 
 def forward(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
-    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
+    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 input in float64)."""
     input, offset, weight, bias, mask = tensors
     kernels, out = _as_kernels(weight, geometry), empty_output(tensors, geometry.out_size)
 
@@ -72,7 +72,7 @@ def backward(
 
 
 class _Gradients:
-    """What one thread finds: it fills in the gradients that there are places for, and sums that of the kernels."""
+    """The gradients from one thread, which writes those of input, offset and mask, and sums that of the kernels."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _Gradients:
         geometry: Geometry,
     ) -> None:
         self.input, self.offset, self.mask = input, offset, mask
-        # Summed over tiles in full precision, whatever the matrix product runs in.
+        # Summed over tiles in at least float32, whatever the dtype of the matrix product.
         dtype = torch.promote_types(kernels.dtype, torch.float32)
         self.kernels = torch.zeros_like(kernels, dtype=dtype)
         self._need_kernels = need_kernels
@@ -93,7 +93,7 @@ class _Gradients:
         self._images: Table | None = None
 
     def add(self, tile: Tile, grad: Float[Tensor, "batch channels_out height width"]) -> None:
-        """Add what one tile contributes, given the gradient of the output."""
+        """Add the contribution of one tile, given the gradient of the output."""
         grad_out = tile.cut(grad).flatten(0, 2).unflatten(1, (self._geometry.groups, -1)).transpose(0, 1)
         if self._need_kernels:
             self.kernels += torch.bmm(_columns(tile, grad_out.dtype).mT, grad_out)
@@ -104,7 +104,7 @@ class _Gradients:
             self._add_images(self.input[tile.images], tile, grad_samples)
         lines, columns, one = tile.samples.lines, tile.samples.columns, grad_samples.new_ones(())
         if self.offset is not None:
-            # Downwards a sample changes by its lower minus its upper neighbours, and likewise to the right.
+            # The derivative of a sample in y is its lower minus its upper neighbours, and likewise in x.
             down = _dot(tile.sample((-tile.mask, tile.mask), columns), grad_samples)
             right = _dot(tile.sample(tile.lines_masked, (-one, one)), grad_samples)
             self._put(self.offset, tile, down, right)
@@ -117,7 +117,7 @@ class _Gradients:
             place.copy_(part.view(place.shape))
 
     def _add_images(self, gradient: Tensor, tile: Tile, grad_samples: Rows) -> None:
-        # An image's tiles follow each other, and their samples reach into each other's lines.
+        # Copied only after an image's last tile: the samples of its tiles read each other's lines.
         if self._images is None:
             self._images = tile.table.emptied()
         scatter(self._images, tile.samples, tile.lines_masked, grad_samples)

@@ -5,8 +5,9 @@ Every output value is a weighted sum of samples,
     out(p) = bias + sum over taps k of  weight(k) * mask(k, p) * input(p * stride - padding + k * dilation + offset(k,
     p)),
 
-where `input` between its pixels is the bilinear interpolation of the four around, and zero outside. The lower of
-the four is `floor(position)`, also for the gradient at integer positions. Slow, and meant to be read.
+where `input` is interpolated bilinearly between the four surrounding pixels, and is zero outside. The lower neighbour
+of a position is `floor(position)`, which also defines the gradient at integer positions. This code is slow, and meant
+to be read.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from saccade.ops.deform_conv.geometry import FAR_PX, Geometry, position_dtype
 
 
 def run(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_out height width"]:
-    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 stays)."""
+    """Return the convolution in the dtype of `weight`; `input` is sampled in float32 (float64 input in float64)."""
     input, offset, weight, bias, mask = tensors
     y, x = _positions(offset, input, geometry)
     image = input.to(y.fraction.dtype).unflatten(1, (geometry.offset_groups, input.shape[1] // geometry.offset_groups))
@@ -35,9 +36,9 @@ def run(tensors: Tensors, geometry: Geometry) -> Float[Tensor, "batch channels_o
     return out if bias is None else out + bias[:, None, None]
 
 
-# group and cg: offset groups and the channels of each; tap: the kernel's taps, row by row.
+# In shapes, group and cg are the offset groups and the channels of each; tap is the kernel's taps, row by row.
 class Position(NamedTuple):
-    """A coordinate of every sample. Kept apart, neither part rounds the other, whatever the size of the image."""
+    """A coordinate of every sample, in two parts, so that neither rounds the other, whatever the size of the image."""
 
     low: Int[Tensor, "batch group tap height width"]
     fraction: Float[Tensor, "batch group tap height width"]
@@ -52,7 +53,7 @@ def _positions(offset: Tensor, input: Tensor, geometry: Geometry) -> tuple[Posit
 
 
 def _add(base: Int[Tensor, "tap height width"], offset: Float[Tensor, "batch group tap height width"]) -> Position:
-    # NaN and what is far outside go to a place outside whose number is small enough for an index.
+    # NaN and distant positions become a position outside that is small enough for an index.
     offset = offset.nan_to_num(nan=-FAR_PX).clamp(-FAR_PX, FAR_PX)
     whole = offset.detach().floor()
     return Position(base + whole.long(), offset - whole)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from saccade.ops.deform_conv.geometry import FAR_PX, Geometry
 
-# sample: every (image, output line, output column, tap, offset group), in that order.
+# In shapes, sample runs over (image, output line, output column, tap, offset group), in that order.
 PerSample = Float[Tensor, " sample"]
 Rows = Float[Tensor, "row channel"]
 Two = tuple[Tensor, Tensor]
@@ -21,9 +21,9 @@ Two = tuple[Tensor, Tensor]
 class Table:
     """Some images, channels last, with two lines of zeros above each and two columns of zeros left of each line.
 
-    A line's end runs into the next line's zeros and an image's end into the next image's, so that zeros surround
-    every pixel. A sample that is partly or wholly outside then needs no test: positions -2 and `size` give zero,
-    with zero gradient. With several offset groups a pixel has as many rows, each with its share of the channels.
+    The zeros of the next line follow the end of a line, and those of the next image the end of an image, so that
+    zeros surround every pixel. Samples that are partly or wholly outside then need no test: positions -2 and `size`
+    give zero, with zero gradient. With several offset groups, a pixel has one row for the channels of each group.
     """
 
     def __init__(self, num_images: int, like: Float[Tensor, "batch channel height width"], groups: int) -> None:
@@ -32,13 +32,13 @@ class Table:
         num_pixels = num_images * self._image + 2 * self._line + 2
         dtype = torch.promote_types(like.dtype, torch.float32)
         self.rows: Rows = torch.zeros(num_pixels * groups, channels // groups, dtype=dtype, device=like.device)
-        # Rows are numbered in integers, since floats know them only up to 2 ** 24, and in narrow ones for speed.
+        # Rows are numbered in integers, since float32 is exact only up to 2 ** 24, and in narrow ones for speed.
         index = torch.int32 if len(self.rows) < 2**31 else torch.int64
         self.numbers = torch.arange(len(self.rows), dtype=index, device=like.device)
-        # By image and offset group: the row of the pixel at (0, 0).
+        # The row of the pixel at (0, 0), by image and offset group.
         first = self.numbers[(2 * self._line + 2) * groups :].unfold(0, groups, self._image * groups)
         self._first = first[:num_images, None, None, None]
-        # How many rows further to the same, the right, the lower and the lower right pixel.
+        # The distance in rows to the pixel itself, and to its right, lower and lower right neighbours.
         self.corners = (0, groups, self._line * groups, (self._line + 1) * groups)
 
     def emptied(self) -> Table:
@@ -54,7 +54,7 @@ class Table:
         return lines[:, 2:, 2:].permute(0, 3, 1, 2)
 
     def number(self, line: Tensor, column: Tensor) -> Int[Tensor, "image line column tap group"]:
-        """Return the rows of pixels, given their (image, line, column, tap, group); overwrites `line`."""
+        """Return the row numbers of pixels from their lines and columns; overwrites `line`."""
         row: Tensor = line.mul_(self.corners[2]).add_(column, alpha=self.corners[1])
         return row.add_(self._first[: len(line)])
 
@@ -66,7 +66,7 @@ def by_sample(tensor: Tensor, geometry: Geometry, parts: int) -> Float[Tensor, "
 
 
 def taps_by_sample(table: Table, geometry: Geometry) -> Float[Tensor, "2 1 line column tap 1"]:
-    """Return where a plain convolution samples."""
+    """Return the positions at which a plain convolution samples."""
     height, width = geometry.out_size
     y = geometry.tap_positions(0, table.rows.dtype, table.rows.device)[:, None].expand(-1, width, -1)
     x = geometry.tap_positions(1, table.rows.dtype, table.rows.device).expand(height, -1, -1)
@@ -75,7 +75,7 @@ def taps_by_sample(table: Table, geometry: Geometry) -> Float[Tensor, "2 1 line 
 
 @dataclass(frozen=True)
 class Samples:
-    """Where samples lie: the row of each one's upper left pixel, and the weights of both lines and both columns."""
+    """The positions of samples: the row of the upper left pixel, and the weights of both lines and both columns."""
 
     row: Int[Tensor, " sample"]
     lines: tuple[PerSample, PerSample]
@@ -87,16 +87,16 @@ def locate(
     offset: Float[Tensor, "2 image line column tap group"],
     taps: Float[Tensor, "2 1 line column tap 1"],
 ) -> Samples:
-    """Add offsets to the taps' own positions, and find the pixels around.
+    """Add offsets to the positions of the taps, and find the surrounding pixels.
 
-    The whole part of an offset is added, and the fraction kept apart, which so is that of the exact sum.
+    Only the whole part of an offset is added. The fraction is kept apart, and so is that of the exact sum.
     """
     high = torch.empty(offset.shape, dtype=taps.dtype, device=taps.device).copy_(offset)
     high.nan_to_num_(nan=-FAR_PX).clamp_(-FAR_PX, FAR_PX)
     low = high.floor()
     high = high.sub_(low).flatten(1)
     low.add_(taps)
-    # Both neighbours of -2 and of `size` are outside.
+    # At -2 and at `size`, both neighbours are outside.
     low[0].clamp_(-2, table.height)
     low[1].clamp_(-2, table.width)
     row = table.number(*low.to(table.numbers.dtype)).flatten()
@@ -104,7 +104,7 @@ def locate(
 
 
 def blend(lines: Two, columns: Two) -> Float[Tensor, "sample 4"]:
-    """Multiply the weights of two lines and two columns to those of the four pixels."""
+    """Return the weights of the four pixels, which are products of the weights of two lines and two columns."""
     weights = lines[0].new_empty(max(lines[0].numel(), columns[0].numel()), 4)
     for corner, weight in enumerate(weights.unbind(1)):
         torch.mul(lines[corner // 2], columns[corner % 2], out=weight)
@@ -127,7 +127,7 @@ def gather(table: Table, rows: Int[Tensor, "sample 4"], weights: Float[Tensor, "
 def scatter(table: Table, samples: Samples, lines: Two, values: Rows) -> None:
     """Add each sample's value to its four pixels by their weights: the transpose of `gather`.
 
-    Seen from a pixel that is a weighted sum of rows as well, once the samples are sorted by where they lie.
+    For a pixel this is a weighted sum of rows as well, once the samples are sorted by their upper left pixel.
     """
     ordered, order = samples.row.sort(stable=True)
     first = torch.searchsorted(ordered, table.numbers)

@@ -27,8 +27,8 @@ from saccade.ops.deform_conv.rows import (
     taps_by_sample,
 )
 
-# Bytes of gathered columns in a tile. On the CPU 4 to 8 MiB are alike, more falls out of the cache, and with less the
-# time to start operations shows.
+# Bytes of gathered columns in a tile. On the CPU, 4 to 8 MiB perform alike, more does not fit into the cache, and with
+# less the overhead of starting operations shows.
 TILE_BYTES_ON_CPU = 8 << 20
 TILE_BYTES_ELSEWHERE = 256 << 20
 
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Tile:
-    """Some lines of some output images, and the samples that they are made of."""
+    """Some lines of some output images, and the samples that they are computed from."""
 
     images: slice
     lines: slice
@@ -48,12 +48,12 @@ class Tile:
     geometry: Geometry
 
     def cut(self, per_output: Float[Tensor, "batch channel height width"]) -> Tensor:
-        """View what lies in this tile, as (image, line, column, channel)."""
+        """View the part of a tensor that belongs to this tile, as (image, line, column, channel)."""
         return per_output[self.images, :, self.lines].permute(0, 2, 3, 1)
 
     @cached_property
     def lines_masked(self) -> Two:
-        """The weights of both lines, with the mask."""
+        """The weights of both lines, multiplied by the mask."""
         upper, lower = self.samples.lines
         return (upper * self.mask, lower * self.mask) if self.mask.dim() else (upper, lower)
 
@@ -74,7 +74,7 @@ class Tile:
 
 
 def tiles(input: Tensor, offset: Tensor, mask: Tensor | None, geometry: Geometry, images: slice) -> Iterator[Tile]:
-    """Cut some images' work into tiles, image after image; a tile is good until the next one is asked for."""
+    """Cut the work on some images into tiles, image after image; a tile is valid until the next one is requested."""
     if input.shape[0] == 0:
         return
     most = _most_lines(input, geometry)
@@ -94,16 +94,16 @@ def tiles(input: Tensor, offset: Tensor, mask: Tensor | None, geometry: Geometry
 
 
 def in_threads(work: Callable[[slice], Result], input: Tensor, geometry: Geometry) -> list[Result]:
-    """Call `work` for all images, on the CPU with a share of them in each of torch's threads.
+    """Call `work` for all images; on the CPU, each of as many threads as torch uses gets a share of them.
 
-    A tile's operations are short. Threads that share each of them wait for each other after each, and where another
-    process keeps one core busy that costs three times as much as working on images of their own and meeting once.
+    The operations on a tile are short. Threads that split each operation wait for each other after each; if another
+    process keeps one core busy, this takes three times as long as threads that have their own images and wait once.
     """
     batch, num_threads = input.shape[0], torch.get_num_threads()
     num_tiles = batch * geometry.out_size[0] / _most_lines(input, geometry)
     if input.device.type != "cpu" or num_threads == 1 or num_threads > batch or num_tiles < 4 * num_threads:
         return [work(slice(0, batch))]
-    # Both modes belong to a thread, so that the others have to be told.
+    # Both modes are local to a thread, so the other threads have to set them.
     inference = torch.is_inference_mode_enabled()
 
     def work_quietly(images: slice) -> Result:
@@ -121,9 +121,9 @@ def in_threads(work: Callable[[slice], Result], input: Tensor, geometry: Geometr
 
 @cache
 def _threads(num_threads: int, process: int) -> ThreadPoolExecutor:
-    """Keep threads that compute alone: new ones would have to fetch all their memory from the system again.
+    """Return a pool of single-threaded workers, which is kept since new threads would have to allocate memory again.
 
-    A forked process has none of its parent's threads, and so gets its own.
+    A forked process has none of its parent's threads, and so gets its own pool.
     """
     return ThreadPoolExecutor(num_threads, "deform_conv2d", torch.set_num_threads, (1,))
 
@@ -133,7 +133,7 @@ def _steps(whole: slice, size: int) -> list[slice]:
 
 
 def _most_lines(input: Tensor, geometry: Geometry) -> int:
-    """Return how many output lines fit into a tile."""
+    """Return the number of output lines that fit into a tile."""
     budget = TILE_BYTES_ON_CPU if input.device.type == "cpu" else TILE_BYTES_ELSEWHERE
     per_line = geometry.out_size[1] * geometry.num_taps * input.shape[1] * position_dtype(input).itemsize
     return max(1, budget // per_line)

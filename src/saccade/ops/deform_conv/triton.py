@@ -1,8 +1,8 @@
-"""Deformable convolution on NVIDIA GPUs, in Triton: this module launches what is in `triton_kernels`.
+"""Deformable convolution on NVIDIA GPUs, in Triton: this module launches the kernels in `triton_kernels`.
 
-Forward is one matrix product whose left side, the columns, is interpolated a tile at a time and never stored. Backward
-stores the columns and their gradients, for as many images at once as COLUMN_BYTES allows: the two matrix products are
-plain ones then, and each pixel gathers its gradient from stored rows, where scattering it would take 36 atomic
+The forward pass is one matrix product. Its left side, the columns, is interpolated a tile at a time and never stored.
+The backward pass stores the columns and their gradients, for as many images at once as COLUMN_BYTES allows. Its two
+matrix products are plain ones, and each pixel gathers its gradient from stored rows; scattering would take 36 atomic
 additions per value for a 3x3 kernel.
 """
 
@@ -30,9 +30,9 @@ from saccade.ops.deform_conv.triton_layout import (
     unpack_back,
 )
 
-# How float32 is multiplied: exactly, without tensor cores. "tf32x3", thrice on tensor cores, took up to twice as long.
+# Of float32 products: full precision, without tensor cores. "tf32x3", with tensor cores, took up to twice as long.
 PRECISION = "ieee"
-# Memory for the columns of some images, and as much again for their gradients.
+# Memory for the columns of the images processed at once; their gradients take as much again.
 COLUMN_BYTES = 512 << 20
 # Enough programs to keep a large GPU's multiprocessors busy.
 NUM_PROGRAMS = 100
@@ -42,7 +42,7 @@ Maybe = Tensor | None
 
 @cache
 def unavailable() -> str | None:
-    """Say why the backend cannot run in this installation and machine, or return None if it can."""
+    """Return why the backend cannot run in this installation and machine, or None if it can."""
     if find_spec("triton") is None:
         return "triton is not installed: pip install triton"
     if _interpreted():
@@ -55,16 +55,16 @@ def unavailable() -> str | None:
 
 
 def why_not(tensors: Tensors, geometry: Geometry) -> str | None:
-    """Say why this backend cannot take these inputs, or return None if it can."""
+    """Return why this backend does not support these inputs, or None if it does."""
     input, weight = tensors.input, tensors.weight
     if input.device.type != ("cpu" if _interpreted() else "cuda"):
-        return f"it is made for cuda; input is on {input.device}"
+        return f"it supports cuda; input is on {input.device}"
     for name, tensor in (("input", input), ("weight", weight)):
         if tensor.dtype not in DTYPES:
             return f"it computes in float32, bfloat16 and float16; {name} is {tensor.dtype}"
     plan = Plan.of(input, weight, geometry)
     if plan.most_numbers > INT32_MAX or plan.runs > 65535:
-        return "it numbers what belongs to an image in 32 bits, and this image is larger"
+        return "it numbers the values of an image in 32 bits; this image has too many"
     return None
 
 
@@ -74,7 +74,7 @@ def _interpreted() -> bool:
 
 
 def _kernels() -> Any:
-    # Only when needed, since importing Triton takes half a second.
+    # Imported only when needed, since importing Triton takes half a second.
     from saccade.ops.deform_conv import triton_kernels
 
     return triton_kernels
@@ -119,7 +119,7 @@ def backward(grad: Tensor, tensors: Tensors, geometry: Geometry, needs: Needs) -
                 grad_kernels = product if grad_kernels is None else grad_kernels.add_(product)
             if grad_columns is not None and grad_input is not None:
                 _collect(grad_columns, weights, chains, grad_input[images], plan)
-            # Before the next ones are made.
+            # Free the memory before the next columns are allocated.
             del grad_columns, columns
     return (
         grad_input,
@@ -131,7 +131,7 @@ def backward(grad: Tensor, tensors: Tensors, geometry: Geometry, needs: Needs) -
 
 
 def _moves(offset: Tensor, mask: Maybe, images: slice) -> tuple[Tensor, Maybe]:
-    """Return how some images' samples are moved, and by what they are multiplied."""
+    """Return the offsets and masks of some images, as planes."""
     return planes(offset[images]), None if mask is None else planes(mask[images])
 
 
@@ -157,7 +157,7 @@ def _locate(offset: Tensor, mask: Maybe, plan: Plan, *, chained: bool) -> tuple[
 
 
 def _chain_in_order(chains: Tensor, num_chains: int) -> tuple[Tensor, Tensor]:
-    """Chain samples up by their numbers, and so to the same sums each time, where the kernel lets them race."""
+    """Chain samples by their numbers, so that sums are deterministic; in the kernel, the order is that of a race."""
     ordered, order = chains.sort(stable=True)
     samples, links = order.int(), torch.full_like(chains, -1)
     links[order[1:]] = torch.where(ordered[1:] == ordered[:-1], samples[:-1], -1)
@@ -169,8 +169,8 @@ def _chain_in_order(chains: Tensor, num_chains: int) -> tuple[Tensor, Tensor]:
 def _convolve_blocks(num_positions: int, channels_out: int, width: int, itemsize: int) -> dict[str, int]:
     """Return the size of a tile of `convolve` and its number of warps.
 
-    With 16 bits two programs of eight warps share a multiprocessor, and one interpolates while the other multiplies.
-    Each thread has 128 registers then, which these sizes fit.
+    With 16 bits, two programs of eight warps share a multiprocessor, and one interpolates while the other multiplies.
+    Each thread then has 128 registers; these sizes need no more.
     """
     block_m, block_n = 64, min(512 // itemsize, max(16, 1 << (channels_out - 1).bit_length()))
 
@@ -203,10 +203,10 @@ def _convolve(
 
 
 def _multiply(a: Tensor, b: Tensor, *, full: bool = False) -> Tensor:
-    """Multiply batches of matrices. Sums are accumulated in float32; with `full` they also stay so."""
+    """Multiply batches of matrices with sums in float32; with `full`, the result is also in float32."""
     dtype = torch.float32 if full else a.dtype
     if dtype == a.dtype or not a.is_cuda:
-        # A single product can share its long sums out among multiprocessors, one of a batch cannot.
+        # A single product can split its long sums among multiprocessors; a product in a batch cannot.
         return torch.mm(a[0].to(dtype), b[0].to(dtype))[None] if len(a) == 1 else torch.bmm(a.to(dtype), b.to(dtype))
     return torch.mm(a[0], b[0], dtype)[None] if len(a) == 1 else torch.bmm(a, b, dtype)
 

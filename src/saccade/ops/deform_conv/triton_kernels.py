@@ -1,15 +1,18 @@
-"""The Triton kernels of deformable convolution. What they pass to each other, all of it contiguous:
+"""The Triton kernels of deformable convolution.
+
+They exchange contiguous tensors:
 
 - *rows*: an image, channels last: (image, y, x, run, channel). A run of channels lies in one group and one offset
-  group, and is filled up with zeros to `width`, a multiple of 16, so that every load is a vector.
-- *samples* are numbered by (offset group, output position, tap). Each has a *place*, 16 times the number of its upper
-  left pixel plus a bit for each of its four pixels that is in the image, and the four pixels' *weights*.
+  group, and is padded with zeros to `width`, a multiple of 16, so that every load is a vector.
+- *samples* are numbered by (offset group, output position, tap). Each has a *place*, which is 16 times the number of
+  its upper left pixel plus a bit for each of its four pixels that is in the image. Each has four *weights*, one for
+  each pixel.
 - *columns*: values of samples, or their gradients: (group, output position, tap, run of the group, channel).
-- *chains*: lists of the samples that have the same upper left pixel. `heads` holds the last of each, or -1, and `links`
-  for each sample the one before, or -1.
+- *chains*: linked lists of the samples that have the same upper left pixel. `heads` holds the last sample of each
+  list, or -1. `links` holds, for each sample, the one before it in the list, or -1.
 
-Everything is numbered in 32 bits; that it fits is the caller's to see to. `cut` says how channels are cut into runs:
-(channels of a pixel, channels of a run, runs in a group, runs in an offset group).
+All numbers have 32 bits; the caller ensures that they fit. `cut` describes the runs of channels: (channels of a pixel,
+channels of a run, runs in a group, runs in an offset group).
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# On these no layout in memory depends, and other numbers need no other machine code.
+# No layout in memory depends on these arguments, so other values need no other machine code.
 general = triton.jit(
     do_not_specialize=[
         *("sizes", "in_size", "out_size", "stride", "padding", "dilation"),
@@ -46,7 +49,7 @@ def locate(
     CHAINS: tl.constexpr,
     BLOCK_M: tl.constexpr,
 ):
-    """Find places and weights. CHAINS "linked" chains samples up, "keys" only tells in `links` their chains."""
+    """Compute places and weights; CHAINS "linked" also chains samples, "keys" only writes their chains to `links`."""
     num_positions, num_taps, num_planes, kernel_width = sizes
     height, width = in_size
     out_height, out_width = out_size
@@ -61,10 +64,10 @@ def locate(
     at = offset + image * offset_strides[0] + plane * 2 * offset_strides[1] + inner * offset_strides[2]
     offset_y = tl.load(at, live, 0).to(tl.float32)
     offset_x = tl.load(at + offset_strides[1], live, 0).to(tl.float32)
-    # Only the offset is split into whole pixels and a part: with the position added first, the part would be rounded.
+    # Split only the offset into whole pixels and a fraction: adding the position first would round the fraction.
     y = tl.floor(offset_y) + (out_y * stride[0] - padding[0] + tap // kernel_width * dilation[0]).to(tl.float32)
     x = tl.floor(offset_x) + (out_x * stride[1] - padding[1] + tap % kernel_width * dilation[1]).to(tl.float32)
-    # False for NaN. What is outside becomes no integer, into which it may not fit.
+    # False for NaN. Positions outside are not converted to integers, in which they may not fit.
     inside = live & (y >= -1) & (y < height) & (x >= -1) & (x < width)
     y, x = tl.where(inside, y, 0).to(tl.int32), tl.where(inside, x, 0).to(tl.int32)
     offset_y, offset_x = tl.where(inside, offset_y, 0), tl.where(inside, offset_x, 0)
@@ -118,7 +121,7 @@ def _high(pair):
 
 @triton.jit
 def _interpolate(source, at, right, below, w00, w01, w10, w11, BLOCK_K: tl.constexpr):
-    """Load four pixels, without those that have no weight and so may not be in the image, and sum them by weight."""
+    """Sum four pixels by weight; pixels without weight, which may lie outside the image, are not loaded."""
     PAIRS: tl.constexpr = source.dtype.element_ty == tl.bfloat16
     PER_LOAD: tl.constexpr = 2 if PAIRS else 1
     if PAIRS:
@@ -130,7 +133,7 @@ def _interpolate(source, at, right, below, w00, w01, w10, w11, BLOCK_K: tl.const
     p10 = tl.load(source + below + at, (w10 != 0)[:, None], 0)
     p11 = tl.load(source + below + right + at, (w11 != 0)[:, None], 0)
     if PAIRS:
-        # Taken apart by hand: the compiler spends half as much again on that.
+        # Unpacked by hand: the compiler's own way takes one and a half times as long.
         low = _blend(_low(p00), _low(p01), _low(p10), _low(p11), w00, w01, w10, w11)
         high = _blend(_high(p00), _high(p01), _high(p10), _high(p11), w00, w01, w10, w11)
         values = tl.reshape(tl.join(low, high), [at.shape[0], BLOCK_K])
@@ -158,9 +161,9 @@ def convolve(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Multiply the columns by the kernels, the columns a tile at a time: they exist nowhere as a whole.
+    """Multiply the columns by the kernels; the columns are computed a tile at a time and never stored.
 
-    `kernels` is ordered as it is read: (group, run, block of channels, tap, channel, output channel).
+    `kernels` is stored in the order of reading: (group, run, block of channels, tap, channel, output channel).
     """
     places, weights = samples
     pixel_stride, width, runs_per_group, runs_per_offset_group = cut
@@ -178,13 +181,13 @@ def convolve(
             source = rows + run * width + channel
             shift = run // runs_per_offset_group * num_positions * num_taps
             pixel, w00, w01, w10, w11 = _load_sample(places + shift, weights + shift * 4, position * num_taps, live)
-            # Taps turn fastest: what one needs of the image is mostly still in the cache for the next.
+            # Taps are the innermost loop: the pixels of one tap are mostly still in the cache for the next.
             for tap in range(num_taps):
                 kernel = tl.load(kernels + at_kernel)
                 at, below = pixel * pixel_stride, image_width * pixel_stride
                 column = _interpolate(source, at, pixel_stride, below, w00, w01, w10, w11, BLOCK_K)
-                # The next tap's are loaded one turn ahead. That they come from the turn before also keeps the compiler
-                # from interpolating in the layout of the product, which takes four exchanges between threads, not one.
+                # Load the next tap's samples one iteration ahead. This also keeps the compiler from interpolating in
+                # the layout of the product, which takes four exchanges between threads instead of one.
                 kernels += BLOCK_K * kernels_width
                 shift += 1
                 more = live & (tap + 1 < num_taps)
@@ -221,7 +224,7 @@ def differentiate(
     BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Write the columns, for the gradient of the kernels, and from their own gradients those of offset and mask."""
+    """Write the columns, for the gradient of the kernels; compute the gradients of offset and mask from theirs."""
     pixel_stride, width, runs_per_group, runs_per_offset_group = cut
     places, weights = samples
     num_samples, num_taps, image_width, positions_per_image = sizes
@@ -230,7 +233,7 @@ def differentiate(
     live = sample < num_samples
     place = tl.load(places + group * num_samples + sample, live, 0)
     pixel, w00, w01, w10, w11 = _load_sample(places, weights, group * num_samples + sample, live)
-    # Here a weight of zero is no sign: next to a whole pixel lies one that has none, but counts in the slope.
+    # A weight of zero does not mean outside here: at a whole pixel, the next one has no weight but counts in the slope.
     is00, is01 = (place & 1 != 0)[:, None], (place & 2 != 0)[:, None]
     is10, is11 = (place & 4 != 0)[:, None], (place & 8 != 0)[:, None]
     lane = tl.arange(0, BLOCK_K)[None, :]
@@ -267,7 +270,7 @@ def differentiate(
             at = grad_mask + image * grad_mask_strides[0] + inner * grad_mask_strides[2]
             tl.store(at + plane * grad_mask_strides[1], value, live)
         if NEED_OFFSET:
-            # The slopes of the interpolation, downwards and to the right.
+            # The slopes of the interpolation in y and in x.
             down, across = (1 - x) * (d10 - d00) + x * (d11 - d01), (1 - y) * (d01 - d00) + y * (d11 - d10)
             if HAS_MASK:
                 at = mask + image * mask_strides[0] + plane * mask_strides[1] + inner * mask_strides[2]
@@ -283,13 +286,13 @@ def differentiate(
 def collect(
     grad_columns, weights, heads, links, grad_rows, in_size, cut, sizes, BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr
 ):
-    """Sum, for each pixel, the gradients of all samples that it has a part in: no atomic additions."""
+    """Sum, for each pixel, the gradients of all samples that read it, without atomic additions."""
     pixel_stride, width, runs_per_group, runs_per_offset_group = cut
     num_pixels, num_samples = sizes
     height, image_width = in_size
     run = tl.program_id(1)
     group = run // runs_per_offset_group
-    # Four chains lead to a pixel: of the samples whose upper left, upper right, lower left, lower right pixel it is.
+    # A pixel has four chains: the samples whose upper left, upper right, lower left or lower right pixel it is.
     chain = tl.arange(0, 4 * BLOCK_M)
     corner, pixel = chain // BLOCK_M, tl.program_id(0) * BLOCK_M + chain % BLOCK_M
     image, inner = pixel // (height * image_width), pixel % (height * image_width)

@@ -1,4 +1,4 @@
-"""How the Triton backend lays tensors out in memory, and counts what belongs to an image; see `triton_kernels`."""
+"""The memory layouts and index ranges of the Triton backend; see `triton_kernels`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def padded(channels: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """How channels are cut into runs, of which each lies in one group and one offset group."""
+    """The division of channels into runs, each of which lies in one group and one offset group."""
 
     geometry: Geometry
     in_size: Pair
@@ -33,7 +33,7 @@ class Plan:
 
     @staticmethod
     def of(input: Tensor, weight: Tensor, geometry: Geometry) -> Plan:
-        """Plan a call."""
+        """Return the plan of a call."""
         runs = math.lcm(geometry.groups, geometry.offset_groups)
         channels, channels_out = input.shape[1] // runs, weight.shape[0] // geometry.groups
         # Matrix products are fast on rows of a multiple of 16 bytes.
@@ -43,39 +43,39 @@ class Plan:
 
     @property
     def positions(self) -> int:
-        """How many output positions an image has."""
+        """The number of output positions of an image."""
         return self.geometry.out_size[0] * self.geometry.out_size[1]
 
     @property
     def samples(self) -> int:
-        """How many samples an image has for an offset group."""
+        """The number of samples of an image for one offset group."""
         return self.positions * self.geometry.num_taps
 
     @property
     def columns(self) -> int:
-        """How many values are sampled for an image."""
+        """The number of values that are sampled for an image."""
         return self.samples * self.runs * self.width
 
     @property
     def chains(self) -> int:
-        """How many pixels of an image, and around it, are some sample's upper left one, for all offset groups."""
+        """The number of pixels, in and around an image, that can be a sample's upper left one, over offset groups."""
         return self.geometry.offset_groups * (self.in_size[0] + 1) * (self.in_size[1] + 1)
 
     @property
     def cut(self) -> tuple[int, int, int, int]:
-        """What kernels need to know of the runs."""
+        """The division into runs in the form that kernels take."""
         runs, geometry = self.runs, self.geometry
         return runs * self.width, self.width, runs // geometry.groups, runs // geometry.offset_groups
 
     @property
     def most_numbers(self) -> int:
-        """How far kernels have to count for one image."""
+        """The largest number that kernels have to count to for one image."""
         pixels, offset_groups = self.in_size[0] * self.in_size[1], self.geometry.offset_groups
         samples, outputs = self.samples * offset_groups, self.positions * self.geometry.groups * padded(self.width_out)
         return max(self.chains, pixels * max(16, self.runs * self.width), samples * 4, self.columns, outputs)
 
     def chunks(self, batch: int, limit: int = INT32_MAX) -> Iterator[slice]:
-        """Cut a batch into equal parts of at most `limit` images that 32 bits can number, or of one image."""
+        """Cut a batch into equal parts that 32 bits can number, of at most `limit` images, but at least one."""
         most = max(1, min(limit, INT32_MAX // self.most_numbers))
         step = max(1, -(-batch // max(1, -(-batch // most))))
         return (slice(first, min(first + step, batch)) for first in range(0, batch, step))
@@ -89,7 +89,7 @@ class Plan:
 def rows(tensor: Tensor, parts: int, width: int) -> Tensor:
     """Return (image, y, x, part, channel), contiguous, with the channels of each part padded to `width`.
 
-    A channels-last tensor that needs no padding is returned as it is, if it starts where 16 bytes are loaded at once.
+    A channels-last tensor that needs no padding is returned without a copy if its memory is aligned to 16 bytes.
     """
     batch, channels, *size = tensor.shape
     split = tensor.view(batch, parts, channels // parts, *size).permute(0, 3, 4, 1, 2)
@@ -102,19 +102,19 @@ def rows(tensor: Tensor, parts: int, width: int) -> Tensor:
 
 
 def planes(tensor: Tensor) -> Tensor:
-    """Return (image, channel, position) such that 32 bits reach each element."""
+    """Return (image, channel, position), laid out so that offsets of 32 bits reach each element."""
     flat = tensor.flatten(2)
     reach = sum((size - 1) * stride for size, stride in zip(flat.shape, flat.stride(), strict=True))
     return flat if reach <= INT32_MAX else flat.contiguous()
 
 
 def strides(tensor: Tensor | None) -> tuple[int, ...]:
-    """Return the strides of planes, if there are any."""
+    """Return the strides of planes; zeros for None."""
     return (0, 0, 0) if tensor is None else tensor.stride()
 
 
 def pack(weight: Tensor, plan: Plan, block_n: int, block_k: int, dtype: torch.dtype) -> Tensor:
-    """Return kernels in the order in which `convolve` reads them, filled up with zeros."""
+    """Return kernels in the order in which `convolve` reads them, padded with zeros."""
     split = plan.split(weight).flatten(4)
     groups, channels_out, runs, channels, taps = split.shape
     shape = groups, runs, plan.width // block_k, taps, block_k, -(-channels_out // block_n) * block_n
@@ -130,7 +130,7 @@ def pack(weight: Tensor, plan: Plan, block_n: int, block_k: int, dtype: torch.dt
 
 
 def pack_back(weight: Tensor, plan: Plan) -> Tensor:
-    """Return kernels as (group, output channel, tap and run and channel), filled up with zeros."""
+    """Return kernels as (group, output channel, tap and run and channel), padded with zeros."""
     split = plan.split(weight).permute(0, 1, 4, 5, 2, 3)
     filled = plan.width_out != plan.channels_out or plan.width != plan.channels
     shape = plan.geometry.groups, plan.width_out, *split.shape[2:5], plan.width
@@ -140,7 +140,7 @@ def pack_back(weight: Tensor, plan: Plan) -> Tensor:
 
 
 def unpack_back(kernels: Tensor | None, weight: Tensor, plan: Plan) -> Tensor:
-    """Return kernels as (group, tap and run and channel, output channel), or zero, as a gradient of `weight`."""
+    """Convert kernels (group, tap and run and channel, output channel) to a gradient of `weight`; zeros for None."""
     if kernels is None:
         return torch.zeros_like(weight)
     unpacked = torch.empty_like(weight)

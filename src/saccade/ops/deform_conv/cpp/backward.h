@@ -1,16 +1,17 @@
-// The gradients, in two passes. The first takes each image and run of channels by itself: the output's gradient times
-// the weights is the gradient of every sample, which is added to the pixels, and multiplied with them for the gradients
-// of offsets and mask. The second gathers the columns again, for the gradient of the weights: each of its items owns
-// some of the weights. So nothing is shared between threads, and sums do not depend on their number.
+// The gradients, in two passes. The first takes each image and run of channels separately. The output's gradient times
+// the weights is the gradient of every sample, which is added to the pixels, and multiplied by them for the gradients
+// of offsets and mask. The second pass gathers the columns again, for the gradient of the weights; each of its items
+// owns some of the weights. Threads thus share nothing, and sums do not depend on their number.
 #pragma once
 
 #include "forward.h"
 
 namespace {
 
-// The first pass makes at least so many items of an image and a run, by cutting runs, but not below so many channels.
+// The first pass has one item for each image and run; it cuts runs until there are kItems, but not below kShortestRun
+// channels.
 constexpr std::int64_t kItems = 8, kShortestRun = 16;
-// The second pass cuts the images into at most so many parts, whose sums are added afterwards.
+// The second pass cuts the images into at most kParts parts, whose sums are added afterwards.
 constexpr std::int64_t kParts = 4;
 
 INLINE std::int64_t longest_run(const Call& call) {
@@ -19,7 +20,7 @@ INLINE std::int64_t longest_run(const Call& call) {
     return most(kShortestRun, least(kColumns, round_up((whole + cuts - 1) / cuts, kShortestRun)));
 }
 
-// How many taps' columns of a run fit in what is multiplied at once.
+// The number of taps whose columns of a run are multiplied at once.
 INLINE std::int64_t taps_at_once(const Call& call, const Run& run) {
     return most(1, least(call.taps(), kColumns / run.count));
 }
@@ -37,7 +38,7 @@ class OutputGradient {
           line(kSteps<Operand> == 1 ? row : row_length<Real>(call.channels_out)),
           by_position_((call.batch * positions_ + kRowBlock) * row),
           by_channel_(kSteps<Operand> == 1 ? 0 : call.batch * lines_ * line) {
-        // Rows behind the last ones are multiplied too, to no effect.
+        // Rows after the last one are multiplied too, without effect.
         std::memset(static_cast<void*>(by_position_.get() + call.batch * positions_ * row), 0,
                     sizeof(Operand) * kRowBlock * row);
         const ptrdiff_t length = row_length<Real>(call.channels_out);
@@ -55,13 +56,13 @@ class OutputGradient {
         });
     }
 
-    // A tile's rows of a group, a position each, with the group's channels as elements: `depth()` of them.
+    // The rows of a tile and group: one per position, whose `depth()` elements are the channels of the group.
     const Operand* by_position(const Tile& tile, std::int64_t group) const {
         return by_position_.get() + (tile.image * positions_ + tile.first) * row + group * depth_;
     }
     std::int64_t depth() const { return depth_; }
 
-    // A tile's rows of a group, an element's positions each, with an element for each of the group's channels.
+    // The rows of a tile and group: one for as many positions as an element holds, with one element per channel.
     const Operand* by_channel(const Tile& tile, std::int64_t group) const {
         if constexpr (kSteps<Operand> == 1) return by_position(tile, group);
         return by_channel_.get() + (tile.image * lines_ + tile.first / kSteps<Operand>)*line + group * per_group_;
@@ -142,7 +143,7 @@ class SamplesPass {
     bool wants_positions() const { return call_.grad_offset.data || call_.grad_mask.data; }
     std::int64_t weights_row(const Run& run) const { return row_length<Real>(call_.taps() * run.count); }
     std::int64_t part_size() const { return call_.taps() * 3 * call_.positions(); }
-    // Where several runs share an offset group, each keeps here what it finds of an image, to be added afterwards.
+    // If several runs share an offset group, each writes its share of the gradients here, to be added afterwards.
     Real* part(std::int64_t index, std::int64_t image) const {
         return parts_.get() + (index * call_.batch + image) * part_size();
     }
@@ -192,7 +193,7 @@ class SamplesPass {
         if (call_.grad_input.data) write_image(image, run, table, grad_table);
     }
 
-    // The gradients of offsets and mask, of the inner products with the four pixels.
+    // The gradients of offsets and mask, computed from the inner products with the four pixels.
     void differentiate_positions(const Tile& tile, std::int64_t index, std::int64_t tap, const Samples<Real>& samples,
                                  Real* products) const {
         const std::int64_t room = tiles_.room();

@@ -8,7 +8,7 @@ namespace saccade {
 
 enum class Dtype { float32, float64, bfloat16, float16 };
 
-// A tensor somebody else owns. Strides are in elements, and may be anything, also zero.
+// A tensor that the caller owns. Strides are in elements, and may have any value, also zero.
 struct Tensor {
     void* data = nullptr;  // null: not given, or not wanted
     Dtype dtype = Dtype::float32;
@@ -29,8 +29,8 @@ struct Call {
     std::int64_t positions() const { return out_size[0] * out_size[1]; }
 };
 
-// Calls body(context, item, thread) once for every item, each thread number by one thread at a time. Which thread
-// gets which item is open; so kernels give every item its own result, and the same bits for any number of threads.
+// Calls body(context, item, thread) once for every item; two threads never have the same number at the same time. Any
+// thread may get any item, so kernels give every item its own result, with the same bits for any number of threads.
 using Body = void (*)(void* context, std::int64_t item, int thread);
 void parallel_for(int num_threads, std::int64_t num_items, Body body, void* context);
 

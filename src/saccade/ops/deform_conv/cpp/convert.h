@@ -65,7 +65,7 @@ void transpose(To* to, std::ptrdiff_t to_row, const From* from, std::ptrdiff_t f
     std::int64_t whole_rows = 0, whole_cols = 0;
     if constexpr (same<To, From>) {
         whole_rows = rows / 4 * 4, whole_cols = cols / 4 * 4;
-        // Along the lines that are further apart, four of which then stay in the cache at a time.
+        // The outer loop takes four of the lines that are further apart, which then stay in the cache.
         if (to_row > from_row) {
             for (std::int64_t j = 0; j < whole_cols; j += 4)
                 for (std::int64_t i = 0; i < whole_rows; i += 4)
@@ -115,8 +115,8 @@ void read(Real* to, const Tensor& tensor, std::ptrdiff_t at, std::ptrdiff_t step
     with_dtype(tensor, at, [&](const auto* from) { copy_line(to, 1, from, step, n); });
 }
 
-// Operands whose first numbers are `first[i * step]` and whose second ones, where they have any, `second[i * step]`, or
-// zero if there is no second.
+// Operands whose first numbers are `first[i * step]`. If operands are pairs, their second numbers are
+// `second[i * step]`, or zero if there is no second.
 template <class Operand>
 void read_operands(Operand* to, const Tensor& tensor, std::ptrdiff_t first, std::ptrdiff_t second, bool has_second,
                    std::ptrdiff_t step, std::int64_t n) {

@@ -10,8 +10,8 @@ namespace {
 // Positions in a tile, and about how many columns (tap, channel) are gathered before they are multiplied: 96 x 256
 // floats stay in the second-level cache of any core of the last ten years, 256 x 16 weights in the first.
 constexpr std::int64_t kTile = 96, kColumns = 256;
-// Weights are rearranged for so many output channels at a time that the copy stays below this; what the samples cost
-// is then paid again for the next ones. It keeps extra memory small where weights are larger than images.
+// Weights are copied for a block of output channels at a time, so that the copy stays below this size; every block
+// gathers the samples again. This keeps extra memory small if weights are larger than images.
 constexpr std::int64_t kWeightBytes = 640 << 10;
 
 // Cut each image's positions into equal tiles, in whole blocks of rows.
@@ -23,9 +23,9 @@ class Tiles {
         per_image_ = (positions_ + length_ - 1) / length_;
     }
     std::int64_t per_image() const { return per_image_; }
-    // How long arrays with a number for each position must be, to be read and written in whole vectors.
+    // The length of arrays with one number per position that are read and written in whole vectors.
     std::int64_t room() const { return round_up(length_, 16); }
-    // The tiles of all images are numbered on.
+    // Tiles are numbered consecutively over all images.
     Tile operator()(std::int64_t index) const {
         const std::int64_t first = index % per_image_ * length_;
         return {index / per_image_, first, least(length_, positions_ - first)};
@@ -74,7 +74,7 @@ class Tables {
     Buffer<Real> data_;
 };
 
-// What every thread needs to find the samples of a tile.
+// The memory in which a thread finds the samples of a tile.
 template <class Real>
 class Finders {
   public:
@@ -134,13 +134,13 @@ class Forward {
     }
 
   private:
-    // Steps of the sum that a run takes for each tap.
+    // The number of steps of the sum for each tap of a run.
     static std::int64_t depth_of(const Run& run) { return (run.count + kSteps<Operand> - 1) / kSteps<Operand>; }
 
     std::int64_t first_row(std::int64_t group) const { return group * call_.taps() * depth_; }
 
-    // For each group a row for each step of the sum, tap after tap and run after run, with an element for each of some
-    // output channels.
+    // The weights of some output channels: for each group one row per step of the sum, tap by tap and run by run, with
+    // one element per output channel.
     void arrange_weights(std::int64_t first, std::int64_t count, Operand* weights) const {
         const std::int64_t row = row_length<Real>(count), taps = call_.taps();
         in_parallel(call_.num_threads, tables_.num_runs * taps, [&](std::int64_t item, int) {

@@ -24,14 +24,14 @@ bool supported() {
 #endif
 }
 
-// Whether products of bfloat16 weights are those of bfloat16 numbers.
+// Whether bfloat16 weights are multiplied as bfloat16 numbers.
 #if defined(__AVX512BF16__) || defined(SACCADE_TEST_PAIRS)
 constexpr bool kHasPairs = true;
 #else
 constexpr bool kHasPairs = false;
 #endif
 
-// Call `use` with a zero of the type to compute in and one of what its products take.
+// Call `use` with a zero of the type to compute in and a zero of the type of its products' operands.
 template <class Use>
 void with_types(const Call& call, Use use) {
     if (call.input.dtype == Dtype::float64) return use(double{}, double{});

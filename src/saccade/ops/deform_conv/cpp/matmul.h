@@ -6,7 +6,7 @@
 
 namespace {
 
-// Rows of the left operand and of the result come in multiples of this; what the extra rows hold is the caller's.
+// The rows of the left operand and of the result are a multiple of this; the caller decides what extra rows hold.
 constexpr int kRowBlock = kRegisters == 32 ? 24 : 12;
 
 // Accumulators fill three quarters of the registers; the rest holds a row of b and an element of a.
@@ -72,7 +72,7 @@ void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, Left<Oper
     constexpr int width = Simd<Real>::width;
     rows = round_up(rows, kRowBlock);
     std::int64_t vectors = (cols + width - 1) / width;
-    // Twos, and a three where the number is odd: a single vector has too few sums to hide how long each one takes.
+    // Two vectors at a time, or three once if their number is odd: one has too few sums to hide their latency.
     while (vectors > 0) {
         const int taken = vectors == 1 || vectors == 3 ? static_cast<int>(vectors) : 2;
         if (taken == 1) column_of_tiles<Real, 1>(rows, depth, a, b, b_row, c, c_row, add);

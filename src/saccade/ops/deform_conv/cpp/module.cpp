@@ -112,7 +112,7 @@ void backward(const std::string& instructions, const Array& grad, const Array& i
 }  // namespace
 }  // namespace saccade
 
-// noconvert: nanobind would otherwise hand over a copy of what it cannot take, and what is written there were lost.
+// noconvert: otherwise nanobind would pass a copy of a tensor that it cannot take, and lose results written to it.
 NB_MODULE(_cpu, module) {
     module.def("instruction_sets", [] {
         std::vector<std::string> names;

@@ -31,8 +31,8 @@ std::int64_t list_runs(const Call& call, std::int64_t longest, Run* runs) {
 }
 
 // The layout of one image's share of a run: each pixel's channels, in whole vectors, with a border of zeros one pixel
-// wide around the image and a further line of zeros below. Any sample that touches the image so finds its four pixels,
-// and a sample outside is sent to the four zeros at the beginning of the last two lines.
+// wide around the image and a further line of zeros below. Any sample that touches the image thus finds its four
+// pixels, and a sample outside reads the four zeros at the beginning of the last two lines.
 template <class Real>
 struct Table {
     std::int64_t height, width;
@@ -86,9 +86,9 @@ struct Samples {
     }
 };
 
-// Positions run through an image line after line. Where a tensor (batch, channel, y, x) does too, all of a tile's are
-// one line of numbers; else there is one for each line of the image. Call use(index in the tile, place of the first,
-// how many).
+// Positions follow an image line by line. If the memory of a tensor (batch, channel, y, x) does too, a tile is one line
+// of numbers; otherwise it is one for each line of the image. Calls use(index in the tile, place of the first number,
+// count) for each.
 template <class Use>
 INLINE void for_lines(const Call& call, const Tile& tile, const Tensor& tensor, std::int64_t channel, Use use) {
     const ptrdiff_t at = tile.image * tensor.stride[0] + channel * tensor.stride[1];

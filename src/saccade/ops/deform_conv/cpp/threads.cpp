@@ -1,5 +1,5 @@
-// Work on the threads of torch's OpenMP runtime, found in the process: an own pool, or a second copy of the runtime,
-// would compete with torch's threads for the cores, which go on spinning for a while after each of torch's operations.
+// Run work on the threads of torch's OpenMP runtime, which is looked up in the process. A separate pool, or a second
+// copy of the runtime, would compete with torch's threads, which keep spinning for a while after each operation.
 #include <atomic>
 
 #include "call.h"
@@ -12,7 +12,7 @@
 namespace saccade {
 namespace {
 
-// What compilers call for `#pragma omp parallel`; GNU's runtime and LLVM's both have it.
+// The function that compilers call for `#pragma omp parallel`; the runtimes of GNU and LLVM both have it.
 using Parallel = void (*)(void (*)(void*), void*, unsigned num_threads, unsigned flags);
 
 std::atomic<bool> forked{false};
@@ -21,7 +21,7 @@ Parallel find_parallel() {
 #ifdef _WIN32
     return nullptr;
 #else
-    // A forked child has none of the pool's threads, and would wait for them for ever.
+    // A forked child has none of the pool's threads, and would wait for them forever.
     pthread_atfork(nullptr, nullptr, [] { forked = true; });
     return reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
 #endif
