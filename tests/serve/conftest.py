@@ -60,9 +60,9 @@ def make_server(tmp_path_factory):
     """Start servers; they end with the tests."""
     started: list[Server] = []
 
-    def make(*words: object) -> Server:
+    def make(*words: object, **variables: object) -> Server:
         log = tmp_path_factory.mktemp("server") / "log.txt"
-        started.append(Server(log, *words))
+        started.append(Server(log, *words, **variables))
         return started[-1]
 
     yield make

@@ -54,14 +54,14 @@ class Tab:
         self.page.locator(f"#set-{name}").fill(str(value))
 
 
-def with_camera(playwright, path):
+def with_camera(playwright, path, *arguments):
     """Start a browser whose camera shows a file, without asking anyone."""
     camera = [
         "--use-fake-device-for-media-stream",
         "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-video-capture={path}",
     ]
-    return playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS + camera)
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS, *camera, *arguments])
 
 
 def write_y4m(path, frames, fps=20, blue_red=(128, 128)):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,12 +31,12 @@ SETTINGS = {
 
 
 class Server:
-    """`saccade serve` in a second process."""
+    """`saccade serve` in a second process, with environment variables of its own."""
 
-    def __init__(self, log: Path, *words: object) -> None:
+    def __init__(self, log: Path, *words: object, **variables: object) -> None:
         self.log = log
         command = [sys.executable, "-m", "saccade.cli", "serve", "--digits", "strokes", *map(str, words)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | {name: str(value) for name, value in variables.items()}
         with log.open("w") as errors:
             self.process = subprocess.Popen(command, stderr=errors, env=environment, start_new_session=True)
         self.address = self.wait_for(r"(http://\S+)").rstrip("/")
@@ -49,6 +50,23 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.05)
         raise AssertionError(f"no {pattern} in: {self.log.read_text()}")
+
+    @property
+    def netloc(self) -> str:
+        return self.address.split("/")[2]
+
+    @property
+    def port(self) -> int:
+        return int(self.netloc.rpartition(":")[2])
+
+    def connect(self) -> socket.socket:
+        """Open a bare connection."""
+        return socket.create_connection((self.netloc.rpartition(":")[0], self.port), timeout=60)
+
+    def children(self) -> list[int]:
+        """List the processes that it has started."""
+        folder = Path(f"/proc/{self.process.pid}/task")
+        return [int(child) for task in folder.iterdir() for child in (task / "children").read_text().split()]
 
     def get(self, path: str, **headers: str) -> tuple[int, bytes, Mapping[str, str]]:
         """Ask for a path; errors are answers too."""

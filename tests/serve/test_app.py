@@ -15,6 +15,7 @@ import pytest
 from saccade.data import digits
 from saccade.errors import DataError
 from saccade.serve import upload
+from saccade.serve.address import Name
 from saccade.serve.app import create_app
 from saccade.serve.engine import Engine, load_models
 from saccade.serve.session import Session
@@ -26,7 +27,7 @@ testclient = pytest.importorskip("fastapi.testclient", reason="the application i
 
 def application(load, *, max_clients=2):
     failures = []
-    app = create_app(load, max_clients=max_clients, names={"testserver"}, failed=lambda: failures.append(1))
+    app = create_app(load, max_clients=max_clients, names=[Name("testserver")], failed=lambda: failures.append(1))
     return app, failures
 
 

@@ -1,9 +1,7 @@
-from types import SimpleNamespace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.serve import live
+from saccade.serve.allowance import Allowance
 from saccade.serve.pace import Pace
 
 
@@ -58,10 +56,9 @@ def test_a_new_start_forgets_what_was_missed():
     assert abs(pace.wait_s() - 0.05) < 1e-6
 
 
-def test_an_allowance_refills_at_its_rate_and_never_beyond_what_may_come_at_once(monkeypatch):
+def test_an_allowance_refills_at_its_rate_and_never_beyond_what_may_come_at_once():
     clock = Clock()
-    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=clock))
-    allowance = live.Allowance(10, 3)
+    allowance = Allowance(10, 3, clock)
 
     def taken():
         return sum(allowance.take() for _ in range(5))
@@ -72,3 +69,16 @@ def test_an_allowance_refills_at_its_rate_and_never_beyond_what_may_come_at_once
     assert taken() == 0
     clock.s += 60
     assert taken() == 3
+
+
+def test_what_is_taken_on_credit_is_paid_back_before_there_is_more():
+    clock = Clock()
+    allowance = Allowance(10, 3, clock)
+    assert allowance.charge(3) == 0
+    assert allowance.charge(5) == 0.5
+    assert not allowance.take()
+    clock.s += 0.25
+    assert allowance.charge(0) == 0.25
+    clock.s += 0.4
+    assert allowance.charge(0) == 0
+    assert allowance.take()

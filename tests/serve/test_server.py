@@ -405,7 +405,7 @@ def test_a_checkpoint_that_is_none_ends_the_server_with_a_line(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"nothing")
     status, lines = fails("--port", 0, "--model", tmp_path / "model.safetensors")
     assert status == 1
-    assert "is no whole safetensors file" in lines[-1]
+    assert "is not a complete safetensors file" in lines[-1]
     assert lines[-1].startswith("saccade: ")
 
 

@@ -14,7 +14,7 @@ import torch
 
 from saccade.clips import FrameFormat
 from saccade.data import digits
-from saccade.data.digits import DigitStream, StreamSettings
+from saccade.data.digits import DigitStream, StreamSettings, strokes
 from saccade.data.digits.schemes import SCHEMES
 from saccade.errors import DataError, UsageError
 from saccade.labels import Labels
@@ -51,9 +51,18 @@ def say(session, kind, /, **fields):
     return session.apply(messages.parse(json.dumps({"type": kind, **fields})))
 
 
+def finished(work):
+    """Do all steps of some work; return what it returns."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value
+
+
 def take(session, missed=0, *, see=True):
     """Compute the next frame; say that it was seen."""
-    frame = json.loads(session.next_frame(missed))
+    frame = json.loads(finished(session.next_frame(missed)))
     if see and frame["type"] == "frame":
         say(session, "seen", number=frame["number"])
     return frame
@@ -129,6 +138,24 @@ def test_other_digits_begin_with_an_empty_memory(session):
         assert not session._memory.states, kind
 
 
+@pytest.mark.parametrize(("num_strokes", "num_points"), [(1, 512), (3, 170), (8, 60)])
+def test_a_drawing_as_pages_send_it_keeps_all_its_points(session, num_strokes, num_points):
+    chance = np.random.default_rng(0)
+    drawn = chance.integers(0, 256, (num_strokes, num_points, 2))
+    (answer,) = say(session, "draw", slot=0, strokes=drawn.tolist())
+    assert base64.b64decode(answer["image"]) == strokes.draw(list(drawn.astype(float))).numpy().tobytes()
+
+
+def test_a_drawing_of_too_many_points_still_looks_the_same(session):
+    turn = np.linspace(0, 2 * np.pi, 512)
+    circle = np.stack((128 + 100 * np.cos(turn), 128 + 100 * np.sin(turn)), -1).round().astype(int)
+    (answer,) = say(session, "draw", slot=0, strokes=[circle.tolist()] * 32)
+    seen = np.frombuffer(base64.b64decode(answer["image"]), np.uint8).reshape(28, 28).astype(int)
+    whole = strokes.draw([circle.astype(float)]).numpy().astype(int)
+    assert np.abs(seen - whole).max() < 64
+    assert np.abs(seen - whole).mean() < 4
+
+
 def test_a_drawn_digit_moves_along(session):
     (answer,) = say(session, "draw", slot=0, strokes=[[[128, 20], [128, 230]]], label=1)
     image = np.frombuffer(base64.b64decode(answer["image"]), np.uint8).reshape(28, 28)
@@ -160,7 +187,7 @@ def test_a_link_opens_the_same_stream(session, engine):
 def test_settings_out_of_bounds_are_refused_and_change_nothing(session, changes):
     before = session._digits
     for kind in ("settings", "start"):
-        with pytest.raises(MessageError, match=r"lies in|rises within"):
+        with pytest.raises(MessageError, match=r"must lie in|must rise within"):
             say(session, kind, settings=SETTINGS | changes, **({"seed": 1} if kind == "start" else {}))
     assert session._digits is before
     take(session)
@@ -213,6 +240,18 @@ def test_a_model_that_was_hidden_begins_anew_and_the_others_go_on(engine):
         found = frames[-1]["models"][name]["probabilities"]
         assert found == pytest.approx(said_after(name, first), abs=1e-4)
         assert found != pytest.approx(said_after(name, 4 - first), abs=1e-3)
+
+
+def test_a_model_that_is_named_often_sees_each_frame_once(session, engine):
+    say(session, "show", models=["lenet-lstm"] * 32, saliency=[], clean=True)
+    frames = [take(session) for _ in range(3)]
+    # Else it would have seen each frame 32 times.
+    assert frames[-1]["models"]["lenet-lstm"]["probabilities"] == said_of(engine, frames)
+
+
+def test_a_frame_pauses_between_its_models(session, engine):
+    say(session, "show", models=list(engine.models), saliency=[], clean=True)
+    assert sum(1 for _ in session.next_frame(0)) == len(engine.models)
 
 
 def test_what_a_model_took_is_told_in_milliseconds(session):
@@ -324,7 +363,7 @@ def test_a_camera_that_is_not_watched_is_ignored(session):
 def test_a_video_plays_to_its_end_and_from_its_beginning_again(session):
     clip = np.arange(5, dtype=np.uint8).repeat(32 * 40).reshape(5, 1, 32, 40)
     say(session, "show", models=["lenet-lstm"], saliency=[], clean=False)
-    session.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    session.put_video(Decoded(bytearray(clip.tobytes()), clip.shape, 12.5, None))
     assert session._pace.fps == 12.5
     shown = [take(session) for _ in range(3)]
     assert [frame["position"] for frame in shown] == [0, 1, 2]
@@ -367,7 +406,7 @@ def test_another_source_begins_with_an_empty_memory(session, engine):
 
 def test_a_place_in_a_video_begins_with_an_empty_memory(session, engine):
     clip = np.random.default_rng(0).integers(0, 256, (5, 32, 40), dtype=np.uint8)
-    session.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    session.put_video(Decoded(bytearray(clip.tobytes()), clip.shape, 12.5, None))
     for _ in range(3):
         take(session)
     say(session, "seek", frame=10**6)
@@ -378,7 +417,7 @@ def test_a_place_in_a_video_begins_with_an_empty_memory(session, engine):
 
 def test_a_video_keeps_its_own_pace(session, monkeypatch):
     monkeypatch.setattr(session._pace, "_now", lambda: 1.0)
-    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 32, 32), 12.5, None))
+    session.put_video(Decoded(bytearray(4 * 32 * 32), (4, 32, 32), 12.5, None))
     say(session, "pace", fps=50)
     session.take_tick(0)
     assert session.wait_s() == pytest.approx(1 / 12.5)
@@ -449,7 +488,7 @@ def test_memory_is_flat_over_ten_thousand_frames(engine, session):
 
 def test_closing_lets_go_of_everything(session):
     take(session)
-    session.put_video(Decoded(bytes(4 * 32 * 32), (4, 1, 32, 32), 25.0, None))
+    session.put_video(Decoded(bytearray(4 * 32 * 32), (4, 1, 32, 32), 25.0, None))
     take(session)
     session.close()
     assert not session._memory.states
@@ -567,7 +606,7 @@ def test_what_a_model_remembers_of_a_frame_ends_with_its_size(tmp_path):
 
 def test_a_video_in_colour_plays_at_the_rate_of_the_models(own):
     clip = np.stack([colourful(seed).transpose(2, 0, 1) for seed in range(3)])
-    own.put_video(Decoded(clip.tobytes(), clip.shape, 12.5, None))
+    own.put_video(Decoded(bytearray(clip.tobytes()), clip.shape, 12.5, None))
     for seed in range(3):
         assert (pixels(take(own)) == colourful(seed)).all()
     assert take(own) == {"type": "ended"}

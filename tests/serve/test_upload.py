@@ -108,7 +108,7 @@ def test_a_large_video_is_made_smaller(tmp_path):
 
 
 def test_arrays_are_taken_too_but_no_pickles(tmp_path):
-    for frames, told in [(np.zeros((2, 32, 32), np.uint8), None), (np.array([{}], object), "no whole .npz")]:
+    for frames, told in [(np.zeros((2, 32, 32), np.uint8), None), (np.array([{}], object), "frames of object")]:
         buffer = io.BytesIO()
         np.savez(buffer, frames=frames)
         header = answer(buffer.getvalue(), tmp_path)
@@ -157,7 +157,7 @@ def test_a_cut_video_shows_what_is_left(tmp_path):
         (b"GIF89a", "no video"),
         (b"\0" * 5000, "no video"),
         (b"hello, this is no video at all\n" * 50, "no video"),
-        (b"PK\x03\x04 and nothing more", "no whole .npz"),
+        (b"PK\x03\x04 and nothing more", "not a complete .npz"),
         (b"RIFF\xff\xff\xff\xffAVI LIST", "no video"),
         # A GIF of 60000x60000 pixels in a few bytes.
         (
@@ -281,6 +281,18 @@ def test_a_decoder_that_hangs_is_ended(tmp_path, monkeypatch):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+@pytest.mark.skipif(not hasattr(os, "setpriority"), reason="there is no priority of processes here")
+def test_a_decoder_lets_the_server_go_first(tmp_path, monkeypatch):
+    script = (
+        "import json, os, time\n"
+        "end = time.monotonic() + 10\n"
+        "while not os.nice(0) and time.monotonic() < end: time.sleep(0.01)\n"
+        f"print(json.dumps({json.loads(header_of())!r} | {{'warning': str(os.nice(0))}}))\n"
+        "print('x' * 64 * 64, end='')"
+    )
+    assert int(run_decoder(tmp_path, monkeypatch, script).warning) > os.nice(0)
+
+
 def header_of(**fields):
     return json.dumps({"time": 1, "height": 64, "width": 64, "fps": 1, "warning": None} | fields)
 
@@ -374,7 +386,7 @@ def test_a_file_that_wants_much_memory_is_told_in_a_line(uploads):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("frames.npy", described.getvalue())
-    with pytest.raises(DataError, match="memory"):
+    with pytest.raises(DataError, match="ends within a frame"):
         take(packed.getvalue())
     assert list(uploads.iterdir()) == []
 

@@ -6,23 +6,28 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 
 import saccade
 from saccade.errors import DataError
 from saccade.serve import upload
-from saccade.serve.guard import Guard
+from saccade.serve.address import Name
+from saccade.serve.connection import Limited, have_own_share
+from saccade.serve.guard import Below, Guard
 from saccade.serve.messages import FPS, MAX_POINTS, MAX_STROKES
 
 if TYPE_CHECKING:
+    from saccade.clips import FrameFormat
     from saccade.serve.engine import Engine
     from saccade.serve.live import Live
+    from saccade.serve.upload import Decoded
 
 TRY_AGAIN_LATER = 1013
 _MAX_DECODERS = 2
@@ -34,6 +39,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _log = logging.getLogger("uvicorn.error")
+
+T = TypeVar("T")
 
 
 class Pages:
@@ -60,7 +67,15 @@ class Pages:
         del self.by_token[token]
 
 
-def create_app(load: Callable[[], Engine], *, max_clients: int, names: set[str], failed: Callable[[], None]) -> FastAPI:
+def create_app(
+    load: Callable[[], Engine],
+    *,
+    max_clients: int,
+    names: Iterable[Name],
+    failed: Callable[[], None],
+    allowed: Iterable[Name] = (),
+    prefix: str = "",
+) -> FastAPI:
     """Build the application.
 
     Args:
@@ -68,6 +83,8 @@ def create_app(load: Callable[[], Engine], *, max_clients: int, names: set[str],
         max_clients: pages that get frames at once; others are told that the server is busy.
         names: host names of the server.
         failed: called when `load` raised; the error is in `app.state.engine`.
+        allowed: host names of a proxy in front.
+        prefix: path below which everything lies, as `parse_prefix` returns it.
     """
     pages = Pages(max_clients)
 
@@ -84,15 +101,18 @@ def create_app(load: Callable[[], Engine], *, max_clients: int, names: set[str],
             await asyncio.to_thread(app.state.engine.result().close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(Guard, names=names)
-    _serve_files(app)
+    # What is added last sees a request first.
+    app.add_middleware(Below, prefix=prefix)
+    app.add_middleware(Guard, names=names, allowed=allowed)
+    app.add_middleware(Limited)
+    _serve_files(app, prefix)
     _serve_status(app, pages)
     _serve_stream(app, pages)
     _serve_uploads(app, pages)
     return app
 
 
-def _serve_files(app: FastAPI) -> None:
+def _serve_files(app: FastAPI, prefix: str) -> None:
     """Answer with the files of the page, from a table made now: no name from outside ever becomes a path."""
     paths = [*(_PACKAGE / "serve" / "static").iterdir(), _PACKAGE / "visualize" / "overlay.js"]
     files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in paths if path.suffix in _TYPES}
@@ -100,7 +120,9 @@ def _serve_files(app: FastAPI) -> None:
     @app.get("/{name}")
     async def file(name: str) -> Response:
         if name not in files:
-            return Response("there is no such page; the one there is lies at /\n", 404, media_type="text/plain")
+            return Response(
+                f"there is no such page; the one there is lies at {prefix}/\n", 404, media_type="text/plain"
+            )
         content, media_type = files[name]
         return Response(content, media_type=media_type)
 
@@ -120,24 +142,29 @@ def _serve_stream(app: FastAPI, pages: Pages) -> None:
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
         """Stream frames to a page for as long as it is there."""
-        await socket.accept()
-        if (token := pages.enter()) is None:
-            await socket.send_json({"type": "busy", "limit": pages.limit})
-            await socket.close(TRY_AGAIN_LATER)
-            return
-        try:
-            await _converse(socket, pages, token, app.state.engine)
-        finally:
-            pages.leave(token)
+        with contextlib.suppress(WebSocketDisconnect):  # a page may go whenever it likes
+            await socket.accept()
+            if (token := pages.enter()) is None:
+                await socket.send_json({"type": "busy", "limit": pages.limit})
+                await socket.close(TRY_AGAIN_LATER)
+                return
+            have_own_share()
+            try:
+                await _converse(socket, pages, token, app.state.engine)
+            finally:
+                pages.leave(token)
 
 
 async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaitable[Engine]) -> None:
     await socket.send_json({"type": "loading"})
     try:
-        engine = await asyncio.shield(loading)
+        # What a page says meanwhile, it says to nobody.
+        engine = await _unless_gone(asyncio.shield(loading), socket.receive, "websocket.disconnect")
     except Exception as error:  # whatever it was, the page says it
         await socket.send_json({"type": "closed", "message": f"the models cannot be loaded: {error}"})
         await socket.close(1011)
+        return
+    if engine is None:
         return
     # Now that torch is there; before, it would make the page wait.
     from saccade.serve.live import Live
@@ -197,18 +224,56 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
             return _refused("the video before is still being decoded; try again in a moment", 409)
         if not 0 < _declared_length(request) <= upload.MAX_UPLOAD_BYTES:
             return _refused(f"a file has 1 byte to {upload.MAX_UPLOAD_BYTES >> 20} MB; give a smaller video", 413)
+        have_own_share()
         under_way.add(token)
         try:
-            decoded = await upload.take(request.stream(), decoders, live.frame_format)
+            decoded = await _decoded(request, decoders, live.frame_format)
         except DataError as error:
             return _refused(str(error), 422)
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to read it
+            decoded = None
         finally:
             under_way.discard(token)
+        if decoded is None:
+            return Response(status_code=400)  # nobody is there to read it
         await live.show_video(decoded)
         time, _, height, width = decoded.shape
         return JSONResponse({"frames": time, "size": [height, width], "fps": decoded.fps, "warning": decoded.warning})
+
+
+async def _decoded(request: Request, decoders: asyncio.Semaphore, frame_format: FrameFormat) -> Decoded | None:
+    """Receive and decode a video; None where the sender goes before it is done."""
+    has_come = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        async for chunk in request.stream():
+            yield chunk
+        has_come.set()
+
+    async def receive() -> Message:
+        await has_come.wait()
+        return await request.receive()
+
+    return await _unless_gone(upload.take(body(), decoders, frame_format), receive, "http.disconnect")
+
+
+async def _unless_gone(
+    work: Coroutine[Any, Any, T] | asyncio.Future[T], receive: Callable[[], Awaitable[Message]], goodbye: str
+) -> T | None:
+    """Wait for work, or end it when the other side says goodbye; return what came of it."""
+
+    async def leave() -> None:
+        while (await receive())["type"] != goodbye:
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.create_task(leave())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 def _declared_length(request: Request) -> int:

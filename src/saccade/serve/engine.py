@@ -1,10 +1,9 @@
-"""The models of the page, and the one thread that runs them for everyone."""
+"""The models of the page, and the threads that work for everyone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,11 @@ from saccade.labels import Labels
 from saccade.models import VideoClassifier
 from saccade.nn.temporal import State
 from saccade.predict import classes_of
+from saccade.serve.turns import Turns
 from saccade.serve.verdict import Verdict, task_of, verdict_of
+
+# Messages that take long share a fifth of a processor: Python lets one thread on at a time, and frames come first.
+_ERRANDS_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,12 @@ class Memory:
     states: dict[str, State] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Restart."""
         self.states.clear()
 
 
 class Engine:
-    """Models, what digits are drawn from, and the thread that computes.
-
-    One thread for all pages: jobs are done in the order in which they came, and no page has more than one of them, so
-    every page gets its turn.
+    """Models, what digits are drawn from, and two threads: `frames` runs the models, `errands` does what pages ask for.
 
     Args:
         models: at least one, all for the same frames.
@@ -95,7 +95,7 @@ class Engine:
         self.models = {model.name: model for model in models}
         self.digits, self.min_confidence = digits, min_confidence
         self.frame_format = models[0].frame_format
-        self.worker = ThreadPoolExecutor(1, thread_name_prefix="saccade-models")
+        self.frames, self.errands = Turns("saccade-frames"), Turns("saccade-errands", share=_ERRANDS_SHARE)
 
     def see(
         self,
@@ -117,8 +117,9 @@ class Engine:
         return Seen(shown, rounded, verdict, 1000 * (time.perf_counter() - begin))
 
     def close(self) -> None:
-        """End the thread once its job is done."""
-        self.worker.shutdown(wait=True, cancel_futures=True)
+        """End the threads once their steps are done."""
+        self.frames.close()
+        self.errands.close()
 
 
 def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
@@ -197,6 +198,6 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
     looked, _ = look(network, torch.zeros(1, wanted.channels, *wanted.fit((64, 64))), saliency=True)
     if looked.logits.shape[-1] != len(labels.names):
         came = f"{looked.logits.shape[-1]} classes, its labels name {len(labels.names)}"
-        raise DataError(f"{path} has {came}; train it anew")
+        raise DataError(f"{path} has {came}; train it again")
     has_attention = looked.quadrilateral_px is not None or looked.points_px is not None
     return LoadedModel(name, header.model, network, labels, wanted, has_attention)

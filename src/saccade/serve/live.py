@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from saccade.clips import FrameFormat
 from saccade.serve import messages
+from saccade.serve.allowance import Allowance
 from saccade.serve.engine import Engine
 from saccade.serve.messages import MessageError
 from saccade.serve.session import Session
+from saccade.serve.turns import Account, whole
 from saccade.serve.upload import Decoded
 
 POLICY_VIOLATION = 1008
@@ -23,6 +25,11 @@ MAX_FAULTS = 5
 """Messages that may be wrong before the server hangs up."""
 
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 150.0, 300.0
+
+# Longer texts are read in a thread: even to find out what they are takes a while.
+_SHORT_TEXT = 4096
+
+T = TypeVar("T")
 
 
 class Live:
@@ -40,6 +47,7 @@ class Live:
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._allowance = Allowance(MESSAGES_PER_S, MESSAGES_AT_ONCE)
+        self._frames, self._errands = Account(), Account()
 
     @property
     def frame_format(self) -> FrameFormat:
@@ -92,17 +100,22 @@ class Live:
         if (data := received.get("bytes")) is not None:
             self._session.put_camera(data)
             return
-        message = messages.parse(received["text"])
+        text = received["text"]
+        message = messages.parse(text) if len(text) <= _SHORT_TEXT else await self._errand(messages.parse, text)
         if isinstance(message, messages.Seen):
             self._session.apply(message)
             return
         async with self._between_frames:
-            answers = self._session.apply(message)
+            is_long = isinstance(message, messages.Errand)
+            answers = await self._errand(self._session.apply, message) if is_long else self._session.apply(message)
         for answer in answers:
             await self._say(answer)
 
+    async def _errand(self, function: Callable[[Any], T], argument: Any) -> T:
+        """Call in a thread what takes long; until it is done, nothing else is read from this page."""
+        return await self._engine.errands.do(self._errands, whole(function, argument))
+
     async def _stream(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             waited_for_page_s = await self._until_it_can_go()
             if (wait_s := self._session.wait_s()) > 0:
@@ -112,7 +125,7 @@ class Live:
                 if not self._session.can_go:  # paused while we waited for the lock
                     continue
                 missed = self._session.take_tick(waited_for_page_s)
-                frame = await loop.run_in_executor(self._engine.worker, self._session.next_frame, missed)
+                frame = await self._engine.frames.do(self._frames, self._session.next_frame(missed))
             await self._socket.send_text(frame)
 
     async def _until_it_can_go(self) -> float:
@@ -127,26 +140,3 @@ class Live:
 
     async def _say(self, answer: dict[str, Any]) -> None:
         await self._socket.send_text(json.dumps(answer))
-
-
-class Allowance:
-    """So many things a second, and a number of them at once (a token bucket).
-
-    >>> allowance = Allowance(1.0, 2.0)
-    >>> allowance.take(), allowance.take(), allowance.take()
-    (True, True, False)
-    """
-
-    def __init__(self, per_s: float, at_once: float) -> None:
-        self._per_s, self._at_once = per_s, at_once
-        self._left, self._when = at_once, time.monotonic()
-
-    def take(self) -> bool:
-        """Take one; return whether there was one left."""
-        now = time.monotonic()
-        self._left = min(self._at_once, self._left + (now - self._when) * self._per_s)
-        self._when = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True

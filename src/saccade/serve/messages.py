@@ -73,7 +73,7 @@ class Drawn(_Message):
 
 
 class Start(_Message):
-    """Begin a stream of digits anew: its seed, its settings, and the places that hold chosen digits."""
+    """Restart a stream of digits: its seed, its settings, and the places that hold chosen digits."""
 
     type: Literal["start"]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
@@ -133,7 +133,7 @@ class Show(_Message):
 
     Args:
         models: names of the models that shall run.
-        saliency: names of those that shall say which pixels their verdict hangs on, which takes twice as long.
+        saliency: names of those whose saliency is wanted, which takes twice as long.
         clean: whether pictures of camera and video become light strokes on a dark ground; only for models that know
             digits.
     """
@@ -152,6 +152,9 @@ class Seen(_Message):
 
 
 Message = Start | Change | Pace | Pause | Step | Seek | Forget | Source | Show | Seen | Drawn | Picked
+
+Errand = Start | Drawn | Picked
+"""Messages that take long to do."""
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 

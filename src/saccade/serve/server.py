@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from tyro.conf import UseAppendAction
 
 from saccade.errors import DataError, MissingExtraError, UsageError
+from saccade.serve.address import own_names, parse_name, parse_prefix
 
 if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
     from saccade.serve.engine import Engine
 
 # Connections beyond the pages: files, uploads, pages that are told that the server is busy.
 _MORE_CONNECTIONS = 128
+_MAX_HEADER_BYTES = 16 << 10
 _GRACE_S = 3
 # As in `saccade.models.MATCHED`, whose module imports torch.
 _PACKAGED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
@@ -33,8 +42,13 @@ class ServeConfig:
             side; by default all of the package.
         host: address to listen at; other machines reach only another than the default.
         port: port to listen at; 0 takes a free one.
+        allow_host: a further name under which browsers find the page, of a proxy or of this machine, as in lab.example
+            (at every port) or lab.example:8443 (only there); give the option once for each. Pages of that origin may
+            talk to the server. Plain addresses and the name of --host need no option.
+        path_prefix: path below which the page lies, as in /saccade, where a proxy passes it on; one that takes it away
+            needs no option.
         max_clients: pages that get frames at once.
-        min_confidence: probability from which on the page shows a verdict; where classes hold together, that of exactly
+        min_confidence: probability from which a verdict is shown; where several classes can be present, that of exactly
             this set.
         digits: where digits come from, for models that know them: strokes (as a mouse draws), mnist, uci, auto or a
             folder.
@@ -45,6 +59,8 @@ class ServeConfig:
     model: tuple[Path, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8000
+    allow_host: UseAppendAction[tuple[str, ...]] = ()
+    path_prefix: str = ""
     max_clients: int = 4
     min_confidence: float = 0.5
     # Not a DigitSourceConfig, whose module imports torch: the page is there before.
@@ -55,6 +71,9 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise UsageError(f"a port lies in 0 to 65535; got {self.port}")
+        for name in self.allow_host:
+            parse_name(name)
+        parse_prefix(self.path_prefix)
         if self.max_clients < 1:
             raise UsageError(f"max_clients must be at least 1; got {self.max_clients}")
         if not 0 <= self.min_confidence <= 1:
@@ -74,26 +93,15 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
         DataError: a checkpoint or the digits cannot be read.
     """
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401
         import websockets  # noqa: F401 (uvicorn would miss it only when a page connects)
 
         from saccade.serve.app import create_app
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
-    from saccade.serve.guard import own_names
-
-    for path in config.model:
-        if not path.exists() and str(path) not in _PACKAGED:
-            raise DataError(
-                f"no checkpoint at {path}; give a .safetensors file, the folder of a run, or {', '.join(_PACKAGED)}"
-            )
-    if len(config.model) > 1:
-        # Before the page, though torch takes its time: what cannot be shown side by side gets no page.
-        from saccade.serve.engine import check_together
-
-        check_together(config.model)
+    _check_models(config.model)
     with listening_socket(config.host, config.port) as listening:
-        address = _address(config.host, listening.getsockname()[1])
+        address = _address(config.host, listening.getsockname()[1], parse_prefix(config.path_prefix))
 
         def load() -> Engine:
             engine = _load(config, say)
@@ -103,29 +111,86 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
         def failed() -> None:
             server.should_exit = True
 
-        app = create_app(load, max_clients=config.max_clients, names=own_names(config.host), failed=failed)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                log_level="warning",
-                proxy_headers=False,
-                server_header=False,
-                ws_max_size=_max_message_bytes(),
-                ws_per_message_deflate=False,
-                limit_concurrency=config.max_clients + _MORE_CONNECTIONS,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
+        app = create_app(
+            load,
+            max_clients=config.max_clients,
+            names=own_names(config.host),
+            failed=failed,
+            allowed=map(parse_name, config.allow_host),
+            prefix=parse_prefix(config.path_prefix),
         )
+        server = _server(app, config.max_clients)
         say(f"see what it sees: {address}  (Ctrl-C ends it)")
         if config.open:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        # Uvicorn ends cleanly and then raises the signal once more.
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listening])
-    engine = app.state.engine
-    if engine.done() and not engine.cancelled() and engine.exception():
-        raise engine.exception()
-    say("ended")
+        with _terminated_like_interrupted():
+            # Uvicorn ends cleanly and then raises the signal once more.
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])
+            engine = app.state.engine
+            if engine.done() and not engine.cancelled() and engine.exception():
+                raise engine.exception()
+            say("ended")
+
+
+def _check_models(paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        if not path.exists() and str(path) not in _PACKAGED:
+            raise DataError(
+                f"no checkpoint at {path}; give a .safetensors file, the folder of a run, or {', '.join(_PACKAGED)}"
+            )
+    if len(paths) > 1:
+        # Before the page, though torch takes its time: what cannot be shown side by side gets no page.
+        from saccade.serve.engine import check_together
+
+        check_together(paths)
+
+
+def _server(app: FastAPI, max_clients: int) -> uvicorn.Server:
+    import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    from saccade.serve.connection import Connections, Server
+    from saccade.serve.messages import MAX_MESSAGE_BYTES
+
+    connections = Connections(H11Protocol)
+    protocol: Any = connections  # called as a class is
+    return Server(
+        uvicorn.Config(
+            app,
+            http=protocol,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
+            limit_concurrency=max_clients + _MORE_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE_S,
+        ),
+        connections,
+    )
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM end what runs inside as Ctrl-C does, which puts its files away, and only then the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+
+    def terminate(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if came:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -151,15 +216,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _address(host: str, port: int) -> str:
+def _address(host: str, port: int, prefix: str) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
-
-
-def _max_message_bytes() -> int:
-    from saccade.serve.messages import MAX_MESSAGE_BYTES
-
-    return MAX_MESSAGE_BYTES
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}/"
 
 
 def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
@@ -176,6 +235,11 @@ def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
     drawn = None
     if models[0].knows_digits:
         drawn = digits.load(config.digits, "test", digits_dir=config.digits_dir, say=say)
+        if missing := set(range(10)) - set(drawn.labels.tolist()):
+            told = ", ".join(map(str, sorted(missing)))
+            raise DataError(
+                f"the test images of --digits {config.digits} hold no {told}; the page needs all ten digits"
+            )
     elif config.digits != "strokes" or config.digits_dir is not None:
         raise UsageError(f"{models[0].name} knows no digits; leave out --digits and --digits-dir")
     return Engine(models, drawn, min_confidence=config.min_confidence)

@@ -18,6 +18,7 @@ from saccade.serve.engine import Engine, Memory
 from saccade.serve.messages import MessageError
 from saccade.serve.pace import Pace
 from saccade.serve.sources import CameraSource, DigitSource, Picture, Source, VideoSource
+from saccade.serve.turns import Work
 from saccade.serve.upload import Decoded
 from saccade.serve.verdict import is_right
 
@@ -105,7 +106,7 @@ class Session:
 
     def put_video(self, decoded: Decoded) -> None:
         """Take a video, in the place of an earlier one, and show it."""
-        frames = torch.frombuffer(bytearray(decoded.pixels), dtype=torch.uint8).view(decoded.shape)
+        frames = torch.frombuffer(decoded.pixels, dtype=torch.uint8).view(decoded.shape)
         self._video = VideoSource(frames, decoded.fps)
         self._begin_anew("video")
 
@@ -141,10 +142,10 @@ class Session:
         self._dropped += missed - by_page
         return missed
 
-    def next_frame(self, missed: int) -> str:
+    def next_frame(self, missed: int) -> Work[str]:
         """Compute the next frame behind the missed ones, and what the models make of it; return the message.
 
-        This is the one function that takes long, and runs in the engine's thread.
+        This takes long, and pauses between the models: meanwhile other pages may have their turns.
         """
         source = self._source()
         picture = None if source is None else source.next_picture(missed)
@@ -157,6 +158,7 @@ class Session:
             self._memory.forget()
             self._frame_size = frame.shape
         self._sent += 1
+        seen = yield from self._see(frame, picture)
         return json.dumps(
             {
                 "type": "frame",
@@ -169,7 +171,7 @@ class Session:
                 "boxes": picture.box_px,
                 "position": picture.position,
                 "stepped": self._stepped,
-                "models": self._see(frame, picture),
+                "models": seen,
                 "dropped": self._dropped,
                 "skipped": self._skipped,
             },
@@ -187,9 +189,10 @@ class Session:
         cleans = self._shown.clean and self._kind != "digits" and self._engine.digits is not None
         return light_on_dark(frame) if cleans else frame
 
-    def _see(self, frame: UInt8[Tensor, "channels height width"], picture: Picture) -> dict[str, Any]:
+    def _see(self, frame: UInt8[Tensor, "channels height width"], picture: Picture) -> Work[dict[str, Any]]:
         found = {}
-        for name in self._shown.models:
+        for name in dict.fromkeys(self._shown.models):  # each once, however often the page names it
+            yield
             model = self._engine.models[name]
             seen = self._engine.see(model, frame, self._memory, saliency=name in self._shown.saliency)
             found[name] = {

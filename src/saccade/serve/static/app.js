@@ -126,7 +126,7 @@ function complain({ message }) {
 }
 
 function busy({ limit }) {
-  notice(`The server is busy: ${limit === 1 ? "its one place is" : `all ${limit} places are`} taken. This page tries again by itself.`);
+  notice(`The server is busy: ${limit === 1 ? "its one place is" : `all ${limit} places are`} taken. This page tries again automatically.`);
 }
 
 function connectionChanged(to) {

@@ -3,7 +3,7 @@
 import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
 
 const KINDS = {
-  "lenet-lstm": ["LeNet-LSTM", "No attention. What glows are the pixels that its verdict hangs on."],
+  "lenet-lstm": ["LeNet-LSTM", "No attention. The bright pixels are those that its verdict depends on."],
   "stn-lstm": ["STN-LSTM", "Spatial transformer: one window on the whole frame."],
   "dcn-lstm": ["DCN-LSTM", "Deformable convolution: each unit chooses its own points."],
 };

@@ -14,10 +14,16 @@ export class Connection {
   }
 
   open() {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/api/stream`);
+    // Beside the page, whatever name and path a proxy gives it.
+    const address = new URL("api/stream", location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    let wasOpen = false;
+    const socket = new WebSocket(address);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.changed("open");
+    socket.onopen = () => {
+      wasOpen = true;
+      this.changed("open");
+    };
     socket.onmessage = ({ data }) => {
       const message = JSON.parse(data);
       if (message.type === "busy") this.busy = true;
@@ -26,6 +32,7 @@ export class Connection {
     };
     socket.onclose = () => {
       this.changed(this.busy ? "busy" : "lost");
+      if (!wasOpen) dispatchEvent(new Event("refused")); // perhaps; a WebSocket does not tell
       setTimeout(() => this.open(), this.busy ? BUSY_WAIT_MS : this.waitMs);
       this.busy = false;
       this.waitMs = Math.min(LONGEST_WAIT_MS, this.waitMs * 2);

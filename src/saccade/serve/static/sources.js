@@ -130,7 +130,7 @@ export class Sources {
     const most = this.uploadBytes;
     if (file.size > most) return `the file is larger than ${most >> 20} MB; give a smaller video.`;
     try {
-      const answer = await fetch(`/api/video/${this.token}`, { method: "POST", body: file });
+      const answer = await fetch(`api/video/${this.token}`, { method: "POST", body: file });
       const { message, frames, size, fps, warning } = await answer.json();
       if (!answer.ok) return `${message}.`;
       this.play();
