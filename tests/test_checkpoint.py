@@ -99,7 +99,7 @@ def test_the_header_says_what_is_needed(path):
 
 
 def test_a_model_that_does_not_say_what_it_learned_on_asks_for_clips():
-    with pytest.raises(UsageError, match="does not say what it learned on; name the clips with --data"):
+    with pytest.raises(UsageError, match="does not name its training data; name the clips with --data"):
         Header("lenet-lstm").data_config()
 
 
@@ -320,13 +320,13 @@ def test_a_checkpoint_cut_short(path, share):
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     for call in (load, read_header):
-        with pytest.raises(DataError, match="is no whole safetensors file"):
+        with pytest.raises(DataError, match="is not a complete safetensors file"):
             call(path)
 
 
 def test_a_checkpoint_that_goes_on(path):
     path.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(DataError, match="is no whole safetensors file"):
+    with pytest.raises(DataError, match="is not a complete safetensors file"):
         load(path)
 
 
@@ -334,7 +334,7 @@ def test_a_checkpoint_that_goes_on(path):
 def test_files_of_another_kind(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="is no whole safetensors file"):
+    with pytest.raises(DataError, match="is not a complete safetensors file"):
         load(path)
 
 

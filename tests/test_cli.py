@@ -160,7 +160,7 @@ def test_an_option_of_version_01_is_known_by_its_name_of_today(capsys, tmp_path)
         (["--data", "clips", "--labels", "digits"], "--labels is an option of moving digits"),
         (["--data", "clips", "--data-dir", "there"], "--digits-dir is an option of moving digits"),
         (["--data", "clips", "--num_frames=3"], "--num-frames is an option of moving digits"),
-        (["--group", "_([0-9]+)_"], "--group tells apart the clips of a folder; name the folder with --data"),
+        (["--group", "_([0-9]+)_"], "--group is an option for a folder of clips; name the folder with --data"),
         (["--data", "nowhere"], "nowhere"),
     ],
 )
@@ -386,7 +386,7 @@ def test_one_bad_clip_does_not_lose_the_others(capsys, tmp_path):
     assert found == ["000000.mp4", "000001.mp4"]
     bad, total = told.err.splitlines()
     assert "a.mp4" in bad
-    assert total == "saccade: 1 of 3 clips cannot be read, as said above"
+    assert total == "saccade: 1 of 3 clips cannot be read; see the messages above"
 
 
 def test_a_published_model_is_sent_to_its_protocol(capsys, tmp_path):

@@ -37,7 +37,7 @@ def test_lines_say_how_long_all_of_it_still_takes(capsys):
         bars.left(430)
         take(rows(1)[0])
     assert capsys.readouterr().err.splitlines() == [
-        "first  step 1/1  loss 1.000  2 s;  about 7 min left in all",
+        "first  step 1/1  loss 1.000  2 s;  about 7 min left in total",
     ]
 
 
@@ -51,7 +51,7 @@ def test_bars_of_trainings_side_by_side_stand_above_the_time_that_is_left(screen
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-3:]
     assert ["first" in last[0], "2/4" in last[0], "loss 1.000" in last[0]] == [True] * 3
     assert ["second" in last[1], "30/40" in last[1], "clips tested" in last[1]] == [True] * 3
-    assert last[2].strip() == "about 2.0 h left in all"
+    assert last[2].strip() == "about 2.0 h left in total"
 
 
 def test_trainings_that_are_done_make_room_for_those_that_begin(screen):
@@ -61,7 +61,7 @@ def test_trainings_that_are_done_make_room_for_those_that_begin(screen):
             take(rows(3)[2 if number < 38 else 1])
         bars.left(60)
     last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-3:]
-    assert [line.split(" ━")[0].strip() for line in last] == ["training 38", "training 39", "about 1 min left in all"]
+    assert [line.split(" ━")[0].strip() for line in last] == ["training 38", "training 39", "about 1 min left in total"]
 
 
 def test_a_bar_fits_into_eighty_columns(screen, monkeypatch):

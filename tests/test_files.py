@@ -133,7 +133,7 @@ def test_asking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(OSError, match="is no regular file"):
+        with pytest.raises(OSError, match="is not a regular file"):
             files.check_writable(tmp_path / name)
 
 

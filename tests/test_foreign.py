@@ -3,8 +3,11 @@
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -235,7 +238,7 @@ def test_types_are_checked_by_annotations():
         ({"steps": True}, "steps is True"),
         ({"seed": None}, "seed is None; int is needed"),
         ({"ema": "0"}, "ema is '0'; float is needed"),
-        ([], "it is \\[\\]; dict is needed"),
+        ([], "the value is \\[\\]; dict is needed"),
     ]:
         with pytest.raises(TypeError, match=told):
             check_types(described, TrainConfig)
@@ -260,3 +263,108 @@ def test_types_are_checked_by_annotations():
 def test_a_frame_format_that_no_frame_has_is_refused(numbers):
     with pytest.raises(ValueError, match=next(iter(numbers))):
         FrameFormat(**numbers)
+
+
+# Folders of others, and machines.
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_a_pipe_is_no_clip():
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        for label in ("a", "b"):
+            for seed in range(3):
+                clip(root / label / f"{seed}.mp4", 7 * seed + ord(label))
+        os.mkfifo(root / "a" / "pipe.mp4")
+        os.mkfifo(root / "a" / "pipe.ts")
+        assert len(Folder(root).files) == 6
+        root.chmod(0o755)
+        (root / "b").chmod(0)
+        # The administrator may read it none the less, and becomes another user.
+        script = (
+            "import os, sys; from pathlib import Path; from saccade.data import Folder\n"
+            "os.getuid() or (os.setgid(65534), os.setuid(65534))\n"
+            "Folder(Path(sys.argv[1])).files"
+        )
+        ended = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=False)
+        (root / "b").chmod(0o755)
+        assert f"DataError: {root / 'b'} cannot be opened: Permission denied" in ended.stderr
+
+
+def test_an_empty_argument_is_not_the_current_folder(capsys):
+    assert main(["predict", "", "--model", "dcn-lstm"]) == 2
+    assert "an argument is empty" in capsys.readouterr().err
+
+
+def test_streams_may_be_closed(tmp_path):
+    command = [sys.executable, "-m", "saccade.cli", "--help"]
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        script = f"{shlex.join(command)} {closed}"
+        ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, ""), closed
+
+
+def test_what_a_model_cannot_say_is_no_prediction(model, tmp_path, capsys):
+    broken = tmp_path / "m.safetensors"
+    net, header = checkpoint.load(model)
+    with torch.no_grad():
+        net.head.weight.fill_(3e38)  # finite, but what it is multiplied with is above 1 in sum
+        net.temporal.get_parameter("cell.bias_ih_l0").fill_(20)
+    checkpoint.save(broken, net, header)
+    assert main(["predict", str(clip(tmp_path / "a.mp4")), "--model", str(broken)]) == 1
+    assert "gives NaN or infinity" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def own_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    for label in ("a", "b"):
+        for seed in range(3):
+            clip(folder / "clips" / label / f"{seed}.mp4", 7 * seed + ord(label))
+    train(TrainConfig(steps=1, batch_size=2, precision="float32"), Folder(folder / "clips"), folder / "run")
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("way", "value"),
+    [
+        (("data", "config", "held_out", "validation"), 0.5),
+        (("data", "config", "held_out"), {"validation": [["a"]], "test": []}),
+        (("data", "config", "frame_format", "zzz"), 1),
+        (("data", "config", "frame_format", "mean"), [float("inf")]),
+        (("data", "config", "frame_format", "channels"), 5),
+        (("data", "config", "frame_format", "size"), [32, 10**30]),
+        (("data", "config", "frame_format", "fps"), 1e9),
+        (("data", "config", "classes", 1), 1e308),
+        (("data", "facts", "protocol"), ["a"]),
+        (("frame_format", "fps"), 1e9),
+        (("frame_format", "channels"), 5),
+        (("arguments", "trunk"), []),
+        (("arguments", "input"), 1.5),
+    ],
+)
+def test_a_header_of_own_clips_that_is_wrong_is_told(own_run, tmp_path, way, value, capsys):
+    def change(described):
+        for name in way[:-1]:
+            described = described[name]
+        described[way[-1]] = value
+
+    folder = copied(own_run, tmp_path / "run", change)
+    clips = str(own_run.parent / "clips")
+    new = ["--steps", "1", "--batch-size", "2", "--out", str(tmp_path / "new")]
+    ended = [
+        main(words)
+        for words in (
+            ["evaluate", "--model", str(folder)],
+            ["train", "--resume", "--out", str(folder)],
+            ["train", "--data", clips, "--start-from", str(folder), *new],
+            ["train", "--data", clips, "--model", str(folder), *new],
+        )
+    ]
+    assert 1 in ended
+    assert set(ended) <= {0, 1, 2}
+
+
+def test_a_run_that_has_saved_nothing_says_so(tmp_path, capsys):
+    (tmp_path / ".run.json.lock").touch()
+    assert main(["train", "--resume", "--out", str(tmp_path)]) == 1
+    assert f"nothing has been saved in {tmp_path} yet; leave out --resume" in capsys.readouterr().err

@@ -196,8 +196,8 @@ def test_what_json_leaves_out_is_as_by_default():
 @pytest.mark.parametrize(
     ("described", "message"),
     [
-        ({"names": []}, "classes need names of their own; got"),
-        ({"names": ["a", "b", "a"]}, r"names of their own; got \('a', 'b', 'a'\)"),
+        ({"names": []}, "each class needs a distinct name; got"),
+        ({"names": ["a", "b", "a"]}, r"a distinct name; got \('a', 'b', 'a'\)"),
         ({"names": ["a", "b"], "parts": [["x", "y"]]}, "there are 2 classes, but parts for 1"),
     ],
 )
@@ -212,5 +212,5 @@ def test_unknown_fields_are_refused():
 
 
 def test_classes_that_hold_together_have_no_parts():
-    with pytest.raises(ValueError, match="one thing each; leave parts out"):
+    with pytest.raises(ValueError, match="have no parts; leave parts out"):
         Labels(("ab",), exclusive=False, parts=(("a", "b"),))

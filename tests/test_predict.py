@@ -246,7 +246,7 @@ def test_the_table_shows_what_was_said():
     top = (("07", 0.9), ("17", 0.05), ("01", 0.02), ("02", 0.01), ("03", 0.005))
     text = shown(
         [
-            Prediction(Path("[bold]a.mp4"), "07", 0.9, top, 12, 50, (64, 64), 10.0),
+            Prediction(Path("[bold]a.mp4"), "07", 0.9, top, 12, 50, (64, 64), 10.0, decided_at_s=1.2),
             Prediction(Path("b.npz"), "07", 0.9, top, 0, 50, (64, 64)),
             Prediction(Path("c.npz"), "07", 0.9, top, None, 50, (64, 64), warning="c.npz is damaged"),
         ]

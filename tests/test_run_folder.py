@@ -120,7 +120,7 @@ def test_every_verb_asks_at_one_place_whether_it_goes_on_with_the_same(work, aga
         pytest.importorskip("matplotlib")
     work(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(UsageError, match=re.escape(f"{tmp_path} was made with {told}; give the same to go on")):
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path} was made with {told}; give the same to continue")):
         work(tmp_path, **again)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     # There is no second place: with this one silenced, nobody asks.

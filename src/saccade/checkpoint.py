@@ -1,7 +1,7 @@
-"""Checkpoints: weights, the arguments that rebuild the model, versions, and what training needs to go on.
+"""Checkpoints: weights, the arguments that rebuild the model, versions, and the state for resuming training.
 
-One safetensors file holds everything: no code runs when it is loaded, and it appears by one atomic rename. The `.json`
-beside it is a copy of its header for people.
+One safetensors file holds everything. Loading it runs no code, and it is written by one atomic rename. The `.json` file
+of the same name is a copy of the header for people.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FORMAT = 3
 _READ = (1, 2, FORMAT)
 NAME = "checkpoint.safetensors"
 _WEIGHTS = "model."
-# What a header raises that is none, or one of another version.
+# Errors that a damaged header, or one of another version, raises.
 _DAMAGED: tuple[type[Exception], ...] = (*foreign.UNREADABLE, UsageError)
 
 
 class _Config(TypedDict, total=False):
-    """What is read of the configuration of a training, whatever else it says."""
+    """The types of the fields that are read from a training configuration; others are not checked."""
 
     seed: int
 
@@ -44,7 +44,7 @@ class _Before(TypedDict, total=False):
 
 
 class _Training(TypedDict, total=False):
-    """What is read of where a training stands."""
+    """The types of the fields that are read from the state of a training."""
 
     config: _Config
     data: dict[str, Any]
@@ -60,11 +60,11 @@ class _Training(TypedDict, total=False):
 
 class _Learned(TypedDict, total=False):
     config: dict[str, Any]
-    facts: dict[str, Any]
+    facts: dict[str, str | int | float | bool | None]
 
 
 class _Described(TypedDict, total=False):
-    """The types of a header's fields in JSON; labels and frame format have their own."""
+    """The types of a header's fields in JSON; the classes of labels and frame format check their own fields."""
 
     model: str
     arguments: dict[str, Any]
@@ -75,18 +75,17 @@ class _Described(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Header:
-    """What a checkpoint says of itself.
+    """The description of the model, its training and its data in a checkpoint.
 
     Args:
         model: a name in `models.names()`.
-        arguments: keyword arguments that `models.create` gets besides labels and frame format.
-        labels: the model's classes.
-        frame_format: what it wants of a frame.
-        data: what it learned on: under `config` what `saccade.data.from_json` reads, under `facts` columns of a result
-            row.
-        training: where training stands; empty for a model that is only to be used.
-        versions: of what it was made with.
-        format: of the header.
+        arguments: keyword arguments of `models.create`, apart from labels and frame format.
+        labels: the classes of the model.
+        frame_format: the frames that the model expects.
+        data: the training data: `config` is the input of `saccade.data.from_json`, `facts` are columns of a result row.
+        training: the state of the training; empty for a model that cannot resume training.
+        versions: the versions of the software that wrote the checkpoint.
+        format: the version of the header format.
     """
 
     model: str
@@ -100,35 +99,35 @@ class Header:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it learned on, as columns of a result row."""
+        """A description of the training data, as columns of a result row."""
         return dict(self.data.get("facts", {}))
 
     @property
     def seed(self) -> int:
-        """The seed of its training."""
+        """The seed of the training."""
         return int(self.training.get("config", {}).get("seed", 0))
 
     def data_config(self) -> DataConfig:
-        """Return the configuration of what it learned on.
+        """Return the configuration of the training data.
 
         Raises:
-            UsageError: it is not known.
-            DataError: what the checkpoint says of it cannot be understood.
+            UsageError: if the header has no such configuration.
+            DataError: if the configuration in the header is damaged.
         """
         if not self.data.get("config"):
-            raise UsageError(f"this {self.model} does not say what it learned on; name the clips with --data")
+            raise UsageError(f"this {self.model} does not name its training data; name the clips with --data")
         try:
             return data.from_json(self.data["config"])
         except foreign.UNREADABLE as error:
             raise DataError(
-                f"this {self.model} does not say properly what it learned on ({error}); take an earlier checkpoint"
+                f"this {self.model} has a damaged description of its data ({error}); take an earlier checkpoint"
             ) from error
 
     def create_model(self) -> nn.Module:
-        """Build the model with fresh weights.
+        """Build the model with newly initialised weights.
 
         Raises:
-            UsageError: a name or arguments of another version.
+            UsageError: if this version does not know the model name or its arguments.
         """
         own = {"labels": self.labels, "frame_format": self.frame_format}
         takes = models.arguments_of(self.model)
@@ -137,7 +136,7 @@ class Header:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON types."""
         described = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("labels", "frame_format"):
             if described[name] is not None:
@@ -146,10 +145,10 @@ class Header:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Header:
-        """Return what `as_json` described.
+        """Create a header from the result of `as_json`.
 
         Raises:
-            TypeError, ValueError, KeyError: it describes no header.
+            TypeError, ValueError, KeyError: if `described` does not describe a header.
         """
         foreign.check_types(described, _Described)
         read = dict(described)
@@ -161,7 +160,7 @@ class Header:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
+    """Return the versions of saccade, torch and Python, on which results depend."""
     return {
         "saccade": saccade.__version__,
         "torch": str(torch.__version__),
@@ -170,13 +169,13 @@ def versions() -> dict[str, str]:
 
 
 def save(path: Path, model: nn.Module, header: Header, state: Mapping[str, Tensor] | None = None) -> None:
-    """Write a checkpoint whole, replacing an older one.
+    """Write a checkpoint atomically, replacing an older one.
 
     Args:
-        path: a `.safetensors` file.
-        model: built by `header.create_model()`.
-        header: what the checkpoint says of itself.
-        state: further tensors, such as the optimiser's; their names must not start with `model.`.
+        path: the `.safetensors` file.
+        model: the model, built by `header.create_model()`.
+        header: the description of the checkpoint.
+        state: further tensors, for example those of the optimiser; their names must not start with `model.`.
     """
     tensors = {_WEIGHTS + name: tensor for name, tensor in model.state_dict().items()} | dict(state or {})
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
@@ -186,23 +185,23 @@ def save(path: Path, model: nn.Module, header: Header, state: Mapping[str, Tenso
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole, replacing an older one.
+    """Write a safetensors file atomically, replacing an older one.
 
     Raises:
-        DataError: it cannot be written; what lies at `path` stays.
+        DataError: if the file cannot be written; an older file at `path` is kept.
     """
     try:
         with files.whole(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
     except SafetensorError as error:
-        raise DataError(f"{path} cannot be written ({error}); make room, or choose another --out") from error
+        raise DataError(f"{path} cannot be written ({error}); free disk space, or choose another --out") from error
 
 
 def locate(path: Path | str) -> Path:
-    """Return the checkpoint file meant by a path: the file itself, or the one in a run folder.
+    """Return the checkpoint file for a path: the file itself, or the file in a run folder.
 
     Raises:
-        DataError: there is none.
+        DataError: if there is no such file.
     """
     path = Path(path)
     found = path / NAME if path.is_dir() else path
@@ -213,7 +212,7 @@ def locate(path: Path | str) -> Path:
 
 
 def distinct_names(kinds: Sequence[str], paths: Sequence[Path]) -> list[str]:
-    """Name models by their kind; of several of a kind, also by their files or folders, and by numbers where need be.
+    """Return a distinct name per model: its kind, then its file or folder if the kind is repeated, then a number.
 
     >>> distinct_names(["lenet-lstm", "dcn-lstm", "dcn-lstm"], [Path("a"), Path("runs/b"), Path("runs/c")])
     ['lenet-lstm', 'dcn-lstm (b)', 'dcn-lstm (c)']
@@ -227,24 +226,28 @@ def distinct_names(kinds: Sequence[str], paths: Sequence[Path]) -> list[str]:
 
 
 def _place(path: Path) -> str:
-    """Return the name of a file, or of the run folder."""
+    """Return the name of a checkpoint file without its suffix, or the name of its run folder."""
     folder = path.parent if path.name == NAME else path
     return foreign.shown(path.stem if path.is_file() and path.name != NAME else folder.resolve().name)
 
 
 def read_header(path: Path | str) -> Header:
-    """Read what a checkpoint says of itself, without its tensors.
+    """Read the header of a checkpoint, without its tensors.
 
     Raises:
-        DataError: not a checkpoint of this project, damaged, or of a newer format.
+        DataError: if the file is not a checkpoint of this project, is damaged, or has a newer format.
     """
     path = locate(path)
+    try:
+        path.open("rb").close()  # safetensors calls a file that must not be read missing
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}") from error
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise DataError(
-            f"{path} is no whole safetensors file ({error}); take an earlier copy or train again"
+            f"{path} is not a complete safetensors file ({error}); take an earlier copy or train again"
         ) from error
     if "saccade" not in metadata:
         raise DataError(f"{path} was not written by saccade; a checkpoint made by `saccade train` is needed")
@@ -259,32 +262,32 @@ def read_header(path: Path | str) -> Header:
     try:
         return Header.from_json(data.header_of_today(described))
     except _DAMAGED as error:
-        raise DataError(f"{path} has a header that is damaged, or of another version of saccade: {error}") from error
+        raise DataError(f"{path} has a header that is damaged or of another version of saccade: {error}") from error
 
 
 def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
-    """Rebuild the model of a checkpoint, in evaluation mode.
+    """Return the model of a checkpoint, in evaluation mode, and the header.
 
     Raises:
-        DataError: as `read_header`; weights that do not fit the model, or are not finite.
+        DataError: as for `read_header`; also if the weights do not fit the model, or are not finite.
     """
     header = read_header(path)
     try:
         with torch.device("meta"):
             planned = header.create_model()
-        _check_fits(planned, path, header)  # before memory is taken for what the header claims
+        _check_fits(planned, path, header)  # before memory is allocated for sizes that the header claims
         model = header.create_model()
     except _DAMAGED as error:
-        raise DataError(f"{path} has a header that is damaged, or of another version of saccade: {error}") from error
+        raise DataError(f"{path} has a header that is damaged or of another version of saccade: {error}") from error
     load_weights(model, path)
     return model.to(device).eval(), header
 
 
 def load_weights(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
-    """Copy a checkpoint's weights into a model and return the other tensors it holds.
+    """Copy the weights of a checkpoint into a model; return the other tensors of the checkpoint.
 
     Raises:
-        DataError: weights that do not fit the model, or are not finite.
+        DataError: if the weights do not fit the model, or are not finite.
     """
     path = locate(path)
     _check_fits(model, path, read_header(path))
@@ -300,7 +303,7 @@ def load_weights(model: nn.Module, path: Path | str) -> dict[str, Tensor]:
 
 
 def _check_fits(model: nn.Module, path: Path | str, header: Header) -> None:
-    """Raise DataError where a checkpoint's weights are not those of a model."""
+    """Raise DataError if the weights of a checkpoint do not fit a model."""
     with safe_open(locate(path), framework="pt") as opened:
         names = [name for name in opened.keys() if name.startswith(_WEIGHTS)]  # noqa: SIM118
         shapes = {name.removeprefix(_WEIGHTS): tuple(opened.get_slice(name).get_shape()) for name in names}

@@ -1,8 +1,9 @@
-"""The command `saccade`: verb -> function. It parses and prints, and decides nothing."""
+"""The command `saccade`: parse the arguments, call the function of the verb, print the result."""
 
 import io
 import json as json_format
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -16,16 +17,18 @@ from saccade import files
 from saccade.errors import DataError, Interrupted, SaccadeError, UsageError, unknown_name
 from saccade.foreign import check_types, shown
 
-# Options by their names in version 0.1, for all verbs and for some.
+# Option names of version 0.1 that still work, with their current names: for all verbs, and for single verbs.
 ALIASES = {"--data-dir": "--digits-dir"}
 CLIPS_SEED = {"--seed": "--clips-seed"}
+# What torch says on processors and on GPUs.
+_NO_MEMORY = re.compile("allocate memory|out of memory")
 OWN_ALIASES = {"generate": CLIPS_SEED, "evaluate": CLIPS_SEED}
 
 
 class Verb(NamedTuple):
-    """A verb: what it does, a line to type, and the function that makes its function.
+    """A verb: its summary, an example call, and a factory of the function that runs it.
 
-    The function is made late, because its module imports torch, and gets the words that were typed.
+    The factory takes the words that were typed. It runs only when the verb is called, because it imports torch.
     """
 
     summary: str
@@ -67,14 +70,14 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
         """Train a model end to end.
 
         Args:
-            config: the run.
-            digits: moving digits, which it learns from without --data.
-            data: a folder of clips to learn from, in a folder for each class.
-            group: with --data: a regular expression that captures, from a file's name, what must not be split between
-                training and test, such as the person shown: '_([0-9]+)_'.
+            config: options of the training.
+            digits: moving digits to learn from, without --data.
+            data: a folder of clips to learn from, with one folder per class.
+            group: with --data: a regular expression that captures a part of the file name, for example '_([0-9]+)_' for
+                the number of a person. Clips with the same part are never split between training and test.
             split_seed: with --data: the seed of the split into training, validation and test.
             out: the run folder.
-            resume: continue the run in that folder.
+            resume: continue the run in the folder --out.
         """
         given = _given(words, digits)
         learned: DataConfig
@@ -87,7 +90,7 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
                 raise UsageError(f"{_flag(next(iter(given)))} is an option of moving digits; leave it out with --data")
             learned = _read_folder(data, group, split_seed, config.start_from)
         elif group is not None:
-            raise UsageError("--group tells apart the clips of a folder; name the folder with --data")
+            raise UsageError("--group is an option for a folder of clips; name the folder with --data")
         elif resume:
             learned = replace(begun, **given) if isinstance(begun, DigitsConfig) else begun
         else:
@@ -101,11 +104,13 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
 
 
 def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
-    """Return how a run was started, except for the options typed now, and the data that it learns from."""
-    from saccade import checkpoint
+    """Return the configuration of a run, updated with the options typed now, and its data."""
+    from saccade import checkpoint, run_folder
 
     if not out.exists():
         raise DataError(f"there is no run to continue at {out}; name its folder with --out")
+    if out.is_dir() and not run_folder.begun(out):
+        raise DataError(f"nothing has been saved in {out} yet; leave out --resume to begin")
     header = checkpoint.read_header(out)
     before = {name: value for name, value in header.training.get("config", {}).items() if name in _names(config)}
     try:
@@ -121,15 +126,21 @@ def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
 
 
 def _read_folder(root: Path, group: str | None, split_seed: int, start_from: Path | None) -> Any:
-    """Read the training clips of a folder, and tell what was found.
+    """Read the training clips of a folder, and print a summary.
 
-    Weights to start from that learned from the same folder keep its split, or they would be tested on what they know.
+    If the initial weights were trained on the same folder, the split of that training is kept. With another split,
+    the model would be tested on clips that it has learned from.
     """
     from saccade import checkpoint, console, weights
     from saccade.data import Folder
 
-    before = checkpoint.read_header(weights.find(start_from)).data.get("config", {}) if start_from else {}
-    kept = {"held_out": before["held_out"]} if before.get("root") == str(root.resolve()) else {}
+    kept = {}
+    if start_from is not None:
+        header = checkpoint.read_header(weights.find(start_from))
+        before = header.data.get("config", {})
+        if before.get("root") == str(root.resolve()):
+            header.data_config()  # raises where the split cannot be read
+            kept = {"held_out": before["held_out"]}
     with console.counting_bar("clips read") as counted:
         folder = Folder(root, group=group, seed=split_seed, remembered=kept, progress=counted)
         console.say(f"{root}: {folder.summary()}")
@@ -143,7 +154,7 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
     from saccade.data import Folder
     from saccade.data.digits import DigitsConfig
 
-    # Labels are those of training unless they are given; these let every number of digits through until that is known.
+    # Labels that are not given are those of training, known later; `digits` accepts every number of digits until then.
     standard = DigitsConfig(scheme="digits")
 
     def evaluate(
@@ -152,14 +163,13 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
         data: Path | None = None,
         json: bool = False,
     ) -> None:
-        """Measure a checkpoint on the test part of what it learned on.
+        """Measure a checkpoint on the test split of its training data.
 
         Args:
-            config: what is measured, and how.
-            digits: moving digits. Condition, digits, digits-dir, labels and order are those of training where they are
-                not given.
-            data: where the folder of clips that it learned from lies now.
-            json: print the figures as JSON, one line a condition, instead of a table.
+            config: options of the evaluation.
+            digits: moving digits. If not given, condition, digits, digits-dir, labels and order are those of training.
+            data: the folder of clips that the checkpoint was trained on, if it has moved.
+            json: print the figures as JSON, one line per condition, instead of a table.
         """
         measured = verb.standard_test(config.model, **_given(words, digits))
         if data is not None:
@@ -181,11 +191,11 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import predict as verb
 
     def predict(config: verb.PredictConfig, json: bool = False) -> None:
-        """Name the class of clips.
+        """Predict the class of clips.
 
         Args:
-            config: which clips, which model.
-            json: print the figures as JSON, one line a clip, instead of a table.
+            config: the clips and the model.
+            json: print the predictions as JSON, one line per clip, instead of a table.
         """
         predictions, failures = [], []
 
@@ -201,7 +211,7 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
             console.out.print(verb.render(predictions))
         if failures:
             num = len(predictions) + len(failures)
-            raise DataError(f"{len(failures)} of {num} clips cannot be read, as said above")
+            raise DataError(f"{len(failures)} of {num} clips cannot be read; see the messages above")
 
     return predict
 
@@ -252,7 +262,7 @@ def _info(_words: Sequence[str]) -> Callable[..., None]:
 
 
 VERBS: dict[str, Verb] = {
-    "reproduce": Verb("the published table beside ours, with pictures", "saccade reproduce --preset quick", _reproduce),
+    "reproduce": Verb("reproduce the published table, with pictures", "saccade reproduce --preset quick", _reproduce),
     "generate": Verb(
         "write clips of moving digits to files",
         "saccade generate --condition rotation_scaling --num-clips 100 --out clips",
@@ -264,30 +274,33 @@ VERBS: dict[str, Verb] = {
         _train,
     ),
     "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
-    "predict": Verb("name the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
+    "predict": Verb("predict the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
     "explain": Verb(
-        "show where models look in a clip: a page, a GIF, a video, a film strip",
+        "show where models look in a clip, as a page, a GIF, a video or a film strip",
         "saccade explain clip.mp4 -o report.html",
         _explain,
     ),
-    "serve": Verb("attention live, on a page in the browser", "saccade serve --open", _serve),
+    "serve": Verb("show attention live in the browser", "saccade serve --open", _serve),
     "info": Verb("show versions, device, models, digit sources", "saccade info", _info),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit status: 0 done, 2 wrong call, 1 bad data, 130 interrupted."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the process
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(os.open(os.devnull, os.O_WRONLY), "w")))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Characters that a terminal lacks become escapes; an error would lose the rest.
+            # Characters that the encoding lacks become escapes; an error would lose the rest of the output.
             stream.reconfigure(errors="backslashreplace")
     try:
         status = _run(list(sys.argv[1:] if arguments is None else arguments))
         with files.errors_named(Path("standard output")):
             sys.stdout.flush()
     except OSError as error:
-        # The reader left, as `head` does, or the disk is full. What is still to be written goes nowhere, or Python
-        # would complain at exit.
+        # The reader closed the pipe, as `head` does, or the disk is full. The rest of the output is discarded, or
+        # Python would report another error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1 if isinstance(error, BrokenPipeError) else _fail(error, 1, debug=False)
     return status
@@ -313,6 +326,10 @@ def _run(words: list[str]) -> int:
         raise
     except OSError as error:
         return _fail(error, 1, debug)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        return _fail(DataError("the memory is not enough for this; take fewer or smaller frames or batches"), 1, debug)
     return 0
 
 
@@ -322,6 +339,8 @@ def _call(name: str, words: list[str]) -> None:
     import tyro
 
     verb = VERBS[name]
+    if "" in words:
+        raise UsageError("an argument is empty; is a variable of the shell not set?")
     known = _by_names_of_today(name, words)
     tyro.cli(
         verb.make(known),
@@ -343,12 +362,12 @@ def _names(config: Any) -> list[str]:
 
 
 def _flag(name: str) -> str:
-    """Return how a field of `DigitsConfig` is called as an option."""
+    """Return the option name of a field of `DigitsConfig`."""
     return "--labels" if name == "scheme" else "--" + name.replace("_", "-")
 
 
 def _by_names_of_today(name: str, words: list[str]) -> list[str]:
-    """Return words with options as they are called now."""
+    """Return the words with old option names replaced by the current ones."""
     aliases = ALIASES | OWN_ALIASES.get(name, {})
     found = []
     for word in words:
@@ -369,14 +388,14 @@ def _fail(error: BaseException, status: int, debug: bool) -> int:
 def _told(error: BaseException) -> str:
     if not isinstance(error, OSError) or error.strerror is None:
         return str(error)
-    # Files have names; what has none is mostly standard output.
+    # An error of a file names the file; an error without a name mostly comes from standard output.
     return f"{'standard output' if error.filename is None else os.fsdecode(error.filename)}: {error.strerror}"
 
 
 def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:
     if not isinstance(error, Interrupted):
         return "interrupted"
-    # Only training must be told to go on; the others see what is there.
+    # Only training needs an option to continue; the other verbs continue from the files in their folder.
     resume = ["--resume"] if words[0] == "train" and "--resume" not in words else []
     return f"interrupted: {error}\ncontinue with: {shlex.join(['saccade', *words, *resume])}"
 
@@ -392,7 +411,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "`saccade VERB --help` shows a verb's options; `--debug` shows the whole of an error.",
+            "`saccade VERB --help` shows a verb's options; `--debug` shows the traceback of an error.",
         ]
     )
 

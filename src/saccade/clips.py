@@ -1,4 +1,4 @@
-"""Clips with labels: what models see and learn from, wherever it comes from."""
+"""Labelled clips, the frame format of models, and the protocols that every data set implements."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ Size = tuple[int, int]
 CPU = torch.device("cpu")
 
 SHORT_SIDE_PX = 64
-# From 28 px on a model sees anything, and up to 128 px a frame is taken to be drawn at the scale that the model knows.
+# A model needs frames of at least 28 px. Frames of at most 128 px are assumed to have the scale of training clips.
 MIN_PX, MAX_KEPT_PX, MAX_PX = 28, 128, 256
-MAX_FRAME_PX = 8192
+MAX_FRAME_PX, MIN_FPS, MAX_FPS = 4096, 0.01, 1000
 
 
 @dataclass(frozen=True)
 class FrameFormat:
-    """What a model wants of a frame.
+    """The frames that a model expects.
 
-    *Conventions:* sizes are (height, width) in pixels; mean and deviation are of pixels in [0, 1], one number for all
-    channels or one each.
+    *Conventions:* sizes are (height, width) in pixels. Mean and standard deviation are those of pixels in [0, 1]: one
+    number for all channels, or one per channel.
 
     Args:
         channels: 1 for grey, 3 for RGB.
-        size: every frame is resized to it. None keeps frames of 28 to 128 px as they are; others keep their proportions
-            and are resized until the shorter side is 64 px and the longer at most 256.
-        mean: what is subtracted from pixels.
-        std: what they are divided by then.
-        fps: the rate that the model learned at; files and cameras are brought to it by time stamps. None: as they come.
+        size: the size to which every frame is resized. None keeps frames of 28 to 128 px as they are; other frames are
+            resized in proportion until the shorter side is 64 px, with the longer side limited to 256 px.
+        mean: the mean, which is subtracted from pixels.
+        std: the standard deviation, by which pixels are then divided.
+        fps: the frame rate of the training clips; files and cameras are resampled to it by time stamps. None: frames
+            are not resampled.
 
     Raises:
-        ValueError: numbers that no frame has, or that are not one for each channel.
+        ValueError: if no frame can have the value, or mean or std have neither one value nor one per channel.
     """
 
     channels: int = 1
@@ -54,21 +55,21 @@ class FrameFormat:
             raise ValueError(f"channels is {self.channels}; at least 1 is needed")
         if self.size is not None and not all(1 <= edge <= MAX_FRAME_PX for edge in self.size):
             raise ValueError(f"size is {self.size}; (height, width) from 1 to {MAX_FRAME_PX} px is needed")
-        if self.fps is not None and not 0 < self.fps < math.inf:
-            raise ValueError(f"fps is {self.fps}; a number above 0 is needed")
+        if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
+            raise ValueError(f"fps is {self.fps}; a number from {MIN_FPS} to {MAX_FPS} is needed")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if len(values) not in (1, self.channels) or not all(map(math.isfinite, values)):
-                raise ValueError(f"{name} is {values}; one finite number, or one for each of {self.channels} channels")
+                raise ValueError(f"{name} is {values}; give 1 finite number, or {self.channels}, one per channel")
         if not all(self.std):
-            raise ValueError(f"std is {self.std}; what pixels are divided by must not be 0")
+            raise ValueError(f"std is {self.std}; pixels are divided by it, so that no value may be 0")
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> FrameFormat:
-        """Return what `as_json` described.
+        """Create the frame format from the result of `as_json`.
 
         Raises:
-            TypeError, ValueError: it describes no frame format.
+            TypeError, ValueError: if `described` does not describe a frame format.
         """
         foreign.check_types(described, cls)
         read: dict[str, Any] = {
@@ -77,11 +78,11 @@ class FrameFormat:
         return cls(**read)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON types."""
         return files.json_fields(self)
 
     def fit(self, size: Size) -> Size:
-        """Return the size at which the model sees a frame.
+        """Return the size to which a frame of the given size is resized.
 
         >>> [FrameFormat().fit(size) for size in ((64, 96), (240, 320), (18, 32))]
         [(64, 96), (64, 85), (64, 114)]
@@ -97,7 +98,7 @@ class FrameFormat:
         return height, width
 
     def normalise(self, frames: Frames) -> Float[Tensor, "*any channels height width"]:
-        """Bring pixels to what the model's first layer gets; uint8 is in [0, 255], float in [0, 1]."""
+        """Return the input of the model's first layer for pixels, uint8 in [0, 255] or float in [0, 1]."""
         levels = as_float(frames)
         if self._is_plain:
             return levels
@@ -122,19 +123,20 @@ class FrameFormat:
 
 @dataclass(frozen=True)
 class Poses:
-    """Where things are in every frame.
+    """The position, angle and scale of each thing in every frame.
 
-    *Conventions:* positions are (y, x) in pixels, the centre of the upper left pixel is (0, 0); angles count
-    counter-clockwise as seen on the screen; boxes are (top, left, bottom, right) around what shows, cut to the frame,
-    bottom and right exclusive, all zero where nothing shows. What a clip lacks has thing and instance -1.
+    *Conventions:* positions are (y, x) in pixels; the centre of the upper left pixel is (0, 0). Angles are
+    counter-clockwise as seen on the screen. Boxes are (top, left, bottom, right) around the visible part, clipped to
+    the frame; bottom and right are exclusive; a box without a visible part is all zero. A thing that is absent from a
+    clip has thing and instance -1.
 
     Args:
-        centre_px: of each thing.
-        angle_deg: of each thing.
-        scale: of each thing; 1 is its own size.
-        box_px: around each thing.
-        thing: what each is.
-        instance: which one of its kind.
+        centre_px: the centre of each thing.
+        angle_deg: the angle of each thing.
+        scale: the scale of each thing; 1 is its original size.
+        box_px: the box around each thing.
+        thing: the kind of each thing, such as the digit 0 to 9.
+        instance: the index of the example that each thing shows, such as a digit image.
     """
 
     centre_px: Float[Tensor, "batch time things 2"]
@@ -146,11 +148,11 @@ class Poses:
 
     @property
     def present(self) -> Bool[Tensor, "batch things"]:
-        """Which of the things a clip has."""
+        """A mask of the things that each clip shows."""
         return self.thing >= 0
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Poses:
-        """Return the poses with every tensor changed, for instance moved to a device or cut to some of the clips."""
+        """Return the poses with `change` applied to every tensor, for instance to move it to a device."""
         return Poses(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
 
 
@@ -159,10 +161,10 @@ class ClipBatch:
     """Clips with their targets.
 
     Args:
-        frames: the clips; shorter ones are padded at the end with anything.
-        targets: of the clips, as `Labels` has them.
-        lengths: number of frames that count in each clip; None counts all.
-        poses: where things are, if that was asked for.
+        frames: the clips; shorter clips are padded at the end with arbitrary values.
+        targets: the targets of the clips, as `Labels` expects them.
+        lengths: the number of valid frames in each clip; None means that all frames are valid.
+        poses: the poses of the things in the clips, if requested.
     """
 
     frames: UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch time channels height width"]
@@ -178,20 +180,20 @@ class ClipBatch:
 
     @property
     def valid(self) -> Bool[Tensor, "batch time"] | None:
-        """Which frames count; None counts all."""
+        """A mask of the valid frames; None means that all frames are valid."""
         return None if self.lengths is None else valid_frames(self.lengths, self.frames.shape[1])
 
 
 def as_float(frames: Frames) -> Float[Tensor, "*any channels height width"]:
-    """Bring uint8 pixels to [0, 1]; leave float ones as they are."""
+    """Return uint8 pixels as float in [0, 1]; return float pixels unchanged."""
     return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
 def valid_frames(lengths: Int64[Tensor, "batch"], num_frames: int) -> Bool[Tensor, "batch time"]:
-    """Mark the frames that count.
+    """Return a mask of the frames within the length of each clip.
 
     Raises:
-        ValueError: a length outside 1 to `num_frames`.
+        ValueError: if a length is outside 1 to `num_frames`.
     """
     if bool(((lengths < 1) | (lengths > num_frames)).any()):
         raise ValueError(f"lengths must lie in 1 to {num_frames}; got {lengths.tolist()}")
@@ -199,7 +201,7 @@ def valid_frames(lengths: Int64[Tensor, "batch"], num_frames: int) -> Bool[Tenso
 
 
 def padded(clips: list[Tensor]) -> tuple[Tensor, Int64[Tensor, "batch"] | None]:
-    """Stack clips of one frame size; shorter ones are padded with zeros, and lengths tell them apart.
+    """Stack clips of one frame size, padded with zeros; return them with their lengths, or None if those are equal.
 
     >>> frames, lengths = padded([torch.ones(2, 1, 4, 4), torch.ones(3, 1, 4, 4)])
     >>> frames.shape, lengths.tolist()
@@ -224,34 +226,34 @@ class Clips(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the clips are, as columns of a result row; `data` names them."""
+        """A description of the clips, as columns of a result row; the column `data` holds their name."""
         ...
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Int64[Tensor, "batch"]) -> ClipBatch:
-        """Return some of the clips."""
+        """Return the clips at `indices`."""
         ...
 
     def to(self, device: torch.device | str) -> Clips:
-        """Return the same clips; batches are then on `device`."""
+        """Return the same clips, with batches on `device`."""
         ...
 
 
 @runtime_checkable
 class LocatedClips(Clips, Protocol):
-    """Clips that know where things are in them."""
+    """Clips with known poses of the things that they show."""
 
     def located(self, indices: Int64[Tensor, "batch"]) -> ClipBatch:
-        """Return some of the clips with their poses."""
+        """Return the clips at `indices`, with poses."""
         ...
 
 
 class Batches(Protocol):
-    """What a model learns from: each batch is a function of the step alone, so that training resumes exactly."""
+    """Training batches; each is a function of the step alone, so that training resumes exactly."""
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
-        """Return the batch of a step; `num_steps` is the length of the training."""
+        """Return the batch of `step`, in a training of `num_steps` steps."""
         ...
 
     def to(self, device: torch.device | str) -> Batches:
@@ -260,7 +262,7 @@ class Batches(Protocol):
 
 
 class DataConfig(Protocol):
-    """Where labelled clips come from; a checkpoint remembers it as JSON."""
+    """The source of labelled clips; a checkpoint stores it as JSON."""
 
     @property
     def labels(self) -> Labels:
@@ -269,30 +271,30 @@ class DataConfig(Protocol):
 
     @property
     def frame_format(self) -> FrameFormat:
-        """What a model for these clips wants of a frame."""
+        """The frames that a model for these clips expects."""
         ...
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What a model trained on it learned from, as `Clips.facts` has it."""
+        """A description of the training data, as columns of a result row; see `Clips.facts`."""
         ...
 
     @property
     def default_input(self) -> str:
-        """What of the frames a model for these clips sees best, one of `models.INPUTS`."""
+        """The recommended input of a model for these clips, one of `models.INPUTS`."""
         ...
 
     def parts(self) -> Sequence[DataConfig]:
-        """Return the parts that are measured separately, such as conditions; usually one part with all clips."""
+        """Return the parts that are evaluated separately, for example one per condition; usually there is one part."""
         ...
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> DataConfig:
-        """Return the standard test of a model that learned from this.
+        """Return the standard test of a model that was trained with this configuration.
 
         Args:
-            learned: the facts of its training.
-            seed: of its training.
-            given: fields that shall be otherwise.
+            learned: the facts of the training data.
+            seed: the seed of the training.
+            given: the fields to override.
         """
         ...
 
@@ -301,13 +303,13 @@ class DataConfig(Protocol):
         ...
 
     def batches(self, size: int, seed: int) -> Batches:
-        """Return training batches of so many clips, drawn by a seed."""
+        """Return training batches of `size` clips, drawn with `seed`."""
         ...
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them, and under `kind` which configuration it is."""
+        """Return the fields as JSON types; the entry `kind` names the type of configuration."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to continue on the same clips, wherever they are now."""
+        """Return the facts that must not change when training continues; the location of the clips may change."""
         ...

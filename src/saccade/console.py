@@ -1,4 +1,4 @@
-"""What people see in the terminal while something runs."""
+"""Terminal output: messages, progress bars and results."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ FIGURES = {
     "clips_per_s": "{:.0f} clips/s",
 }
 
-# Left out where the terminal is narrow.
+# Omitted on a narrow terminal.
 SPEEDS = ("clips_per_s",)
 
-# Names of files and classes are others' words: nothing in them is markup, or the name of a picture.
+# Names of files and classes are untrusted: markup and emoji codes in them are not interpreted.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-# Results go to standard output; everything that only accompanies them to standard error.
+# Results go to standard output, all other messages to standard error.
 err = Console(stderr=True, **_PLAIN)
-# A pipe or a file has no width: lines there are as long as they need to be.
+# A pipe or a file has no width: 250 columns keep result lines from wrapping.
 out = Console(width=None if sys.stdout.isatty() else 250, **_PLAIN)
 
 
 def say(text: str) -> None:
-    """Print lines beside the results, unwrapped."""
+    """Print a message to standard error, without wrapping its lines."""
     for line in text.split("\n"):
         err.print(shown(line), soft_wrap=True)
 
 
 @contextmanager
 def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar for things that are counted; its function takes how many are done and how many there are."""
+    """Show a progress bar; yield a function that takes the number of items done and the total."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -59,9 +59,9 @@ def counting_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 class TrainingBars:
-    """A bar for each training, and below them the time that all of them still take.
+    """One progress bar per training, and below them the remaining time of all trainings.
 
-    Where standard error is no terminal, a plain line comes every tenth of each training's way instead.
+    If standard error is not a terminal, a plain line is printed after each tenth of a training instead.
     """
 
     def __init__(self) -> None:
@@ -79,9 +79,9 @@ class TrainingBars:
         return Group(self._progress, *([Text(self._left)] if self._left else []))
 
     def begin(self, title: str) -> Callable[[Mapping[str, float]], None]:
-        """Return what takes the rows of a training that begins: of its steps, then of the clips it is tested on."""
+        """Add a bar for a training; return a function that takes its log rows, and then the rows of its test."""
         for other in self._progress.tasks:
-            if other.finished:  # or the screen would fill with what is done
+            if other.finished:  # finished bars would fill the screen
                 self._progress.update(other.id, visible=False)
         title = shown(title)
         task = self._progress.add_task(title, total=None, figures="")
@@ -105,8 +105,8 @@ class TrainingBars:
         return show
 
     def left(self, seconds: float) -> None:
-        """Take in the seconds that all of it still takes."""
-        self._left = f"about {duration(seconds)} left in all"
+        """Set the remaining time of all trainings, in seconds."""
+        self._left = f"about {duration(seconds)} left in total"
 
 
 def _narrow() -> bool:
@@ -114,7 +114,7 @@ def _narrow() -> bool:
 
 
 def duration(seconds: float) -> str:
-    """Say a time as one plans by it.
+    """Format a duration: in minutes below 90 minutes, else in hours.
 
     >>> duration(42), duration(100), duration(3600), duration(9000)
     ('1 min', '2 min', '60 min', '2.5 h')
@@ -124,7 +124,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def training_bars() -> Iterator[TrainingBars]:
-    """Show trainings, one after the other or side by side, until the block ends, whatever ends it."""
+    """Show the progress of sequential or parallel trainings until the block ends, also if an error ends it."""
     bars = TrainingBars()
     if not err.is_terminal:
         yield bars
@@ -135,6 +135,6 @@ def training_bars() -> Iterator[TrainingBars]:
 
 @contextmanager
 def training_bar(title: str) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Show one training; the function it gives takes the log row of every step."""
+    """Show the progress of one training; yield a function that takes the log row of every step."""
     with training_bars() as bars:
         yield bars.begin(title)

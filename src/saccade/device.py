@@ -1,4 +1,4 @@
-"""Which device and number format training uses here."""
+"""The choice of device and number format for training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def choose_device(device: str) -> torch.device:
-    """Turn `auto`, `cpu` or `cuda` into a device.
+    """Return the device for the name `auto`, `cpu` or `cuda`.
 
     Raises:
-        UsageError: an unknown name; CUDA asked for where there is none.
+        UsageError: if the name is unknown, or if CUDA is named but not available.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,10 +25,10 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:
-    """Return the number format of matrix products: bfloat16 where the device computes it natively, else float32.
+    """Return the number format of matrix products; `auto` means bfloat16 if it is native on the device, else float32.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: if the name is unknown.
     """
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
@@ -39,5 +39,5 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _cpu_has_bfloat16() -> bool:
-    # torch offers no public question; without native products bfloat16 is emulated, several times slower than float32.
+    # torch has no public function for this. Emulated bfloat16 is several times slower than float32.
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,4 +1,4 @@
-"""The errors that a user can mend, each one line: what was wanted, what came, what to do."""
+"""Errors that a user can fix; each message is one line: what was wanted, what was found, what to do."""
 
 import difflib
 from collections.abc import Iterable
@@ -11,17 +11,17 @@ class SaccadeError(Exception):
 
 
 class UsageError(SaccadeError):
-    """The call is wrong: an unknown name, an impossible combination of arguments."""
+    """The call is wrong: for example an unknown name, or arguments that cannot be combined."""
 
     exit_code = 2
 
 
 class DataError(SaccadeError):
-    """The data is wrong: a truncated file, a checkpoint of another model, NaN in weights."""
+    """The data is wrong: for example a truncated file, a checkpoint of another model, or NaN in weights."""
 
 
 class MissingExtraError(SaccadeError, ImportError):
-    """A part that is installed only with an extra is not there."""
+    """An optional package is not installed; the message names the extra that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; get it with: pip install 'saccade[{extra}]'")
@@ -32,11 +32,11 @@ class NonFiniteError(SaccadeError, ArithmeticError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C came, and what was done is saved; the message says how much."""
+    """The user pressed Ctrl-C, and the work done so far is saved; the message says how much."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for a name that is not in a list, with the nearest names first.
+    """Return the error for an unknown name; its message suggests similar names and lists all known names.
 
     >>> str(unknown_name("model", "dcn-lstn", ["lenet-lstm", "dcn-lstm"]))
     "no model is called 'dcn-lstn'; did you mean 'dcn-lstm'? Known: lenet-lstm, dcn-lstm"

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes, and locks between processes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 LOCK_TIMEOUT_S = 60.0
-# In the name of a file that is being written; it stays where the process is killed.
+# Part of the name of a temporary file. The file remains if the process is killed.
 _LEFTOVER = ".part-"
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; once the block ends without an error it takes the place of `path`.
+    """Yield a temporary path in the folder of `path`; its file replaces `path` if the block ends without an error.
 
-    The content is on disk before the rename, so that a power cut leaves the old file or the new one.
+    The content is on disk before the rename, so that a power cut leaves either the old file or the new one.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, whole(Path(folder) / "a.txt") as temporary:
@@ -41,7 +41,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def errors_named(path: Path) -> Iterator[None]:
-    """Let an OSError of the block name a path where it names none, as that of a full disk, or a temporary file.
+    """Name `path` in an OSError of the block that names no file, as on a full disk, or only a temporary file.
 
     >>> with errors_named(Path("a.csv")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
@@ -59,19 +59,19 @@ def errors_named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Keep other processes that ask for the same path out of the block: what is read in it and written anew stays true.
+    """Lock `path` against other processes that lock it too, so that the block can read a file and rewrite it.
 
-    A hidden file beside `path` holds the lock, which ends with the process.
+    The lock is a hidden file in the folder of `path`. It ends with the process.
 
     Args:
-        path: what is locked.
-        timeout_s: how long to wait for another process; below 0 without end.
+        path: the path to lock.
+        timeout_s: how long to wait for another process, in seconds; a negative value waits forever.
 
     Raises:
-        TimeoutError: another process kept the lock for that long.
-        OSError: no lock can be made there.
+        TimeoutError: if another process holds the lock for longer.
+        OSError: if the lock file cannot be created.
     """
-    from filelock import FileLock  # every verb loads this module, few lock anything
+    from filelock import FileLock  # imported here because every verb loads this module, and few verbs lock
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
@@ -80,24 +80,24 @@ def locked(path: Path, *, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):
-                lock.unlink()  # one who waits for it sees that it is gone, and makes another
+                lock.unlink()  # a waiting process notices the removal and creates a new lock file
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left unfinished in a folder; no other may write there at the time."""
+    """Remove the temporary files of killed processes from a folder; no other process may write there meanwhile."""
     for path in folder.glob(f".*{_LEFTOVER}*"):
         path.unlink(missing_ok=True)
 
 
 def check_writable(path: Path) -> None:
-    """Raise OSError if a file cannot be written at a path; nothing there changes."""
+    """Raise OSError if a file cannot be written at `path`; an existing file is not changed."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     _beside(path).unlink()
 
 
 def _beside(path: Path) -> Path:
-    """Make an empty file beside `path`, and its folder where that is not there."""
+    """Create an empty temporary file in the folder of `path`; create the folder if needed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -105,32 +105,32 @@ def _beside(path: Path) -> Path:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_LEFTOVER}", suffix=path.suffix, dir=path.parent)
     except OSError as error:
-        # With the name that was asked for, not that of the temporary file.
+        # The error names the path of the caller, not the temporary file.
         raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     return Path(name)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
     with whole(path) as temporary:
-        # A name that is no UTF-8 must not keep the rest from being written; in JSON its escapes read back as the same.
+        # Names that are not UTF-8 become escapes, so that the rest is written; in JSON they read back unchanged.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
-    """Write a JSON file whole, indented for people."""
+    """Write an indented JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
 def json_fields(config: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as they read back from JSON: paths as text, tuples as lists."""
+    """Return the fields of a dataclass as JSON types: paths become strings, tuples become lists."""
     found: dict[str, Any] = json.loads(json.dumps(asdict(config), default=str))
     return found
 
 
 def _umask() -> int:
-    # There is no call that reads the mask without setting it.
+    # No function reads the mask without setting it.
     mask = os.umask(0)
     os.umask(mask)
     return mask

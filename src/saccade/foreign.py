@@ -1,10 +1,11 @@
-"""What others wrote: errors to expect of their bytes, types to check in their JSON, their words shown as they are."""
+"""Untrusted input: the errors that malformed bytes raise, type checks for JSON, and escapes for printed text."""
 
 from __future__ import annotations
 
 import lzma
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,29 +16,30 @@ from typing import Any, Union, get_args, get_origin, get_type_hints, is_typeddic
 
 UNREADABLE: tuple[type[Exception], ...] = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError),
-    *(TypeError, ValueError, lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
+    *(SyntaxError, TypeError, ValueError, tokenize.TokenError),
+    *(lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error),
 )
-"""What Python's readers raise at foreign bytes: caught around every reading of what others wrote."""
+"""The errors that Python's readers raise on malformed bytes; code that reads untrusted input catches all of them."""
 
-# What moves the cursor, starts a line or turns the direction of writing, and halves of characters.
+# Characters that start a line or change the writing direction, and lone surrogates.
 _UNPRINTABLE = (*range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000))
 _ESCAPES = {
     **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
     **{code: f"\\u{code:04x}" for code in _UNPRINTABLE},
-    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},  # bytes of a file's name that are no UTF-8
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},  # bytes of a file name that are not UTF-8
 }
 
 
 def check_types(described: object, wanted: Any, name: str = "") -> None:
-    """Raise TypeError where JSON is of another type than a class wants it to be.
+    """Raise TypeError if a JSON value does not have the declared type.
 
     Args:
-        described: a value as JSON has it; names that the class does not know are left to its constructor.
-        wanted: a dataclass, a `TypedDict` or any type of a field.
-        name: of the value, for the message.
+        described: the JSON value; keys that a class does not declare are left to its constructor.
+        wanted: the type: a dataclass, a `TypedDict`, or the type of a field.
+        name: the name of the value in the message.
 
     Raises:
-        TypeError: names the value and the type that is needed.
+        TypeError: if the type differs; the message names the value and the type that is needed.
 
     >>> check_types([1, None], tuple[int, ...], "sizes")
     Traceback (most recent call last):
@@ -81,7 +83,7 @@ def _fits(described: object, wanted: Any) -> bool:
 
 
 def _is(described: object, wanted: type) -> bool:
-    if isinstance(described, bool):  # which counts as a whole number
+    if isinstance(described, bool):  # a bool is an int in Python, but not in JSON
         return wanted is bool
     json_types = {float: (int, float), Path: (str, Path), NoneType: (NoneType,)}
     return isinstance(described, json_types.get(wanted, wanted))
@@ -89,13 +91,13 @@ def _is(described: object, wanted: type) -> bool:
 
 def _wrong(described: object, wanted: Any, name: str) -> TypeError:
     needed = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
-    return TypeError(f"{name or 'it'} is {described!r:.60}; {needed} is needed")
+    return TypeError(f"{name or 'the value'} is {described!r:.60}; {needed} is needed")
 
 
 def shown(text: str | os.PathLike[str]) -> str:
-    """Return a text that others wrote, such as a file's name, as one can print it anywhere.
+    """Return untrusted text, such as a file name, in a form that is safe to print.
 
-    Bytes that are no UTF-8, and characters that would move the cursor or start a line, become escapes.
+    Bytes that are not UTF-8, and characters that would move the cursor or start a line, become escapes.
 
     >>> shown(os.fsdecode(b"a\\xff.mp4")), shown("two\\nlines")
     ('a\\\\xff.mp4', 'two\\\\x0alines')

@@ -1,4 +1,4 @@
-"""What a model's classes are called, and how its logits are read."""
+"""The names of a model's classes, and the loss, probabilities and verdicts of its logits."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from torch.nn import functional as F
 from saccade import files, foreign
 
 Targets = Int64[Tensor, "clips"] | Float[Tensor, "clips classes"]
-"""Class indices, or for classes that do not exclude each other the presence of each, 0 or 1."""
+"""Class indices; for classes that do not exclude each other, the presence of each class as 0 or 1."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What logits say.
+    """The predicted classes of one row of logits.
 
     Args:
-        classes: indices of the classes that are named: one, or for classes that do not exclude each other any number.
-        name: the class's name, or the names joined.
-        probability: of exactly this verdict; classes that do not exclude each other are taken as independent.
+        classes: the indices of the predicted classes: one, or any number if classes do not exclude each other.
+        name: the name of the class, or the joined names.
+        probability: the probability of exactly this verdict; classes that do not exclude each other are treated as
+            independent.
     """
 
     classes: tuple[int, ...]
@@ -38,15 +39,16 @@ class Labels:
     """The classes of a model, in the order of its logits.
 
     Args:
-        names: of the classes.
+        names: the names of the classes.
         exclusive: whether exactly one class is present (softmax), or any number (sigmoid, present above 1/2).
-        parts: what each class consists of, for classes that stand for several things at once: the class `07` of the
-            digits `0` and `7`. None for classes that are one thing each.
-        nothing: the verdict where no class is present; only for classes that do not exclude each other.
-        separator: what stands between names of classes that hold together.
+        parts: the parts of each class, for classes that stand for several things at once: the class `07` consists of
+            the digits `0` and `7`. None if each class is one thing.
+        nothing: the verdict if no class is present; only for classes that do not exclude each other.
+        separator: the text between the names of classes that are predicted together.
 
     Raises:
-        ValueError: no class, a name that comes twice, or parts for another number of classes.
+        ValueError: if there is no class, a name occurs twice, the number of parts differs from that of classes, or
+            classes with parts do not exclude each other.
 
     >>> labels = Labels(("wave", "clap", "jump"))
     >>> labels.verdicts(torch.tensor([[0.0, 2.0, 0.0]]))[0].name
@@ -61,7 +63,7 @@ class Labels:
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names):
-            raise ValueError(f"classes need names of their own; got {self.names}")
+            raise ValueError(f"each class needs a distinct name; got {self.names}")
         if self.parts is not None and not self.exclusive:
             raise ValueError("classes that can be present together have no parts; leave parts out")
         if self.parts is not None and len(self.parts) != len(self.names):
@@ -69,7 +71,7 @@ class Labels:
 
     @classmethod
     def numbered(cls, num: int) -> Labels:
-        """Return classes that are called by their numbers.
+        """Return labels whose classes are named by their numbers.
 
         >>> Labels.numbered(3).names
         ('0', '1', '2')
@@ -78,10 +80,10 @@ class Labels:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Labels:
-        """Return what `as_json` described.
+        """Create labels from the result of `as_json`.
 
         Raises:
-            TypeError, ValueError: it describes no labels.
+            TypeError, ValueError: if `described` does not describe labels.
         """
         foreign.check_types(described, cls)
         parts = described.get("parts")
@@ -89,19 +91,19 @@ class Labels:
         return cls(**{**described, "names": tuple(map(str, described["names"])), "parts": tuples})
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON types."""
         return files.json_fields(self)
 
     @property
     def things(self) -> tuple[str, ...]:
-        """What can be seen: the classes, or the parts that they consist of."""
+        """The things that a clip can show: the classes, or the parts of the classes."""
         if self.parts is None:
             return self.names
         return tuple(dict.fromkeys(part for some in self.parts for part in some))
 
     @property
     def unordered_pairs(self) -> bool:
-        """Whether the classes are all unordered pairs of some things, doubles too, in the order 00, 01, ..., 11, ..."""
+        """Whether the classes are all unordered pairs of things, with doubles, in the order 00, 01, ..., 11, ..."""
         return self.parts is not None and self.parts == tuple(combinations_with_replacement(self.things, 2))
 
     def loss(
@@ -110,17 +112,18 @@ class Labels:
         targets: Targets,
         valid: Bool[Tensor, "clips time"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the mean cross entropy over frames, and over clips.
+        """Return the cross entropy, averaged over the frames of each clip and then over clips.
 
-        For classes that do not exclude each other it is the binary one, a mean over classes, plus that of a softmax
-        over the classes whose target is shared equally by those that are present. The binary one alone first learns how
-        many there are, which raises and lowers all logits together, and stays there for hundreds of steps; the softmax
-        does not feel that and learns which ones.
+        For classes that do not exclude each other, the loss is the sum of two terms. The first is the binary cross
+        entropy, averaged over classes. The second is the cross entropy of a softmax over the classes; its target is
+        shared equally by the present classes. The binary term alone first learns the number of present classes: it
+        raises and lowers all logits together, and stays there for hundreds of steps. The softmax is invariant to this
+        and learns which classes are present.
 
         Args:
-            logits: at every frame.
-            targets: of the clips.
-            valid: which frames count; each clip's loss is then the mean over its own frames.
+            logits: the logits of every frame.
+            targets: the targets of the clips.
+            valid: a mask of the frames that count; None counts all frames.
         """
         if valid is not None and not bool(valid.all()):
             own = self._loss_by_frame(logits, targets)
@@ -144,17 +147,17 @@ class Labels:
         return binary + F.cross_entropy(by_class, _shares(present).transpose(1, 2), reduction="none")
 
     def probabilities(self, logits: Float[Tensor, "*any classes"]) -> Float[Tensor, "*any classes"]:
-        """Return the probability of each class; those of classes that do not exclude each other do not sum to 1."""
+        """Return the probability of each class; the sum is 1 only if the classes exclude each other."""
         return logits.softmax(-1) if self.exclusive else logits.sigmoid()
 
     def decide(self, logits: Float[Tensor, "*any classes"]) -> Int64[Tensor, "*any"] | Bool[Tensor, "*any classes"]:
-        """Return what logits say: the class with the largest, or whether each is present."""
+        """Return the class with the largest logit, or whether each class is present if several can be."""
         return logits.argmax(-1) if self.exclusive else logits > 0
 
     def right(self, logits: Float[Tensor, "clips *any classes"], targets: Targets) -> Bool[Tensor, "clips *any"]:
-        """Tell which verdicts are right; of classes that do not exclude each other, the exact set must be.
+        """Return which verdicts are correct; for classes that do not exclude each other, the set must be exact.
 
-        Logits may have further dimensions, such as time, between those of clips and classes.
+        Logits may have further dimensions, for example time, between those of clips and classes.
         """
         between = (1,) * (logits.dim() - 2)
         if self.exclusive:
@@ -164,8 +167,8 @@ class Labels:
     def score(self, logits: Float[Tensor, "*any classes"]) -> Float[Tensor, "*any"]:
         """Return the score of a verdict, which saliency differentiates.
 
-        That is the largest logit; of classes that do not exclude each other the sum of the logits of those said
-        present, or the largest where none is.
+        The score is the largest logit. For classes that do not exclude each other, it is the sum of the logits of the
+        predicted classes, or the largest logit if no class is predicted.
 
         >>> logits = torch.tensor([2.0, -1.0, 3.0])
         >>> Labels(("a", "b", "c")).score(logits).item(), Labels(("a", "b", "c"), exclusive=False).score(logits).item()
@@ -175,7 +178,7 @@ class Labels:
         return largest if self.exclusive else torch.where(largest > 0, logits.clamp(min=0).sum(-1), largest)
 
     def verdicts(self, logits: Float[Tensor, "rows classes"]) -> list[Verdict]:
-        """Return what each row of logits says.
+        """Return the verdict of each row of logits.
 
         >>> labels = Labels(("0", "3", "7"), exclusive=False, nothing="no digit", separator="-")
         >>> [verdict.name for verdict in labels.verdicts(torch.tensor([[9.0, -9.0, 9.0], [-9.0, -9.0, -9.0]]))]
@@ -190,12 +193,12 @@ class Labels:
         return found
 
     def chosen(self, logits: Float[Tensor, "rows classes"]) -> Bool[Tensor, "rows classes"]:
-        """Mark the classes that each row of logits names."""
+        """Return a mask of the classes that each row of logits predicts."""
         decided = self.decide(logits)
         return F.one_hot(decided, len(self.names)).bool() if self.exclusive else decided
 
     def name_of(self, classes: tuple[int, ...]) -> str:
-        """Name classes that hold together."""
+        """Return the joined names of classes that are predicted together, or `nothing` if there are none."""
         return self.separator.join(self.names[index] for index in classes) or self.nothing
 
 

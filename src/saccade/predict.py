@@ -19,7 +19,7 @@ from saccade.clips import FrameFormat, Size
 from saccade.data import video
 from saccade.data.folder import find_clips
 from saccade.device import choose_device
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, NonFiniteError, UsageError
 from saccade.foreign import shown
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
@@ -69,6 +69,7 @@ class Prediction:
         frame_size: (height, width) of the frames that the model received.
         fps: frames per second; None if the file does not state it.
         warning: one line if the file is damaged and the model received only a part of the clip.
+        decided_at_s: the display time of frame `decided_at`, in seconds after the first frame; None if it is unknown.
     """
 
     clip: Path
@@ -80,6 +81,7 @@ class Prediction:
     frame_size: tuple[int, int]
     fps: float | None = None
     warning: str | None = None
+    decided_at_s: float | None = None
 
 
 def predict(config: PredictConfig) -> list[Prediction]:
@@ -142,7 +144,7 @@ def render(predictions: Sequence[Prediction]) -> Table:
 def _moment(prediction: Prediction) -> str:
     if prediction.decided_at is None:
         return "the end"
-    seconds = f" ({prediction.decided_at / prediction.fps:.1f} s)" if prediction.fps else ""
+    seconds = "" if prediction.decided_at_s is None else f" ({prediction.decided_at_s:.1f} s)"
     return f"{prediction.decided_at} of {prediction.num_frames}{seconds}"
 
 
@@ -179,6 +181,8 @@ def read_for(
     Raises:
         DataError: as for `video.read_clip`.
     """
+    if frame_format.channels not in (1, 3):
+        raise DataError(f"the model takes frames with {frame_format.channels} channels; files have 1 (grey) or 3 (RGB)")
     return video.read_clip(
         path,
         size=frame_format.fit(size or video.describe(path).size),
@@ -222,19 +226,24 @@ def prediction_of(path: Path, clip: video.Clip, logits: Float[Tensor, "time clas
 
     Raises:
         DataError: if the number of logits differs from the number of classes.
+        NonFiniteError: if a logit is NaN or infinite.
     """
     if logits.shape[-1] != len(labels.names):
         raise DataError(
             f"the model has {logits.shape[-1]} classes, its labels name {len(labels.names)}; use another checkpoint"
         )
+    if not bool(torch.isfinite(logits).all()):
+        raise NonFiniteError(f"the model gives NaN or infinity for {path}; use another checkpoint")
     chosen, last = labels.chosen(logits), labels.probabilities(logits[-1])
     (verdict,) = labels.verdicts(logits[-1:])
     best = last.topk(min(_NUM_TOP, len(last)))
     top = tuple((labels.names[index], value) for value, index in zip(*(part.tolist() for part in best), strict=True))
     num_frames, (height, width) = len(clip.frames), clip.frames.shape[-2:]
     decided_at = _first_of_last_run((chosen == chosen[-1]).all(-1)) if len(logits) == num_frames else None
+    decided_at_s = clip.seconds[decided_at] if decided_at is not None and clip.seconds is not None else None
     return Prediction(
-        path, verdict.name, verdict.probability, top, decided_at, num_frames, (height, width), clip.fps, clip.warning
+        *(path, verdict.name, verdict.probability, top, decided_at, num_frames, (height, width)),
+        *(clip.fps, clip.warning, decided_at_s),
     )
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, on what, and how it went."""
+"""The run folder: its lock, its description in `run.json`, and its log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN, LOG = "run.json", "log.jsonl"
 
 
 class _Run(TypedDict, total=False):
-    """What is read of `run.json`."""
+    """The types of the fields that are read from `run.json`."""
 
     config: dict[str, Any]
     later_calls: tuple[Any, ...]
@@ -32,14 +32,14 @@ class _Run(TypedDict, total=False):
 
 @contextmanager
 def held(out: Path, *, wait: bool = False) -> Iterator[None]:
-    """Keep a run folder to this process while the block runs, and remove what one that was killed left unfinished.
+    """Lock a run folder while the block runs, and remove temporary files that a killed process left there.
 
     Args:
-        out: the folder; it is made where it is not there, and removed where nothing was put into it.
-        wait: wait until other processes are done, instead of refusing.
+        out: the folder; it is created if needed, and removed at the end if it is empty.
+        wait: whether to wait for other processes instead of raising an error.
 
     Raises:
-        UsageError: another process uses the folder; it is a file.
+        UsageError: if another process uses the folder, or `out` is a file.
     """
     _check_folder(out)
     with ExitStack() as stack:
@@ -55,20 +55,20 @@ def held(out: Path, *, wait: bool = False) -> Iterator[None]:
         finally:
             stack.close()
             with suppress(OSError):
-                out.rmdir()  # where nothing was put into it
+                out.rmdir()  # fails if the folder is not empty
 
 
 def begun(out: Path) -> bool:
-    """Tell whether a folder holds a run that can be resumed."""
+    """Return whether a folder holds a run that can be resumed."""
     return (out / RUN).exists() or (out / checkpoint.NAME).exists()
 
 
 def check_free(out: Path) -> None:
-    """Raise UsageError if a run lies in the folder already, or what is not of a run."""
+    """Raise UsageError if the folder already holds a run, or files that do not belong to a run."""
     _check_folder(out)
     if begun(out):
         raise UsageError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
-    ours = (LOG, "tensorboard")  # of a run that ended as it began
+    ours = (LOG, "tensorboard")  # left by a run that ended right after its start
     others = sorted(path.name for path in out.glob("[!.]*") if not path.name.startswith(ours))
     if others:
         raise UsageError(f"{out} holds {others[0]}, but no run; choose a new or empty folder as --out")
@@ -80,35 +80,35 @@ def _check_folder(out: Path) -> None:
 
 
 def check_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise UsageError where what lies in a folder was made with other settings than those of now.
+    """Raise UsageError if the content of a folder was made with settings that differ from the current ones.
 
-    This is the one place where it is asked whether two runs are the same.
+    All verbs use this function to decide whether two runs are the same.
 
     Args:
         out: the folder.
-        before: the settings of what lies there.
-        now: those of now; settings that may change are in neither.
+        before: the settings of the content.
+        now: the current settings. Both mappings lack the settings that may change.
     """
     for name, wanted in now.items():
         if (came := before.get(name)) != wanted:
             raise UsageError(
-                f"{out} was made with {name}={came}, now {name}={wanted}; give the same to go on, or choose another"
+                f"{out} was made with {name}={came}, now {name}={wanted}; give the same to continue, or choose another"
                 " --out"
             )
 
 
 def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **facts: Any) -> None:
-    """Start a run folder with its `run.json`.
+    """Create a run folder with its `run.json`.
 
     Args:
         out: the folder.
-        verb: what runs.
-        config: what was asked of it.
-        device: as torch names it.
+        verb: the verb that runs.
+        config: the options of the run.
+        device: the device, as torch names it.
         facts: further entries of `run.json`.
 
     Raises:
-        UsageError: a run is described there already.
+        UsageError: if the folder already holds a `run.json`.
     """
     if (out / RUN).exists():
         raise UsageError(f"{out} already holds a run; choose another --out")
@@ -125,7 +125,7 @@ def create(out: Path, verb: str, config: Mapping[str, Any], *, device: str, **fa
 
 
 def call() -> dict[str, str]:
-    """Tell what was called when, by which commit."""
+    """Return the command, its start time and the commit of the source tree."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -134,10 +134,10 @@ def call() -> dict[str, str]:
 
 
 def read(out: Path) -> dict[str, Any]:
-    """Return `run.json`.
+    """Return the content of `run.json`.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: if the file is missing or damaged.
     """
     try:
         described = json.loads((out / RUN).read_text(encoding="utf-8"))
@@ -148,12 +148,12 @@ def read(out: Path) -> dict[str, Any]:
 
 
 def update(out: Path, **facts: Any) -> None:
-    """Add facts to `run.json`."""
+    """Add entries to `run.json`, or replace them."""
     files.write_json(out / RUN, read(out) | facts)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Return the rows of a `log.jsonl`; a line cut short by a crash, or damaged otherwise, is left out."""
+    """Return the rows of a `log.jsonl`; lines that are truncated by a crash or damaged otherwise are skipped."""
     rows = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
         with suppress(*foreign.UNREADABLE):
@@ -165,16 +165,16 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def rewind_log(path: Path, step: int) -> None:
-    """Drop the rows after a step; a run that continues there writes them again."""
+    """Remove the rows after a step; a run that continues from this step writes them again."""
     rows = [row for row in read_log(path) if row["step"] <= step]
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def commit() -> str:
-    """Return the commit of the source tree, with `+` where it has been changed since; `unknown` outside a checkout."""
+    """Return the commit of the source tree, with `+` if files have changed since; `unknown` outside a checkout."""
     here = Path(__file__).parent
 
-    # Of this file's checkout, not of a repository that an environment with Saccade happens to lie in.
+    # The checkout must be that of this file, not a repository that contains the environment with Saccade.
     def git(*arguments: str) -> str:
         return subprocess.run(
             ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True, timeout=10
@@ -188,7 +188,7 @@ def commit() -> str:
 
 
 def device_name(device: str) -> str:
-    """Name the device in words."""
+    """Return a readable name of the device."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     return f"{_processor()} CPU ({torch.backends.cpu.get_cpu_capability()})"
@@ -205,11 +205,11 @@ def _processor() -> str:
 
 @contextmanager
 def scalars(out: Path, step: int = 0) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """Give a function that writes a log row for TensorBoard too; without the extra it does nothing.
+    """Yield a function that writes a log row for TensorBoard; it does nothing if TensorBoard is not installed.
 
     Args:
         out: the run folder.
-        step: where the run continues; rows of later steps are hidden.
+        step: the step from which the run continues; rows of later steps are hidden.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from av.stream import Disposition
+from PIL import Image, ImageOps
 from torch.nn import functional as F
 
 from saccade.data.container import Times
+from saccade.data.ending import is_cut_off
 from saccade.data.folder import find_clips
 from saccade.data.video import SUFFIXES, describe, read_clip, write_gif, write_mp4
 from saccade.errors import DataError
@@ -29,10 +31,10 @@ def scenes(num_frames=60, height=96, width=128, seed=0):
     return torch.stack([wide[..., shift : shift + width] for shift in range(num_frames)])
 
 
-def encoded(container_format, codec, frames, *, pixels="yuv420p", rate=25, options=None):
+def encoded(container_format, codec, frames, *, pixels="yuv420p", rate=25, options=None, container_options=None):
     """Write frames as any format and codec that PyAV has."""
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container_format) as container:
+    with av.open(buffer, "w", format=container_format, options=container_options) as container:
         stream = add_video(container, codec, frames, pixels=pixels, rate=rate, options=options)
         mux_pictures(container, stream, frames, rate)
     return buffer.getvalue()
@@ -62,6 +64,9 @@ CODECS = {
     ".avi": ("avi", "mpeg4", {"g": "6"}),
     ".ts": ("mpegts", "libx264", {"g": "6"}),
     ".mpg": ("mpeg", "mpeg2video", {}),
+    ".mov": ("mov", "mpeg4", {"g": "6"}),
+    ".wmv": ("asf", "wmv2", {"g": "6"}),
+    ".ogv": ("ogg", "libvpx", {"g": "6"}),
     ".apng": ("apng", "apng", {}),
 }
 
@@ -84,7 +89,7 @@ def test_a_whole_file_has_no_warning_and_one_that_is_cut_has(tmp_path, whole_fil
     assert (len(whole.frames), whole.warning) == (60, None)
     assert whole.fps == pytest.approx(25)
     path.write_bytes(whole_files[suffix][: int(0.55 * len(whole_files[suffix]))])
-    if suffix == ".mp4":  # its index lies at the end
+    if suffix in (".mp4", ".mov"):  # its index lies at the end
         with pytest.raises(DataError, match="cannot be read as a video"):
             read_clip(path)
         return
@@ -120,13 +125,62 @@ def test_a_gif_may_have_bytes_behind_its_trailer_but_must_have_it(tmp_path):
             assert "is damaged" in read_clip(path).warning, cut
 
 
-def test_an_ogg_file_ends_with_its_last_page(tmp_path):
-    path = tmp_path / "a.ogv"
-    content = encoded("ogg", "libvpx", scenes())
-    path.write_bytes(content)
-    assert read_clip(path).warning is None
-    path.write_bytes(content[: content.rindex(b"OggS")])
-    assert "its end is missing" in read_clip(path).warning
+@pytest.mark.parametrize("suffix", [".mov", ".mkv", ".webm", ".flv", ".avi", ".wmv", ".ogv", ".apng"])
+def test_a_file_that_records_its_length_is_cut_wherever_it_ends_before(tmp_path, whole_files, suffix):
+    path, content = tmp_path / f"a{suffix}", whole_files[suffix]
+    for share in (0.35, 0.5, 0.65, 0.8, 0.95, 0.99):
+        path.write_bytes(content[: int(share * len(content))])
+        assert is_cut_off(path), share
+    for behind in (b"", b"\n", bytes(1000), b"some text that does not belong to it"):
+        path.write_bytes(content + behind)
+        assert not is_cut_off(path), behind
+
+
+def test_a_live_stream_records_no_length(tmp_path):
+    path = tmp_path / "a.mkv"
+    content = encoded("matroska", "libx264", scenes(12), container_options={"live": "1"})
+    for end in (len(content), len(content) // 2):
+        path.write_bytes(content[:end])
+        assert not is_cut_off(path)
+
+
+@pytest.mark.parametrize("name", ["avi", "flv", "matroska", "mp4"])
+def test_a_last_picture_that_stands_long_is_no_damage(tmp_path, name):
+    path = tmp_path / f"a.{name}"
+    with av.open(str(path), "w", format=name) as container:
+        stream = add_video(container, "libx264", scenes(3), rate=25, options={"tune": "zerolatency"})
+        packets = []
+        for index, array in enumerate(scenes(3)[:, 0].numpy()):
+            frame = av.VideoFrame.from_ndarray(array, format="gray").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            packets += stream.encode(frame)
+        packets += stream.encode(None)
+        packets[-1].duration *= 100  # four seconds
+        for packet in packets:
+            container.mux(packet)
+    clip = read_clip(path)
+    assert (len(clip.frames), clip.warning) == (3, None)
+
+
+def test_pictures_with_exif_data_are_turned_as_a_viewer_does(tmp_path):
+    image = Image.fromarray(scenes(1)[0, 0].numpy())
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112], exif[0x010F] = orientation, "a camera"
+        image.save(tmp_path / "a.png", exif=exif)
+        shown = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+        assert np.array_equal(read_clip(tmp_path / "a.png").frames[0, 0].numpy(), shown), orientation
+
+
+def test_sizes_that_are_only_claimed_take_no_memory(tmp_path):
+    path = tmp_path / "a.gif"
+    pixel = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0"
+    for edge in (9000, 16000, 65535):
+        path.write_bytes(
+            b"GIF89a" + struct.pack("<HH", edge, edge) + b"\x80\0\0" + bytes(3) + b"\xff" * 3 + pixel + b";"
+        )
+        with pytest.raises(DataError, match=r"a\.gif"):
+            describe(path)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +200,7 @@ def test_headers_that_are_wrong(name, num_frames, fps, damaged):
     assert describe(ODD / name).fps == pytest.approx(fps, rel=0.01)
     assert (clip.warning is not None) == damaged
     if damaged:
-        assert f"{name} is damaged: {num_frames} frames could be read; it ends at " in clip.warning
+        assert f"{name} is damaged: {num_frames} frames could be read; its end is missing" in clip.warning
 
 
 def test_sound_that_is_longer_than_the_pictures_is_no_damage(tmp_path):
@@ -169,7 +223,7 @@ def test_sound_that_is_longer_than_the_pictures_is_no_damage(tmp_path):
         if suffix == ".mkv":
             content = path.read_bytes()
             path.write_bytes(content[: len(content) // 2])
-            assert "it ends at" in read_clip(path).warning
+            assert "its end is missing" in read_clip(path).warning
 
 
 def test_the_stream_that_the_file_marks_as_its_default_is_read(tmp_path):

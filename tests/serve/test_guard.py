@@ -169,7 +169,7 @@ def test_every_answer_has_the_security_headers():
 def test_below_a_prefix_the_application_sees_the_rest_of_the_path(path, status, seen):
     start, body = ask(Below(behind, "/demo/saccade"), [], path=path)
     assert start["status"] == status
-    assert body["body"].decode() == (seen or "there is no such page; the one there is lies at /demo/saccade/\n")
+    assert body["body"].decode() == (seen or "there is no page at this address; open /demo/saccade/\n")
 
 
 def test_without_its_last_slash_the_prefix_leads_to_the_page():

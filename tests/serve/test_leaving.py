@@ -179,7 +179,7 @@ def test_digits_that_lack_a_class_are_told_at_the_start(make_server, untrained, 
     made = make_server("--port", 0, "--model", untrained[0], "--digits", tmp_path)
     assert made.process.wait(60) == 1
     told = made.log.read_text().strip().splitlines()[-1]
-    assert told == f"saccade: the test images of --digits {tmp_path} hold no 3, 7; the page needs all ten digits"
+    assert told == f"saccade: the test images of --digits {tmp_path} lack 3, 7; the page needs all ten digits"
 
 
 def test_a_folder_with_all_ten_digits_is_shown(make_server, untrained, tmp_path):

@@ -95,7 +95,7 @@ def test_a_page_that_is_refused_says_which_option_lets_it_in(behind, browser):
     tab = Tab(browser, f"https://{NAME}:{proxy.port}{PREFIX}/", ignore_https_errors=True)
     tab.page.wait_for_selector("#notice:visible")
     told = tab.page.inner_text("#notice")
-    assert told.endswith(f"start it with --allow-host {NAME}:{proxy.port}")
+    assert told.endswith(f"start the server with --allow-host {NAME}:{proxy.port}")
     assert "Loading" not in tab.text()
     assert server.interrupt() == 0
     behind("--allow-host", told.split()[-1], port=server.port, **AS_ITS_OWN)
@@ -118,7 +118,7 @@ def test_a_websocket_that_is_refused_says_so_too(behind, browser):
     page = context.new_page()
     page.goto(f"https://{NAME}:{proxy.port}{PREFIX}/")
     page.wait_for_selector("#notice:visible", timeout=WAIT_MS)
-    assert page.inner_text("#notice").endswith(f"start it with --allow-host {NAME}:{proxy.port}")
+    assert page.inner_text("#notice").endswith(f"start the server with --allow-host {NAME}:{proxy.port}")
     assert "no connection" in page.inner_text("#rate")
     context.close()
 
@@ -128,7 +128,7 @@ def test_a_name_that_is_refused_is_told_with_the_option_that_lets_it_in(behind):
     status, _, told = ask(proxy, f"{PREFIX}/")
     assert status == 403
     assert told == (
-        f"this server is not called '{NAME}:{proxy.port}'; use its address, or start it with "
+        f"host name '{NAME}:{proxy.port}' is not accepted; use an IP address, or start the server with "
         f"--allow-host {NAME}:{proxy.port}\n"
     )
 

@@ -114,7 +114,7 @@ def test_wrong_messages_are_answered_and_after_a_few_the_server_hangs_up(page):
     for _ in range(5):
         page.socket.send("{not JSON")
         assert "message not understood" in page.take_until("error")["message"]
-    assert "were wrong" in page.take_until("closed")["message"]
+    assert "invalid messages" in page.take_until("closed")["message"]
     with pytest.raises(ConnectionClosed) as closed:
         page.take()
     assert closed.value.rcvd.code == 1008
@@ -195,7 +195,7 @@ def test_an_uploaded_video_plays_on_its_page(server, page, mp4):
 
 def test_what_is_no_video_is_told_and_the_page_goes_on(server, page):
     token = page.start()["token"]
-    for data, told in [(b"no video", "no video"), (b"", "1 byte")]:
+    for data, told in [(b"no video", "cannot be read as a video"), (b"", "1 byte")]:
         status, body, _ = server.post(f"/api/video/{token}", data)
         assert status in (413, 422)
         assert told in json.loads(body)["message"]
@@ -366,9 +366,7 @@ def test_a_port_that_is_taken_is_told_in_a_line_with_another(server):
     port = int(server.address.rpartition(":")[2])
     status, lines = fails("--port", port)
     assert status == 2
-    assert lines == [
-        f"saccade: port {port} of 127.0.0.1 is taken; end what listens there, or take another: --port {port + 1}"
-    ]
+    assert lines == [f"saccade: port {port} of 127.0.0.1 is in use; free it, or choose another: --port {port + 1}"]
 
 
 def test_models_that_cannot_watch_the_same_frames_are_refused_before_there_is_a_page(untrained, own_models):
@@ -388,7 +386,7 @@ def test_digits_for_models_that_know_none_are_refused(own_models):
     ("words", "status", "told"),
     [
         (["--model", "no/such/run"], 1, "no checkpoint at no/such/run"),
-        (["--host", "203.0.113.7", "--port", "0"], 2, "cannot listen at 203.0.113.7"),
+        (["--host", "203.0.113.7", "--port", "0"], 2, "cannot listen on 203.0.113.7"),
         (["--port", "70000"], 2, "0 to 65535"),
         (["--max-clients", "0"], 2, "at least 1"),
         (["--min-confidence", "2"], 2, "0 to 1"),

@@ -586,7 +586,7 @@ def test_a_verdict_is_the_name_of_the_class(own, own_engine):
 
 
 def test_a_camera_frame_of_another_format_is_refused(own, session):
-    for size, channels, told in [((64, 96), 1, "64x96 RGB px is"), ((64, 64), 3, "64x64 px is seen at 64x96")]:
+    for size, channels, told in [((64, 96), 1, "64x96 RGB px is"), ((64, 64), 3, "64x64 px, the models need 64x96")]:
         with pytest.raises(MessageError, match=told):
             own.put_camera(bytes(size) + bytes(size[0] * size[1] * channels))
     for size in ((27, 64), (130, 131), (200, 200)):
@@ -627,10 +627,10 @@ def test_without_digits_there_is_no_stream_of_them(own):
     ("labels", "wanted", "told"),
     [
         (SCHEMES["digits"].labels, RGB, r"dcn-lstm knows digits and lenet-lstm does not"),
-        (OWN, FrameFormat(3, (64, 96), fps=15), r"64x96 px, 12.5 a second; dcn-lstm wants .* 15 a second"),
-        (OWN, FrameFormat(3, (64, 80), fps=12.5), "dcn-lstm wants RGB frames of 64x80 px"),
-        (OWN, FrameFormat(1, (64, 96), fps=12.5), "dcn-lstm wants grey frames of 64x96 px"),
-        (OWN, FrameFormat(3, fps=12.5), "dcn-lstm wants RGB frames of any size"),
+        (OWN, FrameFormat(3, (64, 96), fps=15), r"64x96 px at 12.5 per second; dcn-lstm needs .* 15 per second"),
+        (OWN, FrameFormat(3, (64, 80), fps=12.5), "dcn-lstm needs RGB frames of 64x80 px"),
+        (OWN, FrameFormat(1, (64, 96), fps=12.5), "dcn-lstm needs grey frames of 64x96 px"),
+        (OWN, FrameFormat(3, fps=12.5), "dcn-lstm needs RGB frames of any size"),
     ],
 )
 def test_models_for_different_frames_are_refused(tmp_path, labels, wanted, told):

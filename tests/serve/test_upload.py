@@ -154,11 +154,11 @@ def test_a_cut_video_shows_what_is_left(tmp_path):
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (b"GIF89a", "no video"),
-        (b"\0" * 5000, "no video"),
-        (b"hello, this is no video at all\n" * 50, "no video"),
+        (b"GIF89a", "cannot be read as a video"),
+        (b"\0" * 5000, "cannot be read as a video"),
+        (b"hello, this is no video at all\n" * 50, "cannot be read as a video"),
         (b"PK\x03\x04 and nothing more", "not a complete .npz"),
-        (b"RIFF\xff\xff\xff\xffAVI LIST", "no video"),
+        (b"RIFF\xff\xff\xff\xffAVI LIST", "cannot be read as a video"),
         # A GIF of 60000x60000 pixels in a few bytes.
         (
             b"GIF89a"
@@ -196,7 +196,7 @@ PLAYLISTS = [
 def test_a_playlist_opens_no_other_file(playlist, mp4, tmp_path):
     secret = tmp_path / "secret.mp4"
     secret.write_bytes(mp4)
-    assert "no video that can be read" in answer(playlist.format(path=secret).encode(), tmp_path)["error"]
+    assert "cannot be read as a video" in answer(playlist.format(path=secret).encode(), tmp_path)["error"]
 
 
 def test_without_the_list_of_containers_a_playlist_would_open_another_file(mp4, tmp_path):

@@ -1,4 +1,4 @@
-"""Labelled clips: folders of them, moving digits, video files."""
+"""Labelled clips: folders of clips, moving digits, video files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ KINDS: dict[str, Callable[[Mapping[str, Any]], DataConfig]] = {
     DigitsConfig.KIND: DigitsConfig.from_json,
     Folder.KIND: Folder.from_json,
 }
-"""Where labelled clips can come from, by the `kind` in a checkpoint."""
+"""The readers of data configurations, by the `kind` that a checkpoint stores."""
 
 
 def from_json(described: Mapping[str, Any]) -> DataConfig:
-    """Return the configuration that a checkpoint remembers.
+    """Return the data configuration that a checkpoint stores.
 
     Raises:
-        UsageError: clips that were in memory, or of a kind that this version does not know.
+        UsageError: if the clips were in memory, or this version does not know their kind.
     """
     if described.get("kind") == StoredData.KIND:
-        raise UsageError("this model learned from clips in memory, which only the script that made them has")
+        raise UsageError("this model learned from clips in memory; use the script that made them")
     if described.get("kind") not in KINDS:
         raise unknown_name("kind of data", str(described.get("kind")), KINDS)
     return KINDS[described["kind"]](described)

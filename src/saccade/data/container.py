@@ -1,14 +1,12 @@
-"""Video containers, opened and decoded. What a header claims is compared with what comes."""
+"""Open and decode video containers; claims of a header are compared with the decoded frames."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any, BinaryIO
 
 import av
 from av.container import InputContainer
@@ -16,46 +14,47 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from saccade.data.ending import is_cut_off
 from saccade.errors import DataError
 
 ADVICE = "give a video, GIF or .npz file"
-# A file's last packets may lack a duration, and sound ends a little before or after the pictures.
-_END_TOLERANCE_S = 0.1
-# Longest time for which a picture is taken to stand still, in a file of variable rate.
+# A square of 8192 px: more than any video has, and 200 MB in colour.
+MAX_PIXELS = 1 << 26
+# Longest plausible time between two frames of a file of variable rate.
 LONGEST_STILL_S = 60.0
 _OTHER_KINDS = {"audio": "sound"}
-_ANIMATION_FLAG, _LAST_PAGE_FLAG = 0x02, 0x04
+_ANIMATION_FLAG = 0x02
 
 
 def opened(path: Path) -> InputContainer:
     """Open a video file.
 
     Raises:
-        DataError: it is none.
+        DataError: if the file is not a video.
     """
     try:
-        # "file:" keeps a colon in the file's name from being taken for a protocol.
+        # Without "file:", FFmpeg takes the part of the file name before a colon for a protocol.
         container = av.open(f"file:{path}", metadata_errors="replace")
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be read as a video ({error.strerror}); {ADVICE}") from error
     if container.format.name == "tty":
         container.close()
-        raise DataError(f"{path} holds text; {ADVICE}")
+        raise DataError(f"{path} is a text file; {ADVICE}")
     return container
 
 
 class Decoder:
-    """The frames of a file's video stream, in the order in which they are shown, and what they tell of the file.
+    """Iterate over the frames of a file's video stream in display order, and record frame rate and damage.
 
-    What cannot be decoded is left out and remembered. The stream is the one that the file marks as its default, else
-    the first; a cover picture is none.
+    Packets that cannot be decoded are skipped and counted. The stream is the one that the file marks as its default, or
+    else the first video stream. Cover pictures do not count as video streams.
 
     Args:
-        container: opened, and closed by others.
+        container: an open container; the caller closes it.
         path: the file, for messages.
 
     Raises:
-        DataError: no stream of pictures that this FFmpeg can decode.
+        DataError: if there is no video stream that this FFmpeg can decode.
     """
 
     def __init__(self, container: InputContainer, path: Path) -> None:
@@ -64,27 +63,21 @@ class Decoder:
         self._errors: list[str] = []
         self._times = Times()
         self._num_frames = self._num_incomplete = 0
-        self._end_s = 0.0
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         try:
-            # Packets of sound too: they tell where the file ends.
-            for packet in self._container.demux():
-                if packet.size and packet.pts is not None:
-                    self._end_s = max(self._end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream is self._stream:
-                    yield from self._decode(packet)
-        except av.FFmpegError as error:  # the container itself breaks off
+            for packet in _packets(self._container, self._stream):
+                yield from self._decode(packet)
+        except av.FFmpegError as error:  # the container itself is damaged
             self._errors.append(str(error.strerror))
 
-    def _decode(self, packet: Packet[Any]) -> Iterator[av.VideoFrame]:
+    def _decode(self, packet: Packet[VideoStream]) -> Iterator[av.VideoFrame]:
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
             self._errors.append(str(error.strerror))
             return
         for frame in frames:
-            assert isinstance(frame, av.VideoFrame)
             self._num_frames += 1
             self._num_incomplete += frame.is_corrupt
             if frame.time is not None and frame.time_base is not None:
@@ -92,12 +85,18 @@ class Decoder:
             yield frame
 
     @property
+    def seconds(self) -> tuple[float, ...] | None:
+        """The time of each frame after the first one; None if it is unknown or the order is not that of time."""
+        found = self._times.seconds
+        return found if len(found) == self._num_frames and list(found) == sorted(found) else None
+
+    @property
     def fps(self) -> float | None:
-        """Average frames per second of the frames that came; None where nothing tells."""
+        """Average frames per second of the decoded frames; None if it is unknown."""
         return self._times.fps(claimed_fps(self._stream))
 
     def nothing(self) -> DataError:
-        """Return the error for a file of which no frame came."""
+        """Return the error for a file without a decodable frame."""
         if _is_animated_webp(self._path):
             return DataError(
                 f"{self._path} is an animated WebP, which this FFmpeg cannot read; convert it to a GIF or to MP4"
@@ -109,14 +108,11 @@ class Decoder:
         )
 
     def damage(self) -> str | None:
-        """Say in a line what is missing, after all frames were read; None for a whole file."""
+        """Return one line about missing parts, or None for an intact file; all frames must have been read."""
         found = [self._failed()] if self._errors else []
         if self._num_incomplete:
             found.append(f"incomplete frames: {self._num_incomplete}")
-        promised_s = (self._container.duration or 0) / av.time_base
-        if promised_s - self._end_s > _END_TOLERANCE_S + 2 * self._times.longest_step_s:
-            found.append(f"it ends at {self._end_s:.1f} s of {promised_s:.1f} s")
-        elif _lacks_its_end(self._path):
+        if is_cut_off(self._path):
             found.append("its end is missing")
         if not found:
             return None
@@ -128,9 +124,9 @@ class Decoder:
 
 
 class Times:
-    """The moments at which frames are shown, of which the rate follows.
+    """The display times of frames, and the frame rate that follows from them.
 
-    *Conventions:* moments and durations are in seconds.
+    *Conventions:* times and durations are in seconds.
 
     >>> times = Times()
     >>> for moment in (0.0, 0.1, 0.5):
@@ -143,20 +139,20 @@ class Times:
         self._frames: list[tuple[float, float]] = []
 
     def add(self, moment_s: float, duration_s: float) -> None:
-        """Take in a frame, in any order; a duration of 0 is not known."""
+        """Add a frame, in any order; a duration of 0 means that it is unknown."""
         self._frames.append((moment_s, duration_s))
 
     @property
-    def longest_step_s(self) -> float:
-        """The longest time between two frames."""
-        return max(self._steps(), default=0.0)
+    def seconds(self) -> tuple[float, ...]:
+        """The time of each frame after the first one, in the order of `add`."""
+        return tuple(moment_s - self._frames[0][0] for moment_s, _ in self._frames)
 
     def fps(self, claimed: float | None) -> float | None:
-        """Return the average number of frames a second.
+        """Return the average number of frames per second.
 
         Args:
-            claimed: what the file's header says. It is returned where the frames agree with it to one period, since
-                time stamps are rounded, and where they do not tell.
+            claimed: the rate in the file's header. It is returned if the frames agree with it to one period, since time
+                stamps are rounded, or if the frames give no plausible rate.
         """
         steps = self._steps()
         if not steps or not 0 < min(steps) <= max(steps) <= LONGEST_STILL_S:
@@ -174,23 +170,28 @@ class Times:
 
 
 def rate(path: Path, *, num_packets: int) -> float | None:
-    """Return the average frames per second by the time stamps of the first packets, without decoding them.
+    """Return the average frames per second from the time stamps of the first packets, without decoding them.
 
     Raises:
-        DataError: as `opened` and `Decoder`.
+        DataError: as for `opened` and `Decoder`.
     """
     times = Times()
     with opened(path) as container:
         stream = _video_stream(container, path)
-        with suppress(av.FFmpegError):  # where the container breaks off, what came before counts
-            for packet in islice(container.demux(stream), num_packets):
+        with suppress(av.FFmpegError):  # in a damaged container, the packets before the damage count
+            for packet in islice(_packets(container, stream), num_packets):
                 if packet.size and packet.pts is not None and not packet.is_discard:
                     times.add(float(packet.pts * packet.time_base), float((packet.duration or 0) * packet.time_base))
         return times.fps(claimed_fps(stream))
 
 
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+    with suppress(IndexError):  # PyAV ends so where a stream begins that was not there when the file was opened
+        yield from container.demux(stream)
+
+
 def claimed_fps(stream: VideoStream) -> float | None:
-    """Return the rate that the file's header claims."""
+    """Return the frame rate in the file's header."""
     return float(stream.average_rate) if stream.average_rate else None
 
 
@@ -199,11 +200,16 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not streams:
         others = {_OTHER_KINDS.get(s.type, s.type) for s in container.streams if not _is_cover(s)}
         kinds = " and ".join(sorted(others)) or "nothing"
-        raise DataError(f"{path} has no video stream, only {kinds}; give a file with pictures that move")
+        raise DataError(f"{path} has no video stream, only {kinds}; give a video file")
     chosen = next((s for s in streams if s.disposition & Disposition.default), streams[0])
     if chosen.codec_context is None:
         raise DataError(f"{path} is encoded in a way that this PyAV cannot decode; convert it, to H.264 for example")
+    width, height = chosen.codec_context.width, chosen.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{path} has frames of {width}x{height} px; at most {MAX_PIXELS} pixels can be read")
     chosen.codec_context.thread_count = 1
+    # For frames that are larger than the header says.
+    chosen.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return chosen
 
 
@@ -215,48 +221,3 @@ def _is_animated_webp(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(21)
     return head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & _ANIMATION_FLAG)
-
-
-def _lacks_its_end(path: Path) -> bool:
-    """Tell a file whose kind marks its end, and which lacks that mark."""
-    with path.open("rb") as file:
-        match file.read(4):
-            case b"GIF8":
-                return not _has_trailer(file)
-            case b"OggS":
-                return not _has_last_page(file)
-    return False
-
-
-def _has_trailer(gif: BinaryIO) -> bool:
-    """Follow the blocks of a GIF to its trailer; what lies behind that does not belong to it."""
-    gif.seek(10)
-    _skip_colours(gif, gif.read(3)[:1])
-    while kind := gif.read(1):
-        match kind:
-            case b";":
-                return True
-            case b"!":  # an extension: a label, then blocks
-                gif.seek(1, os.SEEK_CUR)
-            case b",":  # a picture: its place, perhaps colours, the size of its codes, then blocks
-                _skip_colours(gif, gif.read(9)[8:])
-                gif.seek(1, os.SEEK_CUR)
-            case _:
-                return False
-        while (size := gif.read(1)) and size != b"\0":
-            gif.seek(size[0], os.SEEK_CUR)
-    return False
-
-
-def _skip_colours(gif: BinaryIO, flags: bytes) -> None:
-    if flags and flags[0] & 0x80:
-        gif.seek(3 << (flags[0] & 7) + 1, os.SEEK_CUR)
-
-
-def _has_last_page(ogg: BinaryIO) -> bool:
-    """Tell whether the last page of an Ogg file says that its stream ends with it."""
-    size = ogg.seek(0, os.SEEK_END)
-    ogg.seek(max(0, size - (1 << 17)))  # longer than the longest page
-    tail = ogg.read()
-    start = tail.rfind(b"OggS")
-    return start >= 0 and start + 6 <= len(tail) and bool(tail[start + 5] & _LAST_PAGE_FLAG)

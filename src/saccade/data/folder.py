@@ -24,12 +24,12 @@ from saccade.errors import DataError, UsageError, unknown_name
 from saccade.foreign import check_types, shown
 from saccade.labels import Labels
 
-# Training learns at about so many frames a second; every second, third ... frame of a faster clip is taken.
+# Training uses about this frame rate: of a faster clip it takes every second, third, ... frame.
 _ABOUT_FPS = 15.0
 
 
 class _Described(TypedDict, total=False):
-    """What `Folder.as_json` writes."""
+    """The types of the fields that `Folder.as_json` writes."""
 
     root: str
     group: str | None
@@ -43,27 +43,28 @@ class _Described(TypedDict, total=False):
 
 
 class Folder:
-    """Labelled clips in a folder, with a split into parts for training, validation and test.
+    """Labelled clips in a folder, split into training, validation and test clips.
 
-    The class of a clip is the first folder below `root`; folders within it are of the same class. Clips may have any
-    length, size and format, grey or colour. Exact duplicates are kept once. One fifth of the groups is held out for
-    test, one fifth of the rest for validation. Clips are decoded when they are first needed, and kept in memory at the
-    size and rate that the model sees.
+    The class of a clip is the first folder below `root`; deeper folders belong to that class. Clips may have any
+    length, size and format, in grey or colour. Of exact duplicates, one clip is kept. One fifth of the groups is held
+    out for test, and one fifth of the rest for validation. Clips are decoded when they are first needed. They are kept
+    in memory at the size and frame rate of the model.
 
     Args:
         root: the folder.
-        group: a regular expression whose first group captures, from a file's name, what must not be split, such as the
-            person shown: `_(\\d+)_`. None: each clip stands for itself.
-        seed: what the split is drawn from.
-        short_side: frames are resized until their shorter side has so many pixels; clips of one size that is smaller,
-            but not below 28 px, keep it.
-        num_frames: most frames of a training clip; longer ones are cut at random.
-        remembered: split and frame format of an earlier training, as `as_json` has them; new ones are chosen without.
-        progress: called with the number of clips decoded and of all.
+        group: a regular expression whose first group captures a part of the file name, for example the person shown:
+            `_(\\d+)_`. Clips with the same part belong to one group, which is never split. None: each clip is a group.
+        seed: the seed of the split.
+        short_side: the length in pixels of the shorter side of frames after resizing. If all training clips have the
+            same size, at most this and at least 28 px, they keep it.
+        num_frames: the largest number of frames of a training clip; longer clips are cut at random.
+        remembered: the split and frame format of an earlier training, as returned by `as_json`; None chooses new ones.
+        progress: a function that is called with the number of decoded clips and the total.
 
     Raises:
-        UsageError: no such folder; a pattern that is none, or captures nothing.
-        DataError: in use: no classes or too few clips in one, clips that cannot be read, or that are gone.
+        UsageError: if a number is too small, or `group` is not a regular expression with a group.
+        DataError: on first use, if the folder is missing or has no classes, a class has too few clips, or a clip is
+            missing or cannot be read.
 
     >>> Folder(Path("clips"), group=r"_(\\d+)_").seed
     0
@@ -99,23 +100,27 @@ class Folder:
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Folder:
-        """Return the folder that `as_json` described, with the split and the frame format of then."""
+        """Create the folder from the result of `as_json`, with the same split and frame format."""
         check_types(described, _Described)
+        if "frame_format" in described:  # used later, checked now
+            channels = FrameFormat.from_json(described["frame_format"]).channels
+            if channels not in (1, 3):
+                raise ValueError(f"frame_format.channels is {channels}; 1 (grey) or 3 (RGB) is needed")
         names = ("group", "seed", "short_side", "num_frames")
         return cls(Path(described["root"]), **{n: described[n] for n in names if n in described}, remembered=described)
 
     def moved(self, root: Path) -> Folder:
-        """Return the same clips, with their split, in another place.
+        """Return the same clips and split in another folder.
 
         Raises:
-            UsageError: no folder there.
+            DataError: on first use, if the folder is missing or lacks clips of the split.
         """
         names = ("group", "seed", "short_side", "num_frames")
         kept = {name: getattr(self, name) for name in names}
         return Folder(root, **kept, remembered=self._remembered, progress=self.progress)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is asked and what was chosen: the groups that are held out, the classes, the frame format."""
+        """Return the arguments and the choices made: held-out groups, classes and frame format."""
         return {
             "kind": self.KIND,
             "root": str(self.root.resolve()),
@@ -130,7 +135,7 @@ class Folder:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to go on: all but where the folder lies."""
+        """Return the facts that must not change when training continues; the location of the folder may change."""
         described = {name: value for name, value in self.as_json().items() if name not in ("root", "clips")}
         described["split_seed"] = described.pop("seed")  # training has a seed of its own
         learned = [f"{self._name_of(file)} {file.digest}" for file in self._of_split("train")]
@@ -138,26 +143,26 @@ class Folder:
 
     @cached_property
     def labels(self) -> Labels:
-        """The classes, by name."""
+        """The classes, in order of their names."""
         if "classes" in self._remembered:
             return Labels(tuple(self._remembered["classes"]))
         return Labels(tuple(sorted({file.label for file in self.files})))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a model learns from, as columns of a result row."""
+        """A description of the clips, as columns of a result row."""
         return {"data": self.root.resolve().name, "split_seed": self.seed, "group": self.group}
 
     @cached_property
     def files(self) -> tuple[LabelledFile, ...]:
-        """The clips in order of their names, duplicates once."""
+        """The clips in order of their names, without duplicates."""
         self._check_root()
         found: list[LabelledFile] = []
         seen: dict[str, LabelledFile] = {}
         for path in find_clips(self.root):
             parts = path.relative_to(self.root).parts
             if len(parts) < 2:
-                raise DataError(f"{path} lies in no class folder; move it into a folder with its class's name")
+                raise DataError(f"{path} is not in a class folder; move it into a folder named after its class")
             file = LabelledFile(path, shown(parts[0]), self._group_of(path), _digest(path))
             before = seen.setdefault(file.digest, file)
             if before is file:
@@ -170,12 +175,12 @@ class Folder:
 
     @cached_property
     def duplicates(self) -> list[tuple[Path, Path]]:
-        """Files that were left out, each with the one of equal content that is kept."""
+        """Pairs of an omitted file and the kept file with the same content."""
         return []
 
     @cached_property
     def frame_format(self) -> FrameFormat:
-        """What a model for these clips wants of a frame, chosen by the clips to learn from."""
+        """The frames that a model for these clips expects, chosen from the training clips."""
         if "frame_format" in self._remembered:
             return FrameFormat.from_json(self._remembered["frame_format"])
         described = self._described()
@@ -187,26 +192,26 @@ class Folder:
         return FrameFormat(channels, self._size([kind.size for kind in kinds]), fps=fps)
 
     def parts(self) -> list[Folder]:
-        """Return the folder, which is measured as one."""
+        """Return one part with all clips."""
         return [self]
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> Folder:
-        """Return the folder: its test part is what was held out.
+        """Return the folder itself; its test split holds the clips that were held out.
 
         Raises:
-            UsageError: fields of other clips.
+            UsageError: if fields of another kind of clips are given.
         """
         if given:
             option = "--" + next(iter(given)).replace("_", "-")
-            raise UsageError(f"{option} is no option of clips in a folder; this model learned from {self.root}")
+            raise UsageError(f"{option} is not an option of clips in a folder; leave it out for {self.root}")
         return self
 
     def clips(self, split: str) -> StoredClips:
-        """Return the clips of a split, decoded.
+        """Return the decoded clips of a split.
 
         Raises:
-            UsageError: an unknown split.
-            DataError: a clip that cannot be read, or that is gone.
+            UsageError: if the split is unknown.
+            DataError: if a clip is missing or cannot be read.
         """
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
@@ -217,21 +222,21 @@ class Folder:
         return StoredClips(frames, targets, self.labels, self.facts | {"split": split})
 
     def batches(self, size: int, seed: int) -> StoredBatches:
-        """Return training batches of so many clips."""
+        """Return training batches of `size` clips."""
         return StoredBatches(self.clips("train"), size, self.num_frames, seed)
 
     def _check_root(self) -> None:
         if self.root.is_dir():
             return
-        came = "is no folder" if self.root.exists() else "is not there"
+        came = "is not a folder" if self.root.exists() else "does not exist"
         if self._remembered:
             raise DataError(
-                f"the model learned from clips in {self.root}, which {came}; say with --data where they lie now"
+                f"the model learned from clips in {self.root}, which {came}; name their current folder with --data"
             )
-        raise DataError(f"{self.root} {came}; a folder of clips is needed, with a folder in it for each class")
+        raise DataError(f"{self.root} {came}; a folder of clips is needed, with one folder in it per class")
 
     def _described(self) -> dict[Path, video.Description]:
-        """Look into every clip, those of the test too, so that what cannot be read is told before any work."""
+        """Describe every clip, also of the test, so that unreadable clips are reported before any work."""
         found, unreadable = {}, []
         for file in self.files:
             try:
@@ -244,7 +249,7 @@ class Folder:
         return found
 
     def summary(self) -> str:
-        """Say in a line what was found."""
+        """Return a one-line summary of the clips."""
         counts = Counter(file.label for file in self.files)
         parts = ", ".join(f"{len(self._of_split(split))} {split}" for split in SPLITS)
         grouped = f" by {len({file.group for file in self.files})} groups" if self.group else ""
@@ -281,12 +286,12 @@ class Folder:
         else:
             files = [file for file in self.files if file.group in held_out[split]]
             listed = set(self._remembered.get("clips", {}).get(split, map(self._name_of, files)))
-            # What came into a held-out group later is neither tested on nor learned from.
+            # Clips that were added to a held-out group later are used neither for testing nor for training.
             files = [file for file in files if self._name_of(file) in listed]
             if missing := listed - set(map(self._name_of, files)):
                 raise DataError(
-                    f"{self.root} lacks {len(missing)} clips of the {split} part that this model's split names,"
-                    f" such as {min(missing)!r}; give the folder that it was trained on"
+                    f"{self.root} lacks {len(missing)} clips of the {split} part of this model's split,"
+                    f" such as {min(missing)!r}; give the folder that the model was trained on"
                 )
         if unknown := {file.label for file in files} - set(self.labels.names):
             raise DataError(f"{self.root} has a class {min(unknown)!r} that the model does not know")
@@ -311,41 +316,48 @@ class Folder:
 
 
 def find_clips(path: Path) -> list[Path]:
-    """Return the file itself, or the clips in a folder and the folders below, in order of their names.
+    """Return the file itself, or the clips in a folder and its subfolders, in order of their names.
 
     Raises:
-        DataError: nothing there, or a folder without clips.
+        DataError: if `path` does not exist, or is a folder without clips.
     """
     if not path.exists():
-        raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such")
+        raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such files")
     if not path.is_dir():
         return [path]
     clips = sorted(p for p in _visible_files(path) if video.is_named_as_clip(p))
     if not clips:
-        raise DataError(f"{path} holds no clip; files that end in {', '.join(sorted(video.SUFFIXES))} are looked for")
+        raise DataError(
+            f"{path} holds no clip; give a folder with files that end in {', '.join(sorted(video.SUFFIXES))}"
+        )
     return clips
 
 
 def _visible_files(root: Path) -> Iterator[Path]:
-    """Give all files below a folder that are not hidden, through links to folders too, but no folder twice."""
+    """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice."""
     seen: set[Path] = set()
-    for folder, inside, names in os.walk(root, followlinks=True):
+    for folder, inside, names in os.walk(root, followlinks=True, onerror=_raise):
         place = Path(folder).resolve()
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         if place in seen:
             inside.clear()
             continue
         seen.add(place)
-        yield from (Path(folder) / name for name in names if not name.startswith("."))
+        visible = (Path(folder) / name for name in names if not name.startswith("."))
+        yield from (path for path in visible if path.is_file())  # to open a pipe would wait for ever
+
+
+def _raise(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be opened: {error.strerror}") from error
 
 
 def _check_pattern(pattern: str) -> None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"{pattern!r} is no regular expression ({error}); an example: '_(\\d+)_'") from error
+        raise UsageError(f"{pattern!r} is not a regular expression ({error}); an example is '_(\\d+)_'") from error
     if not compiled.groups:
-        raise UsageError(f"{pattern!r} captures nothing; put the group's part in brackets, as in '_(\\d+)_'")
+        raise UsageError(f"{pattern!r} captures nothing; put the group's part in parentheses, as in '_(\\d+)_'")
 
 
 def _digest(path: Path) -> str:

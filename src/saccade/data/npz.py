@@ -1,4 +1,4 @@
-"""Clips in `.npz` files, read frame by frame: memory is taken for what comes, not for what a header claims."""
+"""Read clips from `.npz` files frame by frame; memory is allocated for the data, not for the claims of a header."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
     """Yield the frames of the array `frames`, each (height, width) in grey or (height, width, 3) in RGB.
 
     Raises:
-        DataError: no whole `.npz` file, or no such array of uint8 in it.
+        DataError: if the file is not a complete `.npz` file, or does not hold such an array of uint8.
     """
     try:
         with zipfile.ZipFile(path) as archive, archive.open(_member_of(archive, path)) as member:
@@ -35,9 +35,11 @@ def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
             frames = _transposed(member, shape) if lies_reversed else _one_by_one(member, shape)
             for frame in frames:
                 yield frame[0] if shape[1] == 1 else np.ascontiguousarray(frame.transpose(1, 2, 0))
-            member.read(1)  # at its end the checksum of the member is compared
+            member.read(1)  # zipfile compares the checksum at the end of the member
     except foreign.UNREADABLE as error:
-        raise DataError(f"{path} is not a complete .npz file ({error}); save it again with numpy.savez") from error
+        raise DataError(
+            f"{path} is not a complete .npz file ({error!s:.100}); save it again with numpy.savez"
+        ) from error
 
 
 def _member_of(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
@@ -48,7 +50,7 @@ def _member_of(archive: zipfile.ZipFile, path: Path) -> zipfile.ZipInfo:
 
 
 def _header_of(member: IO[bytes], path: Path) -> tuple[Shape, bool]:
-    """Return the shape (time, channels, height, width) and whether the array lies in Fortran's order."""
+    """Return the shape (time, channels, height, width) and whether the array is in Fortran order."""
     version = npy.read_magic(member)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
@@ -70,13 +72,13 @@ def _one_by_one(member: IO[bytes], shape: Shape) -> Iterator[NDArray[np.uint8]]:
 
 def _transposed(member: IO[bytes], shape: Shape) -> Iterator[NDArray[np.uint8]]:
     if math.prod(shape) > _MAX_BYTES_AT_ONCE:
-        raise ValueError("a clip of over 2 GiB in Fortran's order; bring it to C order with numpy.ascontiguousarray")
-    # Without the dimension of channels where the file has none: the order of the others is the same.
+        raise ValueError("a clip of over 2 GiB in Fortran order; convert it to C order with numpy.ascontiguousarray")
+    # If the file has no channel dimension, the added dimension of size 1 does not change the order of the others.
     yield from np.frombuffer(_exactly(member, math.prod(shape)), np.uint8).reshape(shape[::-1]).T
 
 
 def _exactly(member: IO[bytes], num: int) -> bytes:
     found = member.read(num)
     if len(found) < num:
-        raise ValueError("it ends within a frame")
+        raise ValueError("the array ends within a frame")
     return found

@@ -1,4 +1,4 @@
-"""Which clips of a collection are held out for validation and test."""
+"""The choice of the clips that are held out for validation and test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from saccade.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = 5
-"""One of so many groups is held out for test, and one of so many of the rest for validation."""
+"""One in `HELD_OUT` groups is held out for test, and one in `HELD_OUT` of the rest for validation."""
 
 _MAX_ORDERS = 1000
 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """A clip's file: its class, the group that must not be split, and the checksum of its content."""
+    """The file of a clip, with its class, its group, which is never split, and the checksum of its content."""
 
     path: Path
     label: str
@@ -28,22 +28,22 @@ class LabelledFile:
 
 
 def choose_held_out(files: Sequence[LabelledFile], seed: int) -> dict[str, frozenset[str]]:
-    """Choose groups for test and validation, so that each part has every class where that can be.
+    """Choose the groups for test and validation, so that every split contains every class.
 
     Raises:
-        DataError: fewer than two classes, or a class that cannot be in all three parts.
+        DataError: if there are fewer than two classes, or a class cannot be in all three splits.
     """
     by_label: dict[str, set[str]] = {}
     for file in files:
         by_label.setdefault(file.label, set()).add(file.group)
     if len(by_label) < 2:
         raise DataError(
-            f"there is one class only, {next(iter(by_label))!r}; a folder for each of two or more is needed"
+            f"there is only one class, {next(iter(by_label))!r}; folders of at least two classes are needed"
         )
     label, groups = min(by_label.items(), key=lambda item: len(item[1]))
     if len(groups) < len(SPLITS):
         raise DataError(
-            f"the class {label!r} has {len(groups)} of the {len(SPLITS)} clips, or groups of clips, that are needed for"
+            f"the class {label!r} has {len(groups)} clips, or groups of clips; at least {len(SPLITS)} are needed, for"
             " training, validation and test"
         )
     if sum(map(len, by_label.values())) == len({file.group for file in files}):
@@ -52,7 +52,7 @@ def choose_held_out(files: Sequence[LabelledFile], seed: int) -> dict[str, froze
 
 
 def _by_class(by_label: Mapping[str, set[str]], seed: int) -> dict[str, frozenset[str]]:
-    """Hold out a fifth of each class's groups, since no group is of several classes."""
+    """Hold out a fifth of the groups of each class; no group may contain several classes."""
     test: set[str] = set()
     validation: set[str] = set()
     for number, label in enumerate(sorted(by_label)):
@@ -65,7 +65,7 @@ def _by_class(by_label: Mapping[str, set[str]], seed: int) -> dict[str, frozense
 
 
 def _across_classes(files: Sequence[LabelledFile], seed: int) -> dict[str, frozenset[str]]:
-    """Hold out a fifth of all groups; of many orders, the first that leaves every class in every part."""
+    """Hold out a fifth of all groups, in the first of many random orders that puts every class into every split."""
     labels = {file.label for file in files}
     groups = {file.group for file in files}
     num_test = max(1, round(len(groups) / HELD_OUT))
@@ -77,8 +77,8 @@ def _across_classes(files: Sequence[LabelledFile], seed: int) -> dict[str, froze
         if all({file.label for file in files if file.group in part} == labels for part in parts.values()):
             return {"test": frozenset(test), "validation": frozenset(validation)}
     raise DataError(
-        f"no split of the {len(groups)} groups has every class in training, validation and test; group the clips in"
-        " another way, or leave out rare classes"
+        f"no split of the {len(groups)} groups has every class in training, validation and test; group the clips"
+        " differently, or leave out rare classes"
     )
 
 

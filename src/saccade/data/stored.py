@@ -1,4 +1,4 @@
-"""Clips that lie in memory, decoded: what is tested on them, and what training takes of them."""
+"""Decoded clips in memory, their training batches, and their use as training and test data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from saccade.labels import Labels
 
 @dataclass(frozen=True, eq=False)
 class StoredClips:
-    """Labelled clips of any lengths and of one frame size.
+    """Labelled clips in memory, of any lengths and of one frame size.
 
     Args:
         frames: the clips, uint8 in [0, 255].
-        targets: the class of each.
+        targets: the index of the class of each clip.
         labels: the classes.
-        facts: what the clips are, as columns of a result row.
-        device: where batches are wanted.
+        facts: a description of the clips, as columns of a result row.
+        device: the device of the batches.
 
     Raises:
-        UsageError: no clips, clips of several sizes, or another number of targets.
+        UsageError: if there are no clips, if frame shapes differ, or if the number of targets is not that of clips.
 
     >>> black = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
     >>> clips = StoredClips([black, black], torch.tensor([0, 1]), Labels(("a", "b")))
@@ -48,33 +48,33 @@ class StoredClips:
         if len(self.frames) != len(self.targets):
             raise UsageError(f"there are {len(self.frames)} clips, but {len(self.targets)} targets")
         if len(sizes := {tuple(clip.shape[1:]) for clip in self.frames}) > 1:
-            raise UsageError(f"clips have frames of several shapes, {sorted(sizes)}; bring them to one")
+            raise UsageError(f"clips have frames of several shapes, {sorted(sizes)}; convert them to one")
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def batch(self, indices: Int64[Tensor, "batch"]) -> ClipBatch:
-        """Return whole clips, shorter ones padded."""
+        """Return the clips at `indices` in full length, with shorter clips padded."""
         chosen = indices.tolist()
         frames, lengths = padded([self.frames[index] for index in chosen])
         return ClipBatch(frames, self.targets[chosen], lengths).to(self.device)
 
     def to(self, device: torch.device | str) -> StoredClips:
-        """Return the same clips; batches are then moved to `device`, the clips stay where they are."""
+        """Return the same clips, with batches on `device`; the clips themselves are not moved."""
         return replace(self, device=torch.device(device))
 
 
 @dataclass(frozen=True)
 class StoredBatches:
-    """Batches of stored clips: each pass over them has an order of its own, and long clips are cut at random.
+    """Training batches of stored clips: each epoch has its own random order, and long clips are cut at random.
 
     A batch is a function of (seed, step).
 
     Args:
         clips: the clips.
-        size: clips in a batch.
-        num_frames: most frames of a clip.
-        seed: what orders and cuts are drawn from.
+        size: the number of clips in a batch.
+        num_frames: the largest number of frames of a clip.
+        seed: the seed of orders and cuts.
     """
 
     clips: StoredClips
@@ -109,14 +109,14 @@ def _generator(*counters: int) -> np.random.Generator:
 
 
 class StoredData:
-    """Clips in memory, split for training and tests: what a script hands to `saccade.train.train`.
+    """Clips in memory, split for training and test, which a script passes to `saccade.train.train`.
 
     Args:
-        train: clips to learn from.
-        test: clips never learned from.
-        validation: clips to choose by; those of the test are not for that.
-        num_frames: most frames of a training clip.
-        name: what the clips are called in result files.
+        train: the clips to train on.
+        test: the clips to test on; training never uses them.
+        validation: the clips to choose settings by; test clips must not be used for this.
+        num_frames: the largest number of frames of a training clip.
+        name: the name of the clips in result files.
 
     >>> black = torch.zeros(4, 1, 32, 32, dtype=torch.uint8)
     >>> clips = StoredClips([black, black], torch.tensor([0, 1]), Labels(("a", "b")))
@@ -146,41 +146,41 @@ class StoredData:
 
     @property
     def frame_format(self) -> FrameFormat:
-        """What a model for these clips wants of a frame: what they have."""
+        """The frames that a model for these clips expects: their channels and size."""
         channels, height, width = self.clips("train").frames[0].shape[1:]
         return FrameFormat(channels, (height, width))
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a model learns from, as columns of a result row."""
+        """A description of the clips, as columns of a result row."""
         return {"data": self.name}
 
     def parts(self) -> list[StoredData]:
-        """Return the clips, which are measured as one."""
+        """Return one part with all clips."""
         return [self]
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> StoredData:
-        """Return the clips: their test part is what was held out."""
+        """Return the data itself; its test split holds the clips that training never uses."""
         return self
 
     def clips(self, split: str) -> StoredClips:
         """Return the clips of a split.
 
         Raises:
-            UsageError: there are none.
+            UsageError: if the split has no clips.
         """
         if (found := self._parts.get(split)) is None:
-            raise UsageError(f"there are no clips for {split}; give some to StoredData")
+            raise UsageError(f"there are no clips for {split}; pass some to StoredData")
         return replace(found, facts={**found.facts, **self.facts, "split": split})
 
     def batches(self, size: int, seed: int) -> StoredBatches:
-        """Return training batches of so many clips."""
+        """Return training batches of `size` clips."""
         return StoredBatches(self.clips("train"), size, self.num_frames, seed)
 
     def as_json(self) -> dict[str, Any]:
-        """Return what can be remembered of clips in memory: their name."""
+        """Return the fields that a checkpoint stores; the clips themselves are not stored."""
         return {"kind": self.KIND, "name": self.name, "num_frames": self.num_frames}
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to go on."""
+        """Return the facts that must not change when training continues."""
         return self.as_json() | {"num_clips": len(self.clips("train"))}

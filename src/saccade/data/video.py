@@ -1,7 +1,7 @@
-"""Video files: read into clips, write from them.
+"""Read clips from video files, and write clips to them.
 
-Everything goes through PyAV, one thread, one frame at a time. Files are foreign data: one may be cut off or hold no
-picture at all, and is closed whatever comes.
+All files go through PyAV, with one thread and one frame at a time. Files are untrusted: a file may be truncated or hold
+no frame. It is closed in every case.
 """
 
 from __future__ import annotations
@@ -37,42 +37,46 @@ SUFFIXES = frozenset(
         *(".vob", ".webm", ".wmv", ".y4m"),
     )
 )
-"""Endings of the files that count as clips in a folder; a file named outright may have any."""
+"""The suffixes of the files that count as clips in a folder; a file that is named explicitly may have any suffix."""
 
 _PIXELS = {1: "gray", 3: "rgb24"}
 _WANTED = "uint8 (time, channels, height, width) with 1 or 3 channels"
-# Constant rate factor 1 is the best that every player's H.264 profile has; 0 would be lossless and plays in few.
+# Constant rate factor 1 is the best quality that all players support; 0 is lossless, and few players support it.
 _H264 = {"crf": "1", "preset": "ultrafast"}
 MAX_GIF_FPS = 50
 _ROUNDING = 0.1  # of a period
 _PACKETS_FOR_RATE = 1000
-# Compressed grey video has colours that are off by a level or two.
+# Orientations of quarter turns counter-clockwise, as `_orientation` returns them.
+_TURNS = ((False, ()), (True, (0,)), (False, (0, 1)), (True, (1,)))
+# Compression shifts the colours of grey video by a level or two.
 _GREY_TOLERANCE = 3
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip and what is known of where it came from.
+    """A clip, with the frame rate and the damage of its file.
 
     Args:
         frames: the pixels, uint8 in [0, 255].
-        fps: average frames per second; None where the file does not say.
-        warning: one line if the file is damaged and only a part could be read.
+        fps: average frames per second; None if it is unknown.
+        warning: one line if the file is damaged and only a part could be read; else None.
+        seconds: the display time of each frame, in seconds after the first; None if it is unknown.
     """
 
     frames: UInt8[Tensor, "time channels height width"]
     fps: float | None = None
     warning: str | None = None
+    seconds: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a clip is by its first frame and its container.
+    """The properties of a clip, from its first frame and its container.
 
     Args:
         size: (height, width) of a frame, as a player shows it.
-        fps: average frames per second; None where the file does not say.
-        grey: whether the frame has no colour but what compression adds.
+        fps: average frames per second; None if it is unknown.
+        grey: whether the frame has no colours, apart from those that compression adds.
     """
 
     size: tuple[int, int]
@@ -81,27 +85,29 @@ class Description:
 
 
 def is_named_as_clip(path: Path) -> bool:
-    """Tell whether a file in a folder is to be read as a clip, by its ending.
+    """Return whether a file in a folder counts as a clip by its suffix.
 
-    TypeScript has the ending of transport streams; these begin with a byte of their own.
+    Transport streams and TypeScript share the suffix `.ts`; the first byte of a transport stream tells them apart.
     """
     ending = path.suffix.lower()
     if ending != ".ts":
         return ending in SUFFIXES
-    with path.open("rb") as file:
-        return file.read(1) == b"G"
+    try:
+        with path.open("rb") as file:
+            return file.read(1) == b"G"
+    except OSError:
+        return True  # reading it tells why it cannot be read
 
 
 def describe(path: Path) -> Description:
-    """Tell size, rate and colour of a clip without reading all of it.
+    """Return the size, rate and colour of a clip, without reading all of it.
 
     Raises:
-        DataError: as `read_clip`.
+        DataError: as for `read_clip`.
     """
     first = read_clip(path, num_channels=3, max_frames=1).frames
     height, width = first.shape[-2:]
-    levels = first.int()
-    grey = int((levels.amax(1) - levels.amin(1)).max()) <= _GREY_TOLERANCE
+    grey = int((first.amax(1) - first.amin(1)).max()) <= _GREY_TOLERANCE
     fps = None if _is_npz(path) else rate(path, num_packets=_PACKETS_FOR_RATE)
     return Description((height, width), fps, grey)
 
@@ -116,20 +122,21 @@ def read_clip(
 ) -> Clip:
     """Read a clip from a video file, a GIF or an `.npz` file.
 
-    *Conventions:* frames stand as a player would show them: turned and mirrored as the file's display matrix says.
-    Non-square pixels are not stretched and transparency is ignored. Grey is luma in [0, 255]. An `.npz` file holds
-    `frames`, uint8, (time, channels, height, width) or (time, height, width).
+    *Conventions:* frames are rotated and mirrored by the file's display matrix, as a player shows them. Non-square
+    pixels are not stretched, and transparency is ignored. Grey is luma in [0, 255]. An `.npz` file holds an array
+    `frames` of uint8, (time, channels, height, width) or (time, height, width).
 
     Args:
         path: the file.
-        size: (height, width) that every frame is resized to; None keeps the size of the first frame.
+        size: the (height, width) to which every frame is resized; None keeps the size of the first frame.
         num_channels: 1 for grey, 3 for RGB.
-        max_frames: stop after so many frames; None reads all.
-        fps: frames a second that are wanted: by the time stamps, the frame that a player shows at each moment. None
-            takes all frames. An `.npz` file has no time stamps, and is read whole.
+        max_frames: the largest number of frames to read; None reads all.
+        fps: the frame rate to resample to: the clip has the frame that a player shows, by time stamps, at the start of
+            each period. None reads all frames. An `.npz` file has no time stamps, and all its frames are read.
 
     Raises:
-        DataError: no such file, not a video, only sound, or no frame that can be decoded.
+        DataError: if the file is missing, is not a video, holds only sound, or has no decodable frame.
+        ValueError: if `num_channels` is neither 1 nor 3, or `max_frames` is below 1.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +151,10 @@ def read_clip(
         raise ValueError(f"max_frames is {max_frames}; at least 1 is needed")
     if not path.is_file():
         raise DataError(f"no clip at {path}; {ADVICE}")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path} cannot be opened: {error.strerror}") from error
     convert = _Converter(size, _PIXELS[num_channels])
     if _is_npz(path):
         with closing(npz.read_frames(path)) as frames:
@@ -153,14 +164,15 @@ def read_clip(
 
 
 def write_mp4(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
-    """Write a clip as H.264 that every player and browser shows, all but lossless for grey frames.
+    """Write a clip as H.264 that every player and browser shows, nearly lossless for grey frames.
 
-    Grey is written in full range, so that no level is lost to rounding; colour is stored at half resolution. Odd sizes
-    take 4:4:4, which not every player shows. The file appears whole, and the same frames give the same bytes.
+    Grey is written in full range, so that rounding loses no level. Colour is stored at half resolution. Frames of odd
+    size are stored as 4:4:4, which some players do not show. The file is written atomically, and the same frames give
+    the same bytes.
 
     Raises:
-        ValueError: no frames, or not uint8 with 1 or 3 channels.
-        OSError: the file cannot be written.
+        ValueError: if there are no frames, or they are not uint8 with 1 or 3 channels.
+        OSError: if the file cannot be written.
     """
     odd = frames.shape[-2] % 2 or frames.shape[-1] % 2
     pixels, scaler = "yuvj444p" if odd else "yuvj420p", VideoReformatter()
@@ -169,13 +181,14 @@ def write_mp4(path: Path, frames: UInt8[Tensor, "time channels height width"], f
 
 
 def write_gif(path: Path, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
-    """Write a clip as an endless GIF.
+    """Write a clip as a GIF that repeats endlessly.
 
-    Grey frames keep all 256 levels exactly; RGB frames share the 256 colours that suit them best, without dithering.
+    Grey frames keep all 256 levels exactly. RGB frames share one palette of 256 colours, without dithering.
 
     Raises:
-        ValueError: no frames, or not uint8 with 1 or 3 channels; above 50 frames a second, which no GIF shows.
-        OSError: the file cannot be written.
+        ValueError: if there are no frames, they are not uint8 with 1 or 3 channels, or `fps` is above 50, the maximum
+            for GIFs.
+        OSError: if the file cannot be written.
     """
     if fps > MAX_GIF_FPS:
         raise ValueError(f"fps is {fps}; a GIF shows at most {MAX_GIF_FPS} frames a second")
@@ -184,11 +197,11 @@ def write_gif(path: Path, frames: UInt8[Tensor, "time channels height width"], f
 
 
 def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None:
-    """Write a grey or RGB image.
+    """Write a grey or RGB image as a PNG file.
 
     Raises:
-        ValueError: not uint8 with 1 or 3 channels.
-        OSError: the file cannot be written.
+        ValueError: if the image is not uint8 with 1 or 3 channels.
+        OSError: if the file cannot be written.
     """
     (frame,) = _as_av(image.unsqueeze(0))
     encoder = av.CodecContext.create("png", "w")
@@ -199,13 +212,13 @@ def write_png(path: Path, image: UInt8[Tensor, "channels height width"]) -> None
 
 
 class _Converter:
-    """Bring frames of any format to one size and pixel format; the scaler's tables are made once for all."""
+    """Convert frames of any format to one size and pixel format; the tables of the scaler are made only once."""
 
     def __init__(self, size: tuple[int, int] | None, pixels: str) -> None:
         self.size, self.pixels, self.scaler = size, pixels, VideoReformatter()
 
     def stack(self, frames: Iterable[av.VideoFrame]) -> NDArray[np.uint8]:
-        """Convert and stack frames; without a size, the first one's is that of all."""
+        """Convert and stack frames; without a given size, all frames take the size of the first."""
         arrays = [self._array(frame) for frame in frames]
         return np.stack(arrays) if arrays else np.empty((0, 0, 0), np.uint8)
 
@@ -219,11 +232,14 @@ class _Converter:
 
 
 def _orientation(frame: av.VideoFrame) -> tuple[bool, tuple[int, ...]]:
-    """Return how a player shows a frame: whether rows become columns, and which axes are flipped then.
+    """Return how a player orients a frame: whether rows become columns, and which axes are then flipped.
 
-    The file's display matrix says so; angles between quarter turns are taken for the nearest.
+    The orientation follows from the file's display matrix; other angles are rounded to the nearest quarter turn.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all kinds of side data, such as EXIF
+        return _TURNS[round(frame.rotation / 90) % 4]
     if not isinstance(matrix, SideData):
         return False, ()
     # x' = a x + c y and y' = b x + d y, with y downwards.
@@ -245,29 +261,37 @@ def _read_video(decoder: Decoder, path: Path, convert: _Converter, max_frames: i
     if not len(frames):
         raise decoder.nothing()
     stopped = len(frames) == max_frames
-    return Clip(_time_first(frames), fps or decoder.fps, None if stopped else decoder.damage())
+    seconds = decoder.seconds if fps is None else tuple(number / fps for number in range(len(frames)))
+    return Clip(_time_first(frames), fps or decoder.fps, None if stopped else decoder.damage(), seconds)
 
 
 def _at_rate(frames: Iterable[av.VideoFrame], fps: float) -> Iterator[av.VideoFrame]:
-    """Give the frame that a player shows at each multiple of a period, from the first frame's time on."""
+    """Yield the frame that a player shows at each multiple of a period after the time of the first frame."""
     start: float | None = None
     shown: av.VideoFrame | None = None
-    due, at = 0, 0.0  # periods since the first frame: of what comes next, and of the frame that came last
+    due, at = 0, 0.0  # in periods since the first frame: the next frame to yield, and the last frame that was read
     for frame in frames:
-        if frame.time is None:  # nothing tells when it is shown
+        if frame.time is None:  # its display time is unknown
             yield frame
             continue
         start = frame.time if start is None else start
         if shown is not None and abs((frame.time - start) * fps - at) > LONGEST_STILL_S * fps:
-            start = frame.time - (at + 1) / fps  # time stamps are claims: one that leaps is taken for the next period
+            start = frame.time - (at + 1) / fps  # a time stamp that leaps is wrong: take the next period
         at = max(at, (frame.time - start) * fps)
         # Containers round time stamps, to hundredths of a second at worst.
         while shown is not None and due < at - _ROUNDING:
             yield shown
             due += 1
         shown = frame
-    if shown is not None and due <= at + _ROUNDING:
+    # The last frame is shown for its duration, and at least once.
+    last = at + min(_duration_s(shown), LONGEST_STILL_S) * fps if shown is not None else at
+    while shown is not None and (due <= at + _ROUNDING or due < last - _ROUNDING):
         yield shown
+        due += 1
+
+
+def _duration_s(frame: av.VideoFrame) -> float:
+    return float((frame.duration or 0) * (frame.time_base or 0))
 
 
 def _time_first(frames: NDArray[np.uint8]) -> UInt8[Tensor, "time channels height width"]:
@@ -287,7 +311,7 @@ def _as_frame(array: NDArray[np.uint8]) -> av.VideoFrame:
 
 
 def _with_palette(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Bring RGB frames to 256 colours, chosen once for all of them."""
+    """Convert RGB frames to 256 colours, which are chosen once for all frames."""
     first, graph = frames[0], av.filter.Graph()
     source = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1))
     split, sink = graph.add("split"), graph.add("buffersink")
@@ -308,7 +332,7 @@ def _with_palette(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
 def _muxed(
     frames: list[av.VideoFrame], fps: float, container_format: str, codec: str, options: dict[str, str] | None = None
 ) -> bytes:
-    # Into memory: PyAV does not tell when closing a file fails, and a full disk must be told of.
+    # Write to memory first: PyAV does not report errors on closing a file, such as a full disk.
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=_rate(fps), options=options)

@@ -1,4 +1,4 @@
-"""The verb `saccade generate`: moving digits as files, for people and for other programs."""
+"""The verb `saccade generate`: write moving digits to files, for people and for other programs."""
 
 from saccade.generate.config import GenerateConfig
 from saccade.generate.contact_sheet import draw_contact_sheet

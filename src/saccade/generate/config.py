@@ -1,4 +1,4 @@
-"""Everything that decides a folder of generated clips, in one place."""
+"""The options of `saccade generate`, and its file formats."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FORMATS: dict[str, Callable[[Path, Tensor, float], None]] = {"mp4": write_mp4, "
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """A folder of clips of moving digits: a folder per class, labels, poses, a contact sheet.
+    """A folder of clips of moving digits: one folder per class, labels, poses and a contact sheet.
 
     Args:
-        out: the folder; the same call again writes the clips that are missing.
-        format: mp4 (2 of 255 grey levels off at most, as measured), gif (exact) or npz (exact; array `frames`).
-        split: train, validation or test; clips of different splits never meet.
-        fps: frames per second that a player shows.
+        out: the folder; a repeated call writes only the missing clips.
+        format: mp4 (measured error at most 2 of 255 grey levels), gif (exact) or npz (exact; array `frames`).
+        split: train, validation or test; different splits have no clip in common.
+        fps: frames per second of the files in a player.
 
     Raises:
-        UsageError: unknown names, a rate that the format does not have.
+        UsageError: if a name is unknown, or the format does not allow the frame rate.
     """
 
     out: Path

@@ -1,4 +1,4 @@
-"""A dataset at a glance: a row per clip, a column per moment, every digit in its box, angle and scale below."""
+"""Contact sheets: a row per clip, a column per frame, boxes around the digits, angle and scale below."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from saccade.clips import ClipBatch, Poses
 from saccade.data.digits import Motion
 
-# Five rows of three dots, a row an octal digit.
+# A character has five rows of three dots; each octal digit is one row.
 _FONT = {
     "0": "75557", "1": "26227", "2": "71747", "3": "71717", "4": "55711", "5": "74717", "6": "74757", "7": "71122",
     "8": "75757", "9": "75717", "-": "00700", "+": "02720", ".": "00002", "°": "25200", "x": "00525", " ": "00000",
 }  # fmt: skip
 _BACKGROUND, _TEXT, _FAINT = (22, 22, 26), (235, 235, 235), (140, 140, 150)
-# Told apart by people who do not see red and green alike.
+# People with red-green colour blindness can tell these colours apart.
 _BOXES = ((238, 119, 51), (51, 187, 238), (204, 187, 68), (170, 51, 119), (34, 136, 51))
 _NUM_COLUMNS, _TILE_PX, _GAP_PX, _LINE_PX = 10, 128, 6, 16
 
@@ -27,8 +27,8 @@ def draw_contact_sheet(batch: ClipBatch, names: Sequence[str], motion: Motion) -
 
     Args:
         batch: uint8 grey clips with poses.
-        names: what stands before each row.
-        motion: how the digits move; it decides whether angle and scale are worth writing.
+        names: the text before each row.
+        motion: the motion of the digits; angle and scale are written only if they change.
 
     >>> from saccade.data import digits
     >>> from saccade.data.digits import MovingDigits

@@ -1,4 +1,4 @@
-"""Clips, labels and poses as files that appear whole, and a manifest that keeps different datasets apart."""
+"""Write clips, labels and poses atomically, with a manifest that keeps different datasets apart."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ COLUMNS = ("file", "label", "digits", "index", "instances")
 FORMAT = 2
 _FRAMES_PER_ROUND = 800
 _SHEET_CLIPS = 8
-# Where things lie may change between two calls; which digits they are is told by fields of their own.
+# Locations may change between two calls; other fields identify the digit images.
 _FREE = ("out", "digits_dir", "digits", "kind", "short_fraction")
 
 
 def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write clips into a folder, or only those that are missing there; return the folder.
 
-    Every file appears whole or not at all. `labels.csv` comes last: where it lies, the dataset is complete.
+    Every file is written atomically. `labels.csv` is written last: if it exists, the dataset is complete.
 
-    *Conventions:* clip `i` of class `07` is `07/00000i.mp4`. A line of `poses.jsonl` is a clip: lists over frames of
-    lists over digits. Positions are (y, x) in pixels, the centre of the upper left pixel is (0, 0). Boxes are (top,
-    left, bottom, right), bottom and right exclusive. Angles count counter-clockwise as seen on the screen.
+    *Conventions:* clip `i` of class `07` is `07/00000i.mp4`. A line of `poses.jsonl` describes a clip: lists over
+    frames of lists over digits. Positions are (y, x) in pixels; the centre of the upper left pixel is (0, 0). Boxes are
+    (top, left, bottom, right), bottom and right exclusive. Angles are counter-clockwise as seen on the screen.
 
     Args:
-        config: where, and as what.
-        digits: which clips.
-        progress: called with the number of clips done and of all clips.
+        config: the folder and the file format.
+        digits: the clips.
+        progress: a function that is called with the number of clips done and the total.
 
     Raises:
-        UsageError: the folder holds other files, or clips of another configuration; another process writes to it.
-        DataError: the folder's manifest is damaged.
-        OSError: the folder cannot be written; what was written stays.
-        Interrupted: Ctrl-C; what was written stays.
+        UsageError: if the folder holds other files or clips of another configuration, or another process writes to it.
+        DataError: if the manifest of the folder is damaged.
+        OSError: if the folder cannot be written; files that were written are kept.
+        Interrupted: if the user presses Ctrl-C; files that were written are kept.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -78,16 +78,16 @@ def generate(config: GenerateConfig, digits: DigitsConfig, progress: Callable[[i
 
 
 def class_name(clips: MovingDigits, digits: list[int]) -> str:
-    """Name the class of a clip that shows these digits: `07`, or the set `0-3-7` for the label scheme `digits`.
+    """Return the class of a clip that shows these digits: `07`, or the set `0-3-7` for the label scheme `digits`.
 
-    Digits that a clip lacks are -1.
+    An absent digit is -1.
     """
     shown = [digit for digit in digits if digit >= 0]
     return "".join(map(str, shown)) if clips.scheme.pairs else "-".join(map(str, sorted(set(shown))))
 
 
 def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progress: Callable[[int, int], None]) -> None:
-    # Labels and poses are written anew in full: they follow from the index, which is far quicker than a clip's file.
+    # Labels and poses are always written in full: computing them is far quicker than writing the file of a clip.
     with (
         files.whole(config.out / LABELS) as labels_path,
         files.whole(config.out / POSES) as poses_path,
@@ -106,7 +106,7 @@ def _write(config: GenerateConfig, clips: MovingDigits, there: set[int], progres
 
 @dataclass(frozen=True)
 class _Clip:
-    """One clip, with what labels and poses say of it."""
+    """A clip with its label and poses."""
 
     index: int
     file: str
@@ -135,7 +135,7 @@ def _described(config: GenerateConfig, clips: MovingDigits) -> Iterator[_Clip]:
 
 
 def _shown(truth: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Leave out the digits that a clip lacks; they come last."""
+    """Remove the absent digits, which come last."""
     num = sum(digit >= 0 for digit in truth["thing"])
     whole_clip = {name: truth[name][:num] for name in ("thing", "instance")}
     return whole_clip | {name: [frame[:num] for frame in truth[name]] for name in truth.keys() - whole_clip.keys()}
@@ -151,7 +151,7 @@ def _exact(values: Tensor) -> list[Any]:
 
 
 def _claim(config: GenerateConfig, digits: DigitsConfig, images: Digits) -> None:
-    """Start the folder, or make sure that it is of the same clips."""
+    """Write the manifest of a new folder, or check that the folder holds the same clips."""
     source = {"digits_source": images.source, "digits_sha256": images.sha256()}
     asked = files.json_fields(config) | digits.as_json() | {"clips_seed": digits.clips_seed or 0}
     wanted = {name: value for name, value in asked.items() if name not in _FREE} | source
@@ -159,7 +159,7 @@ def _claim(config: GenerateConfig, digits: DigitsConfig, images: Digits) -> None
     if manifest.exists() and any(config.out.glob("[0-9]*/[0-9]*.*")):
         run_folder.check_same(config.out, _read_manifest(manifest), wanted)
         return
-    # A call that went wrong before its first clip holds no place.
+    # A call that failed before its first clip leaves a manifest, which is overwritten.
     others = sorted(path.name for path in config.out.glob("[!.]*"))
     if others and not manifest.exists():
         raise UsageError(f"{config.out} holds {others[0]}, but no {MANIFEST}; choose an empty or new folder as --out")
@@ -172,7 +172,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         config: dict[str, Any] = dict(manifest["config"])
-        if manifest.get("format") == 1:  # of version 0.1, which knew one condition a folder
+        if manifest.get("format") == 1:  # of version 0.1, with one condition per folder
             config |= {"condition": [config["condition"]], "scheme": config["labels"], "clips_seed": config["seed"]}
     except foreign.UNREADABLE as error:
         raise DataError(f"{path} is damaged ({error}); remove {path.parent}, or choose another --out") from error

@@ -1,4 +1,4 @@
-"""The live page: what each model sees in a camera, a video or moving digits, while it sees it."""
+"""A live page in the browser: where models look in a camera, a video or moving digits, and what they predict."""
 
 from saccade.serve.server import ServeConfig, serve
 

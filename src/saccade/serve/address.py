@@ -1,4 +1,4 @@
-"""Where the page is found: the names that the server answers to, and the path below which it lies."""
+"""The address of the page: the host names that the server accepts, and the path prefix."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from saccade.errors import UsageError
 _NETLOC = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[^\s\[\]:/?#@\\]+)(?::(?P<port>\d{1,5}))?", re.IGNORECASE)
 _HOST = re.compile(r"[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*")
 _PATH = re.compile(r"(/(?!\.\.?(/|$))[A-Za-z0-9._~-]+)*")
-# Which of them an address without a port means depends on whether there is TLS.
+# An address without a port means the first of them without TLS, the second with TLS.
 _STANDARD_PORTS = (80, 443)
 
 
 @dataclass(frozen=True)
 class Name:
-    """A host name that is the server's, at every port or at one.
+    """A host name that the server accepts, with any port or with a single one.
 
     Args:
-        host: in lower case; IPv6 addresses without brackets.
-        port: the only port, or None for all.
+        host: the name in lower case; IPv6 addresses without brackets.
+        port: the only accepted port; None accepts all ports.
     """
 
     host: str
     port: int | None = None
 
     def covers(self, host: str, port: int | None) -> bool:
-        """Tell whether a host and a port are meant; without a port it is one of the standard ports."""
+        """Return whether this name accepts a host and a port; a missing port means 80 or 443."""
         if host != self.host:
             return False
         return self.port in (None, port) or (port is None and self.port in _STANDARD_PORTS)
 
 
 def parse_name(text: str) -> Name:
-    """Read a name of the option `--allow-host`: `NAME` or `NAME:PORT`.
+    """Parse a value of the option `--allow-host`: `NAME` or `NAME:PORT`.
 
-    Letters beyond ASCII become what browsers send in their place.
+    A name with non-ASCII letters is encoded as browsers send it (IDNA).
 
     Raises:
-        UsageError: something else, such as a URL or a pattern.
+        UsageError: if the text has another form, such as that of a URL or a pattern.
 
     >>> parse_name("Lab.example:8443"), parse_name("lab.example.").host
     (Name(host='lab.example', port=8443), 'lab.example')
@@ -57,23 +57,25 @@ def parse_name(text: str) -> Name:
 
 
 def split_netloc(text: str) -> tuple[str, int | None]:
-    """Split `HOST`, `HOST:PORT` or `[IPV6]:PORT` into the host in lower case, without a dot at its end, and the port.
+    """Split `HOST`, `HOST:PORT` or `[IPV6]:PORT` into the host and the port; a missing port is None.
+
+    The host is returned in lower case and without a trailing dot.
 
     Raises:
-        ValueError: something else.
+        ValueError: if the text has another form.
 
     >>> split_netloc("LAB.example.:80"), split_netloc("[::1]")
     (('lab.example', 80), ('::1', None))
     """
     found = _NETLOC.fullmatch(text)
     if found is None or (port := int(found["port"] or 0)) > 65535:
-        raise ValueError(f"{text!r} is no host and port")
+        raise ValueError(f"{text!r} is not a host with an optional port")
     host = found["host"].lower().removesuffix(".").strip("[]")
     return host, port if found["port"] else None
 
 
 def own_names(host: str) -> tuple[Name, ...]:
-    """Return the names under which a server that listens at `host` may be called, besides plain addresses.
+    """Return the host names that a server on `host` accepts in addition to IP addresses.
 
     >>> own_names("127.0.0.1")
     (Name(host='localhost', port=None), Name(host='127.0.0.1', port=None))
@@ -86,10 +88,10 @@ def own_names(host: str) -> tuple[Name, ...]:
 
 
 def parse_prefix(text: str) -> str:
-    """Read the option `--path-prefix`: a slash before every part and none at the end; empty for no prefix.
+    """Parse the option `--path-prefix` into a path with a leading slash and no trailing slash; empty for no prefix.
 
     Raises:
-        UsageError: a part that is empty, or holds more than letters, digits and `._~-`.
+        UsageError: if a part is empty, `.` or `..`, or contains characters other than letters, digits and `._~-`.
 
     >>> parse_prefix("saccade/"), parse_prefix("/"), parse_prefix("/demo/saccade")
     ('/saccade', '', '/demo/saccade')
@@ -99,7 +101,7 @@ def parse_prefix(text: str) -> str:
     prefix = ("" if text.startswith("/") else "/") + text.removesuffix("/")
     if not _PATH.fullmatch(prefix):
         raise UsageError(
-            f"--path-prefix takes a path of letters, digits and the marks . _ ~ -, as in /saccade; got {text!r}"
+            f"--path-prefix takes a path of letters, digits and the characters . _ ~ -, as in /saccade; got {text!r}"
         )
     return prefix
 

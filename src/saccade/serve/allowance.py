@@ -1,4 +1,4 @@
-"""How much of something somebody may have in a second."""
+"""A token bucket, which limits a rate."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 
 class Allowance:
-    """So much a second, and an amount at once (a token bucket).
+    """A token bucket: it fills at a constant rate up to a maximum.
 
     Args:
-        per_s: what comes in every second.
-        at_once: what is there at first, and the most that gathers.
-        now: tells the time in seconds.
+        per_s: the amount added per second.
+        at_once: the initial amount, which is also the maximum.
+        now: a function that returns the time in seconds.
 
     >>> allowance = Allowance(1.0, 2.0)
     >>> allowance.take(), allowance.take(), allowance.take()
@@ -24,7 +24,7 @@ class Allowance:
         self._left, self._when = at_once, now()
 
     def take(self) -> bool:
-        """Take one; return whether there was one left."""
+        """Take 1 if at least 1 is left; return whether it was taken."""
         self._gather()
         if self._left < 1:
             return False
@@ -32,7 +32,7 @@ class Allowance:
         return True
 
     def charge(self, amount: float) -> float:
-        """Take an amount, on credit where less is left; return after how many seconds it is paid back.
+        """Take an amount, on credit if less is left; return the seconds until the credit is paid back.
 
         >>> allowance = Allowance(10.0, 1.0)
         >>> allowance.charge(1.0), round(allowance.charge(5.0), 1)

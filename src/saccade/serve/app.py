@@ -1,4 +1,4 @@
-"""The routes: the page and its files, the stream of one page, a video for it, and how the server is."""
+"""The routes: the files of the page, its WebSocket, video uploads and the status of the server."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ T = TypeVar("T")
 
 
 class Pages:
-    """The pages that are connected, at most so many.
+    """The connected pages, up to a limit.
 
     Args:
-        limit: how many get frames at once.
+        limit: the maximum number of pages.
     """
 
     def __init__(self, limit: int) -> None:
@@ -55,7 +55,7 @@ class Pages:
         self.by_token: dict[str, Live | None] = {}
 
     def enter(self) -> str | None:
-        """Give a page a token, or None when all places are taken."""
+        """Add a page and return its token; return None if the limit is reached."""
         if len(self.by_token) >= self.limit:
             return None
         token = secrets.token_urlsafe(16)
@@ -63,7 +63,7 @@ class Pages:
         return token
 
     def leave(self, token: str) -> None:
-        """Give the place back."""
+        """Remove a page."""
         del self.by_token[token]
 
 
@@ -79,12 +79,12 @@ def create_app(
     """Build the application.
 
     Args:
-        load: makes the engine; called in a thread, so that the page is there before torch is.
-        max_clients: pages that get frames at once; others are told that the server is busy.
-        names: host names of the server.
-        failed: called when `load` raised; the error is in `app.state.engine`.
-        allowed: host names of a proxy in front.
-        prefix: path below which everything lies, as `parse_prefix` returns it.
+        load: a function that creates the engine. It runs in a thread, so that the page opens before torch is imported.
+        max_clients: the maximum number of pages that receive frames; further pages show that the server is busy.
+        names: the host names of the server.
+        failed: a function that is called if `load` raises an exception, which is then in `app.state.engine`.
+        allowed: the host names of a proxy in front of the server.
+        prefix: the path prefix of all routes, as `parse_prefix` returns it.
     """
     pages = Pages(max_clients)
 
@@ -101,7 +101,7 @@ def create_app(
             await asyncio.to_thread(app.state.engine.result().close)
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    # What is added last sees a request first.
+    # The middleware that is added last handles a request first.
     app.add_middleware(Below, prefix=prefix)
     app.add_middleware(Guard, names=names, allowed=allowed)
     app.add_middleware(Limited)
@@ -113,16 +113,14 @@ def create_app(
 
 
 def _serve_files(app: FastAPI, prefix: str) -> None:
-    """Answer with the files of the page, from a table made now: no name from outside ever becomes a path."""
+    """Serve the files of the page from a table that is built now, so that no name in a request becomes a path."""
     paths = [*(_PACKAGE / "serve" / "static").iterdir(), _PACKAGE / "visualize" / "overlay.js"]
     files = {path.name: (path.read_bytes(), _TYPES[path.suffix]) for path in paths if path.suffix in _TYPES}
 
     @app.get("/{name}")
     async def file(name: str) -> Response:
         if name not in files:
-            return Response(
-                f"there is no such page; the one there is lies at {prefix}/\n", 404, media_type="text/plain"
-            )
+            return Response(f"there is no page at this address; open {prefix}/\n", 404, media_type="text/plain")
         content, media_type = files[name]
         return Response(content, media_type=media_type)
 
@@ -134,15 +132,15 @@ def _serve_files(app: FastAPI, prefix: str) -> None:
 def _serve_status(app: FastAPI, pages: Pages) -> None:
     @app.get("/api/status")
     async def status() -> dict[str, Any]:
-        """Tell how the server is: whether the models are there, how many pages are connected."""
+        """Return the version, whether loading has ended, and the number of connected pages."""
         return {"version": saccade.__version__, "ready": app.state.engine.done(), "pages": len(pages.by_token)}
 
 
 def _serve_stream(app: FastAPI, pages: Pages) -> None:
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
-        """Stream frames to a page for as long as it is there."""
-        with contextlib.suppress(WebSocketDisconnect):  # a page may go whenever it likes
+        """Stream frames to a page until it disconnects."""
+        with contextlib.suppress(WebSocketDisconnect):  # a page may disconnect at any time
             await socket.accept()
             if (token := pages.enter()) is None:
                 await socket.send_json({"type": "busy", "limit": pages.limit})
@@ -158,22 +156,22 @@ def _serve_stream(app: FastAPI, pages: Pages) -> None:
 async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaitable[Engine]) -> None:
     await socket.send_json({"type": "loading"})
     try:
-        # What a page says meanwhile, it says to nobody.
+        # Messages that the page sends before the models are loaded are discarded.
         engine = await _unless_gone(asyncio.shield(loading), socket.receive, "websocket.disconnect")
-    except Exception as error:  # whatever it was, the page says it
+    except Exception as error:  # the page shows the message of any error
         await socket.send_json({"type": "closed", "message": f"the models cannot be loaded: {error}"})
         await socket.close(1011)
         return
     if engine is None:
         return
-    # Now that torch is there; before, it would make the page wait.
+    # This imports torch. At module level the import would delay the page.
     from saccade.serve.live import Live
 
     pages.by_token[token] = live = Live(socket, engine)
     await socket.send_json(_hello(engine, token))
     try:
         await live.run()
-    except Exception:  # one page less; the server goes on
+    except Exception:  # an error in one page must not end the server
         _log.exception("a page's stream failed")
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.close(1011)
@@ -217,13 +215,13 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
 
     @app.post("/api/video/{token}")
     async def video(request: Request, token: str) -> Response:
-        """Take a video for the page of that token and show it there; the body is the file."""
+        """Decode the video in the body and show it on the page with this token."""
         if (live := pages.by_token.get(token)) is None:
-            return _refused("this page is not connected; reload it and give the video again", 409)
+            return _refused("this page is not connected; reload it and choose the video again", 409)
         if token in under_way:
-            return _refused("the video before is still being decoded; try again in a moment", 409)
+            return _refused("the previous video is still being decoded; try again in a moment", 409)
         if not 0 < _declared_length(request) <= upload.MAX_UPLOAD_BYTES:
-            return _refused(f"a file has 1 byte to {upload.MAX_UPLOAD_BYTES >> 20} MB; give a smaller video", 413)
+            return _refused(f"a video must have 1 byte to {upload.MAX_UPLOAD_BYTES >> 20} MB; choose another file", 413)
         have_own_share()
         under_way.add(token)
         try:
@@ -235,14 +233,14 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
         finally:
             under_way.discard(token)
         if decoded is None:
-            return Response(status_code=400)  # nobody is there to read it
+            return Response(status_code=400)  # the sender has gone and reads no answer
         await live.show_video(decoded)
         time, _, height, width = decoded.shape
         return JSONResponse({"frames": time, "size": [height, width], "fps": decoded.fps, "warning": decoded.warning})
 
 
 async def _decoded(request: Request, decoders: asyncio.Semaphore, frame_format: FrameFormat) -> Decoded | None:
-    """Receive and decode a video; None where the sender goes before it is done."""
+    """Receive and decode a video; return None if the sender disconnects first."""
     has_come = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -260,7 +258,7 @@ async def _decoded(request: Request, decoders: asyncio.Semaphore, frame_format: 
 async def _unless_gone(
     work: Coroutine[Any, Any, T] | asyncio.Future[T], receive: Callable[[], Awaitable[Message]], goodbye: str
 ) -> T | None:
-    """Wait for work, or end it when the other side says goodbye; return what came of it."""
+    """Return the result of the work; if a message of type `goodbye` arrives first, cancel the work and return None."""
 
     async def leave() -> None:
         while (await receive())["type"] != goodbye:
@@ -278,10 +276,10 @@ async def _unless_gone(
 
 def _declared_length(request: Request) -> int:
     declared = request.headers.get("content-length", "")
-    # Browsers always say; who does not is counted while the body comes.
+    # Browsers always send the length. Without it, the bytes are counted while they arrive.
     return int(declared) if declared.isdecimal() and len(declared) < 20 else 1
 
 
 def _refused(message: str, status: int) -> JSONResponse:
-    # The rest of the body is not read, so nothing else can follow on this connection.
+    # The rest of the body is not read, so the connection cannot carry another request.
     return JSONResponse({"message": message}, status, headers={"Connection": "close"})

@@ -1,4 +1,4 @@
-"""Pictures of a camera or a video brought to what digit models know: light strokes on a dark ground."""
+"""Conversion of camera and video frames to the input of digit models: light strokes on a dark background."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-# The ground is measured in windows of 24 px at every eighth pixel: wider than a stroke, narrower than a shadow.
+# The background is estimated in windows of 24 px, 8 px apart: wider than a stroke, narrower than a shadow.
 _STEP_PX, _WINDOW_PX = 8, 24
-# Ink is the smaller part of a window, so a quarter from its far end is ground.
+# Ink is the smaller part of a window, so the quartile on the side opposite to ink is background.
 _GROUND_QUANTILE = 0.25
-# Weaker ink than so many grey levels is not stretched to white: it may be nothing but noise.
+# Ink with less contrast than this, in grey levels, is not stretched to white: it may be noise.
 _LEAST_INK = 48.0
 _MOST_REST = 40.0
-# The brightest half per cent of a frame is ink wherever there is a digit, a small one too.
+# If a frame contains a digit, even a small one, its brightest 0.5 % is ink.
 _INK_QUANTILE = 0.995
 _NOISE_DEVIATIONS = 3.0
 _MAD_TO_DEVIATION = 1.4826
@@ -22,13 +22,14 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 def light_on_dark(frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor, "1 height width"]:
-    """Turn a picture of digits, dark on light or light on dark, under any even light, into light strokes on black.
+    """Convert a frame of digits, dark on light or light on dark, in any even light, to light strokes on black.
 
-    The ground (paper, shadows, the lens's dark corners) is estimated locally and taken away; what stands out from it
-    most, darker or lighter, is ink. Noise of the ground becomes black, and the ink is stretched to white unless it is
-    so faint that it may be none. A frame of the generator stays as it is, but for noise and the faintest grey.
+    The background (paper, shadows, dark corners of the lens) is estimated locally and subtracted. The pixels that
+    differ most from it, darker or lighter, are ink. Noise in the background becomes black. Ink is stretched to white
+    unless it is so faint that it may be noise. A frame of the generator is unchanged except for noise and the faintest
+    grey.
 
-    *Conventions:* grey or RGB in [0, 255]; of RGB the luma counts.
+    *Conventions:* grey or RGB in [0, 255]; RGB is converted to luma.
 
     >>> paper = torch.full((1, 64, 64), 200, dtype=torch.uint8)
     >>> paper[:, 20:44, 30:34] = 40
@@ -44,12 +45,12 @@ def light_on_dark(frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor
     lightest, darkest = (float(torch.quantile(sign * off_median, _INK_QUANTILE)) for sign in (1, -1))
     if darkest > lightest:
         ground = _ground(grey, 1 - _GROUND_QUANTILE).clamp_min(32.0)
-        # Paper in a shadow is darker by a factor, and so is the ink on it.
+        # A shadow multiplies the grey levels of paper and ink by the same factor.
         ink = (ground - grey) * (255 / ground)
         deviation *= 255 / float(ground.median())
     else:
         ink = grey - _ground(grey, _GROUND_QUANTILE)
-    # Slanting light leaves a rest, since a quantile is not the middle of a slope.
+    # A gradient of light leaves a residue, since a quantile of a slope is not its middle.
     rest = _ground(ink, 0.5).clamp(max=_MOST_REST)
     ink = (ink - rest - _NOISE_DEVIATIONS * deviation).clamp_min(0)
     white = max(float(torch.quantile(ink, _INK_QUANTILE)), _LEAST_INK)
@@ -57,7 +58,7 @@ def light_on_dark(frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor
 
 
 def _ground(grey: Float[Tensor, "1 height width"], quantile: float) -> Float[Tensor, "1 height width"]:
-    """Return the local quantile of the grey levels, smooth over the frame."""
+    """Return the local quantile of the grey levels, interpolated smoothly over the frame."""
     height, width = grey.shape[-2:]
     rest = (-height % _STEP_PX, -width % _STEP_PX)
     margin = (_WINDOW_PX - _STEP_PX) // 2

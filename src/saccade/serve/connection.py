@@ -1,7 +1,7 @@
-"""What one TCP connection may take of the server: time to ask, work in the event loop, time to read its answers.
+"""Limits on each TCP connection: time to send a request, share of the event loop, time to read responses.
 
-Uvicorn parses HTTP and WebSockets, and sets no such limits: whoever asks half a question, or sends a thousand pings in
-one go, would keep all others waiting.
+Uvicorn parses HTTP and WebSockets but has no such limits. Without them, a client that sends half a request, or a
+thousand pings at once, would make all others wait.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from saccade.serve.allowance import Allowance
 
 MAX_ASK_S = 10.0
-"""How long a connection may be without a request that is being answered."""
+"""The maximum time that a connection may stay without a request in progress, in seconds."""
 
 MAX_STALL_S = 30.0
-"""How long a connection may read nothing of what waits for it."""
+"""The maximum time that a client may read none of the data that waits for it, in seconds."""
 
 MAX_ASKING = 64
-"""Connections without a request that is being answered; beyond, the one that has waited longest goes."""
+"""The maximum number of connections without a request in progress; above it, the longest idle one is closed."""
 
-# Few bytes at a time: even made up of nothing but pings they hold up the event loop for a few milliseconds.
+# Reads are small: even if they contain only pings, each blocks the event loop for a few milliseconds at most.
 _READ_BYTES = 4096
-# Part of the event loop's time for reading one page's messages, and for reading all else.
+# Fractions of the event loop's time: for reading from one page, and for reading from all other connections.
 _PAGE_SHARE, _REST_SHARE = 0.1, 0.1
 _READ_AT_ONCE_S = 0.05
 _REQUESTS_PER_S, _REQUESTS_AT_ONCE = 100.0, 200.0
@@ -39,11 +39,11 @@ _current: ContextVar[Connection] = ContextVar("connection")
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which does not wait for requests under way when it ends.
+    """Uvicorn's server, changed so that shutdown does not wait for requests in progress.
 
     Args:
-        config: whose class of the HTTP protocol is `connections`.
-        connections: all there are.
+        config: the configuration; its HTTP protocol class is `connections`.
+        connections: all connections of the server.
     """
 
     def __init__(self, config: uvicorn.Config, connections: Connections) -> None:
@@ -51,31 +51,31 @@ class Server(uvicorn.Server):
         self._connections = connections
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End; uploads end as if their senders had gone, and pages are told."""
+        """Shut down: abort uploads as if their senders had disconnected, and notify pages."""
         self._connections.close()
         await super().shutdown(sockets)
 
 
 class Connections:
-    """The connections of a server; uvicorn takes it for the class of its HTTP protocol.
+    """The connections of a server; uvicorn uses this object as its HTTP protocol class.
 
     Args:
-        make: makes uvicorn's own.
+        make: uvicorn's HTTP protocol class.
     """
 
     def __init__(self, make: Callable[..., asyncio.Protocol]) -> None:
         self._make = make
         self.reading = Allowance(_REST_SHARE, _READ_AT_ONCE_S)
-        # In the order in which they began to wait for a request.
+        # Ordered by the time at which each connection began to wait for a request.
         self._asking: dict[Connection, asyncio.TimerHandle] = {}
         self._answered: set[Connection] = set()
 
     def __call__(self, **options: Any) -> Connection:
-        """Make the next connection."""
+        """Create the protocol of a new connection."""
         return Connection(self._make(**options), self)
 
     def begin_to_ask(self, connection: Connection) -> None:
-        """Give a connection some time to ask for something."""
+        """Close a connection unless a request begins within `MAX_ASK_S`."""
         self.end(connection)
         if len(self._asking) >= MAX_ASKING:
             self._give_up(next(iter(self._asking)))
@@ -83,18 +83,18 @@ class Connections:
         self._asking[connection] = later
 
     def begin_to_answer(self, connection: Connection) -> None:
-        """A connection has asked."""
+        """Register that a connection has a request in progress."""
         self.end(connection)
         self._answered.add(connection)
 
     def end(self, connection: Connection) -> None:
-        """Forget a connection."""
+        """Unregister a connection and cancel its time limit."""
         self._answered.discard(connection)
         if later := self._asking.pop(connection, None):
             later.cancel()
 
     def close(self) -> None:
-        """Close those that ask or are answered, but for pages, which are told before."""
+        """Close all connections except those of pages, which uvicorn notifies before it closes them."""
         for connection in [*self._asking, *self._answered]:
             if not connection.is_page:
                 connection.close()
@@ -105,11 +105,11 @@ class Connections:
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A connection, in front of uvicorn's protocol for it.
+    """The protocol of one connection: it applies the limits and passes everything on to uvicorn's protocol.
 
     Args:
-        protocol: uvicorn's.
-        connections: where it belongs.
+        protocol: uvicorn's protocol for the connection.
+        connections: the connections of the server.
     """
 
     def __init__(self, protocol: asyncio.Protocol, connections: Connections) -> None:
@@ -120,80 +120,80 @@ class Connection(asyncio.BufferedProtocol):
         self._stalling: asyncio.TimerHandle | None = None
         self._rests = self._is_held = False
         self.is_page = False
-        """Whether it holds a WebSocket."""
+        """Whether the connection is a WebSocket."""
 
-    # --- What asyncio calls
+    # --- Called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Start the time limit for a request, and connect uvicorn's protocol."""
         self._transport = cast(asyncio.Transport, transport)
         self._connections.begin_to_ask(self)
         held: Any = _Held(self._transport, self)
         self.protocol.connection_made(held)
-        # What others have overdrawn is not paid back by connecting anew.
+        # The allowance is shared: if others have overdrawn it, a new connection has to wait too.
         self._rest(self._reading.charge(0.0))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
+        """Unregister the connection, and notify uvicorn's protocol."""
         self._transport = None
         self._connections.end(self)
         self._stop_stalling()
         self.protocol.connection_lost(exc)
 
     def get_buffer(self, sizehint: int) -> bytearray:
-        """Return where the next bytes go."""
+        """Return the buffer for the next bytes."""
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take bytes, and rest once they have cost more than their share."""
+        """Process received bytes; pause reading if they took more than the allowed share of time."""
         _current.set(self)
         begin = time.thread_time()
         self.protocol.data_received(bytes(memoryview(self._buffer)[:nbytes]))
         self._rest(self._reading.charge(time.thread_time() - begin))
 
     def eof_received(self) -> bool | None:
-        """Tell that nothing more will come."""
+        """Notify uvicorn's protocol that the client sends nothing more."""
         return self.protocol.eof_received()
 
     def pause_writing(self) -> None:
-        """Wait until what was sent has been read, but not forever."""
+        """Pause uvicorn's protocol, and start the time limit for the client to read."""
         self._watch_reader()
         self.protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Go on sending."""
+        """Resume uvicorn's protocol, and stop the time limit for the client to read."""
         if self._transport is not None and not self._transport.is_closing():
             self._stop_stalling()
         self.protocol.resume_writing()
 
-    # --- What uvicorn and the application call
+    # --- Called by uvicorn and the application
 
     def hold(self, is_held: bool) -> None:
-        """Read nothing for a while, or go on."""
+        """Pause or resume reading, as uvicorn requests."""
         self._is_held = is_held
         self._reflect()
 
     def close(self) -> None:
-        """Close once all is sent, or the other side reads no more."""
+        """Close the connection once all data is sent, or once the client reads no more."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.close()
             self._watch_reader()
 
     def change_protocol(self, protocol: asyncio.Protocol) -> None:
-        """Talk as WebSockets do from now on."""
+        """Switch to a WebSocket protocol."""
         self.protocol, self.is_page = protocol, True
 
     def begin_request(self) -> None:
-        """The application answers a request."""
+        """Register that the application begins to answer a request."""
         self._connections.begin_to_answer(self)
 
     def end_request(self) -> None:
-        """The application has answered it."""
+        """Register that the application has answered the request."""
         if self._transport is not None:
             self._connections.begin_to_ask(self)
 
     def have_own_share(self) -> None:
-        """Let the reading of this connection not depend on what others send."""
+        """Give this connection its own share of reading time, independent of other connections."""
         self._reading = Allowance(_PAGE_SHARE, _READ_AT_ONCE_S)
 
     def _rest(self, seconds: float) -> None:
@@ -215,7 +215,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _watch_reader(self, unread: float = math.inf) -> None:
-        """Hang up on one who has read nothing since so many bytes were left."""
+        """Abort the connection if `unread` or more bytes are still unsent; otherwise check again later."""
         self._stop_stalling()
         if self._transport is None:
             return
@@ -231,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class _Held:
-    """The transport as uvicorn sees it: what concerns limits goes through the connection."""
+    """The transport that uvicorn receives: calls that concern the limits go through the connection."""
 
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         self._transport, self._connection = transport, connection
@@ -253,10 +253,10 @@ class _Held:
 
 
 class Limited:
-    """The application, with requests counted: so many a second, and their connections know that they are answered.
+    """Middleware that limits the rate of requests and tells each connection when a request begins and ends.
 
     Args:
-        app: answers.
+        app: the application.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -264,7 +264,7 @@ class Limited:
         self._requests = Allowance(_REQUESTS_PER_S, _REQUESTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request when it is its turn."""
+        """Answer a request, with a delay if the rate exceeds the limit."""
         connection = _current.get(None)
         if scope["type"] not in ("http", "websocket") or connection is None:
             await self._app(scope, receive, send)
@@ -278,6 +278,6 @@ class Limited:
 
 
 def have_own_share() -> None:
-    """Let the connection of this request be read whatever others send."""
+    """Give the connection of the current request its own share of reading time."""
     if connection := _current.get(None):
         connection.have_own_share()

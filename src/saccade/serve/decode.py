@@ -1,8 +1,8 @@
-"""The process that decodes a foreign video: `python -m saccade.serve.decode FILE SECONDS FRAME_FORMAT`.
+"""The process that decodes an untrusted video: `python -m saccade.serve.decode FILE SECONDS FRAME_FORMAT`.
 
-The format is that of the models' frames, as `FrameFormat.as_json` has it. The process has little memory and little
-time, opens nothing but the file, and writes that it is ready, a line of JSON, and the pixels. What is wrong with the
-file stands in the line's `error`; if the process is killed there is no line, which says as much.
+FRAME_FORMAT is the JSON of `FrameFormat.as_json`. The process has limits on memory and time and opens no other file.
+It writes a line when it is ready, then a line of JSON, then the pixels. If the file has an error, the JSON line holds
+it as `error`. If the process exceeds a limit and is killed, the JSON line is missing.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from saccade.data import video
 from saccade.errors import DataError
 from saccade.serve.upload import MAX_EXTRA_MEMORY_BYTES, READY, most_frames
 
-# What a page may give. Playlists are none of it: they name other files and addresses, which FFmpeg would read.
+# The accepted containers. Playlists are excluded, since FFmpeg would read the files and addresses that they name.
 _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpeg,mpegts,mpegvideo,ogg,asf,flv,h264,hevc,ivf,apng"
 _ALLOWED = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
 _ZIP = b"PK\x03\x04"
 
 
 def decode(path: Path, wanted: FrameFormat) -> tuple[dict[str, Any], bytes]:
-    """Decode a file into frames as models see them; return its header and the pixels.
+    """Decode a file into frames of a format; return the header and the pixels.
 
     Raises:
-        DataError: it is no video, or a damaged one without a single frame.
+        DataError: if the file is not a video, or is damaged and has no decodable frame.
     """
     with path.open("rb") as file:
         is_npz = file.read(4) == _ZIP
@@ -55,11 +55,11 @@ def _check_container(path: Path) -> None:
     try:
         av.open(f"file:{path}", options=_ALLOWED, metadata_errors="replace").close()
     except av.FFmpegError as error:
-        raise DataError(f"{path} is no video that can be read ({error.strerror}); give a video or GIF file") from error
+        raise DataError(f"{path} cannot be read as a video ({error.strerror}); give a video or GIF file") from error
 
 
 def limit_resources(seconds: int) -> None:
-    """Let this process fail when it takes too much; where the system knows no limits, the parent's clock remains."""
+    """Limit the processor time and memory of this process; on Windows only the parent's time limit applies."""
     try:
         import resource
     except ImportError:  # not on Windows
@@ -76,7 +76,7 @@ def limit_resources(seconds: int) -> None:
 
 
 def answer(path: Path, wanted: FrameFormat) -> tuple[dict[str, Any], bytes]:
-    """Decode a file, or say in the header's `error` why not; where the server keeps the file is nobody's business."""
+    """Decode a file, or return a header with an `error`; messages do not reveal the path of the file."""
     try:
         header, pixels = decode(path, wanted)
     except DataError as error:
@@ -90,7 +90,7 @@ def answer(path: Path, wanted: FrameFormat) -> tuple[dict[str, Any], bytes]:
 
 
 def main(arguments: list[str]) -> int:
-    """Decode, and write what came of it."""
+    """Decode the file, and write the header and the pixels to standard output."""
     path, seconds = Path(arguments[0]), int(arguments[1])
     wanted = FrameFormat.from_json(json.loads(arguments[2]))
     limit_resources(seconds)

@@ -1,4 +1,4 @@
-"""The models of the page, and the threads that work for everyone."""
+"""The loaded models, and the threads that all pages share."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from saccade.predict import classes_of
 from saccade.serve.turns import Turns
 from saccade.serve.verdict import Verdict, task_of, verdict_of
 
-# Messages that take long share a fifth of a processor: Python lets one thread on at a time, and frames come first.
+# Slow messages get a fifth of one core: Python runs one thread at a time, and frames have priority.
 _ERRANDS_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can follow a stream.
+    """A model that can process a stream frame by frame.
 
     Args:
-        name: what the page calls it; no two have the same.
-        kind: its name in `saccade.models`.
-        network: the model itself.
-        labels: its classes.
-        frame_format: what it wants of a frame.
-        has_attention: whether it has a part that says where it looks.
+        name: the name on the page; it is unique.
+        kind: the name of the architecture in `saccade.models`.
+        network: the model.
+        labels: the model's classes.
+        frame_format: the frames that the model expects.
+        has_attention: whether the model has a spatial transformer or deformable convolutions.
     """
 
     name: str
@@ -52,18 +52,18 @@ class LoadedModel:
 
     @property
     def knows_digits(self) -> bool:
-        """Whether its classes are of digits."""
+        """Whether the model's classes are those of a digit scheme."""
         return names_digits(self.labels)
 
     @property
     def task(self) -> str:
-        """A sentence about what it names."""
+        """A sentence about the model's classes; empty if it names any digits."""
         return task_of(self.labels)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model made of one frame: where it looked, as `Look.frame_json` has it, what it said, how long it took."""
+    """The result of a model for one frame; `look` is as `Look.frame_json` returns it."""
 
     look: dict[str, Any]
     probabilities: list[float]
@@ -73,22 +73,22 @@ class Seen:
 
 @dataclass
 class Memory:
-    """What the models remember of one stream; empty at its start."""
+    """The temporal states of the models in one stream, by model name; empty at its start."""
 
     states: dict[str, State] = field(default_factory=dict)
 
     def forget(self) -> None:
-        """Restart."""
+        """Clear all states."""
         self.states.clear()
 
 
 class Engine:
-    """Models, what digits are drawn from, and two threads: `frames` runs the models, `errands` does what pages ask for.
+    """The models, the digit images, and two threads: `frames` runs the models, `errands` handles slow messages.
 
     Args:
-        models: at least one, all for the same frames.
-        digits: what the generator draws from; None for models that know no digits.
-        min_confidence: from which probability on there is a verdict.
+        models: one or more models, which must expect the same frames.
+        digits: the digit images for the generator; None if the models do not know digits.
+        min_confidence: the minimum probability of a verdict.
     """
 
     def __init__(self, models: Sequence[LoadedModel], digits: Digits | None = None, *, min_confidence: float) -> None:
@@ -105,7 +105,7 @@ class Engine:
         *,
         saliency: bool,
     ) -> Seen:
-        """Let a model look at the next frame of a stream; one that wants RGB takes grey too."""
+        """Run a model on the next frame of a stream; a grey frame is expanded to RGB for a model of RGB frames."""
         begin = time.perf_counter()
         frames = frame.expand(model.frame_format.channels, -1, -1).unsqueeze(0)
         looked, state = look(model.network, frames, memory.states.get(model.name), saliency=saliency)
@@ -117,20 +117,20 @@ class Engine:
         return Seen(shown, rounded, verdict, 1000 * (time.perf_counter() - begin))
 
     def close(self) -> None:
-        """End the threads once their steps are done."""
+        """Stop the threads after their current steps."""
         self.frames.close()
         self.errands.close()
 
 
 def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
-    """Load the checkpoints to be shown side by side.
+    """Load the models that are shown side by side.
 
     Args:
-        paths: checkpoints, or folders of runs.
+        paths: checkpoints, run folders, or names of models of the package.
 
     Raises:
-        DataError: a checkpoint that cannot be read, has no labels, or cannot follow a stream.
-        UsageError: models for different frames.
+        DataError: if a checkpoint cannot be read, has no labels, or holds a model that cannot process a stream.
+        UsageError: if the models expect different frames.
     """
     paths = [weights.find(path) for path in paths]
     read = [checkpoint.load(path) for path in paths]
@@ -141,14 +141,14 @@ def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
 
 
 def check_together(paths: Sequence[Path]) -> None:
-    """Check by their headers alone whether models can watch the same frames.
+    """Check that models expect the same frames; only the headers of the checkpoints are read.
 
     Args:
-        paths: checkpoints, or folders of runs.
+        paths: checkpoints, run folders, or names of models of the package.
 
     Raises:
-        DataError: a checkpoint that cannot be read, or has no labels.
-        UsageError: models for different frames.
+        DataError: if a checkpoint cannot be read, or has no labels.
+        UsageError: if the models expect different frames.
     """
     paths = [weights.find(path) for path in paths]
     headers = [checkpoint.read_header(path) for path in paths]
@@ -170,7 +170,7 @@ class _Wants:
     def __str__(self) -> str:
         kind = "grey" if self.frames.channels == 1 else "RGB"
         size = "any size" if self.frames.size is None else "{}x{} px".format(*self.frames.size)
-        return f"{kind} frames of {size}" + (f", {self.frames.fps:g} a second" if self.frames.fps else "")
+        return f"{kind} frames of {size}" + (f" at {self.frames.fps:g} per second" if self.frames.fps else "")
 
 
 def _check_wants(models: Sequence[_Wants]) -> None:
@@ -181,7 +181,7 @@ def _check_wants(models: Sequence[_Wants]) -> None:
             one, no = (first, other) if first.digits else (other, first)
             why = f"{one.name} knows digits and {no.name} does not"
         elif any(getattr(first.frames, part) != getattr(other.frames, part) for part in ("channels", "size", "fps")):
-            why = f"{first.name} wants {first}; {other.name} wants {other}"
+            why = f"{first.name} needs {first}; {other.name} needs {other}"
         if why is not None:
             raise UsageError(f"{why}: they cannot watch the same frames; show them one by one")
 
@@ -193,8 +193,8 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
     network.requires_grad_(False)
     wanted = network.frame_format
     if wanted.size is not None and max(wanted.size) > MAX_PX:
-        raise DataError(f"{path} sees frames of {wanted.size} px; the page shows edges of up to {MAX_PX} px")
-    # Tells what it is made of, and lets torch set up now what it sets up at first use.
+        raise DataError(f"{path} needs frames of {wanted.size} px; give a model with sides of up to {MAX_PX} px")
+    # The first run shows whether there is attention, and includes the set-up that torch does at first use.
     looked, _ = look(network, torch.zeros(1, wanted.channels, *wanted.fit((64, 64))), saliency=True)
     if looked.logits.shape[-1] != len(labels.names):
         came = f"{looked.logits.shape[-1]} classes, its labels name {len(labels.names)}"

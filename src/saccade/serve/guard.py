@@ -1,4 +1,4 @@
-"""Who may talk to the server, below which path, and what every answer tells the browser."""
+"""Access control: accepted hosts and origins, the path prefix, and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from saccade.errors import UsageError
 from saccade.serve.address import Name, parse_name, split_netloc
 
 SECURITY_HEADERS: Mapping[str, str] = {
-    # Everything comes from this server; no script or style stands in the page itself.
+    # Everything comes from this server; the page has no inline script or style.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -23,22 +23,23 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-    # A newer version of the package must not meet an older page in the browser's store.
+    # After an update of the package, the browser must not use files of the older page from its cache.
     "Cache-Control": "no-cache",
 }
 
 
 class Guard:
-    """Answer only requests that name this server, and that come from its own page where a browser sends them.
+    """Middleware that refuses requests for other host names and requests from pages of other origins.
 
-    A foreign page can make a browser talk to a server on loopback in two ways. With a name of its own that suddenly
-    means 127.0.0.1 (DNS rebinding), it would be found by the `Host` header; with a request across origins, by `Origin`.
+    A foreign page can make a browser send requests to a server on loopback in two ways. It can let its own host name
+    resolve to 127.0.0.1 (DNS rebinding); the `Host` header reveals this. It can send a request across origins; the
+    `Origin` header reveals this.
 
     Args:
-        app: what is guarded.
-        names: host names besides plain addresses, which no foreign page can make its own.
-        allowed: further names, of a proxy in front. A page of their origin may talk to the server even where the proxy
-            puts another `Host` in the place of its own.
+        app: the application.
+        names: the accepted host names. IP addresses are always accepted, since DNS rebinding needs a name.
+        allowed: further accepted host names, those of a proxy in front. Pages of their origins are accepted even if
+            the proxy sends another `Host` header.
     """
 
     def __init__(self, app: ASGIApp, names: Iterable[Name] = (), allowed: Iterable[Name] = ()) -> None:
@@ -47,7 +48,7 @@ class Guard:
         self._names = (*names, *self._allowed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
+        """Pass a request to the application, or refuse it."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
         elif (refusal := self._refusal(Headers(scope=scope))) is None:
@@ -58,33 +59,36 @@ class Guard:
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
         if not _is_address(host) and not _is_among(host, self._names):
-            return f"this server is not called {host[:100]!r}; use its address, or start it with {_option_for(host)}"
+            return (
+                f"host name {host[:100]!r} is not accepted; use an IP address, or start the server with "
+                f"{_option_for(host)}"
+            )
         origin = headers.get("origin")
-        # Programs send no origin; browsers cannot leave it out where it matters.
+        # Programs send no origin. Browsers always send it with WebSockets and with requests that change anything.
         if origin is None:
             return None
         netloc = _netloc(origin)
         if netloc.lower() == host.lower() or _is_among(netloc, self._allowed):
             return None
         return (
-            f"the page of {origin[:100]!r} may not talk to this server; where that is this server's own page behind a "
-            f"proxy, start it with {_option_for(netloc)}"
+            f"pages of {origin[:100]!r} may not use this server; if that is a proxy in front of this server, start the "
+            f"server with {_option_for(netloc)}"
         )
 
 
 class Below:
-    """An application below a path: it sees the paths without the prefix, and nothing of what lies elsewhere.
+    """Middleware that removes the path prefix from requests, and refuses requests for paths without it.
 
     Args:
         app: the application.
-        prefix: as `parse_prefix` returns it.
+        prefix: the path prefix, as `parse_prefix` returns it.
     """
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app, self._prefix = app, prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, bring it to the page's address, or say where that is."""
+        """Pass a request to the application, redirect it to the page, or refuse it."""
         if scope["type"] not in ("http", "websocket") or not self._prefix:
             await self._app(scope, receive, send)
             return
@@ -92,16 +96,16 @@ class Below:
         if path.startswith(f"{self._prefix}/"):
             await self._app({**scope, "path": path[len(self._prefix) :]}, receive, send)
         elif path == self._prefix:
-            # Relative, since the proxy may have another name; and the page's own addresses need the slash.
+            # Relative, since a proxy may have another name. The slash is needed by the relative addresses in the page.
             there = self._prefix.rpartition("/")[2]
             await _refuse(RedirectResponse(f"{there}/", 307), scope, receive, send)
         else:
-            told = f"there is no such page; the one there is lies at {self._prefix}/\n"
+            told = f"there is no page at this address; open {self._prefix}/\n"
             await _refuse(PlainTextResponse(told, 404), scope, receive, send)
 
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a request, or in the place of a WebSocket."""
+    """Send a response; close a WebSocket instead if the server cannot send a response to it."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008})
     else:

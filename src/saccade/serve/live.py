@@ -1,4 +1,4 @@
-"""The conversation with one page over its WebSocket: messages come in, frames go out, and neither ever piles up."""
+"""The WebSocket connection to one page: it receives messages and sends frames, and queues neither."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from saccade.serve.upload import Decoded
 
 POLICY_VIOLATION = 1008
 MAX_FAULTS = 5
-"""Messages that may be wrong before the server hangs up."""
+"""The number of invalid messages after which the server closes the connection."""
 
 MESSAGES_PER_S, MESSAGES_AT_ONCE = 150.0, 300.0
 
-# Longer texts are read in a thread: even to find out what they are takes a while.
+# Longer texts are parsed in a thread, since parsing them would block the event loop.
 _SHORT_TEXT = 4096
 
 T = TypeVar("T")
 
 
 class Live:
-    """One page: its socket, its session, and the two tasks between them.
+    """One page: its WebSocket, its session, and the two tasks that receive messages and send frames.
 
     Args:
-        socket: accepted.
+        socket: the accepted WebSocket.
         engine: the models.
     """
 
     def __init__(self, socket: WebSocket, engine: Engine) -> None:
         self._socket, self._engine = socket, engine
         self._session = Session(engine)
-        # Held while a frame is computed: what the page says takes effect between frames.
+        # Held while a frame is computed, so that messages take effect between frames.
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
         self._allowance = Allowance(MESSAGES_PER_S, MESSAGES_AT_ONCE)
@@ -51,11 +51,11 @@ class Live:
 
     @property
     def frame_format(self) -> FrameFormat:
-        """What the models want of a frame."""
+        """The frames that the models expect."""
         return self._engine.frame_format
 
     async def run(self) -> None:
-        """Talk until the page goes, or breaks the rules."""
+        """Receive messages and send frames until the page disconnects or breaks a rule."""
         tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._stream())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -73,27 +73,27 @@ class Live:
                 await self._socket.close(POLICY_VIOLATION, broken_rule)
 
     async def show_video(self, decoded: Decoded) -> None:
-        """Show a video that the page has given."""
+        """Show a video that the page has uploaded."""
         async with self._between_frames:
             self._session.put_video(decoded)
         self._changed.set()
 
     async def _listen(self) -> str | None:
-        """Do what the page says until it goes, or return which rule it broke."""
+        """Apply messages until the page disconnects (return None) or breaks a rule (return a line about it)."""
         faults = 0
         while True:
             received = await self._socket.receive()
             if received["type"] == "websocket.disconnect":
                 return None
             if not self._allowance.take():
-                return f"more than {MESSAGES_PER_S:.0f} messages a second; reload the page"
+                return f"the page sent more than {MESSAGES_PER_S:.0f} messages per second; reload it"
             try:
                 await self._take(received)
             except MessageError as error:
                 faults += 1
                 await self._say({"type": "error", "message": str(error)})
             if faults >= MAX_FAULTS:
-                return f"{faults} messages were wrong; reload the page"
+                return f"the page sent {faults} invalid messages; reload it"
             self._changed.set()
 
     async def _take(self, received: Mapping[str, Any]) -> None:
@@ -112,7 +112,7 @@ class Live:
             await self._say(answer)
 
     async def _errand(self, function: Callable[[Any], T], argument: Any) -> T:
-        """Call in a thread what takes long; until it is done, nothing else is read from this page."""
+        """Call a slow function in a thread; until it returns, no other message of this page is read."""
         return await self._engine.errands.do(self._errands, whole(function, argument))
 
     async def _stream(self) -> None:
@@ -129,7 +129,7 @@ class Live:
             await self._socket.send_text(frame)
 
     async def _until_it_can_go(self) -> float:
-        """Wait until a frame is wanted; return for how many seconds only the page was in the way."""
+        """Wait until a frame can be sent; return the seconds of waiting for the page to show earlier frames."""
         waited_s = 0.0
         while not self._session.can_go:
             begin, by_page = time.monotonic(), self._session.waits_for_page

@@ -1,7 +1,7 @@
-"""What a page may say: every message checked before anything is done with it.
+"""The messages that a page may send; each is validated before it takes effect.
 
-Messages are JSON objects with a `type`; a frame of the camera comes as bytes. The page is foreign: whatever is not
-exactly one of these is answered with one line that says what was wrong.
+Messages are JSON objects with a `type`; a camera frame is a binary message. The page is not trusted: an invalid message
+is answered with one line that states the fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 MAX_MESSAGE_BYTES = 1 << 18
-"""Longest message that a page may send, in bytes."""
+"""The maximum length of a message, in bytes."""
 
 MAX_STROKES, MAX_POINTS = 32, 512
 FPS = (1, 60)
@@ -26,7 +26,7 @@ Names = Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=
 
 
 class MessageError(Exception):
-    """A message that cannot be understood, or asks for what cannot be; one line for the page."""
+    """A message is invalid, or cannot take effect now; the text is one line for the page."""
 
 
 class _Message(BaseModel):
@@ -34,7 +34,7 @@ class _Message(BaseModel):
 
 
 class Settings(_Message):
-    """How digits move; `saccade.data.StreamSettings` says what each means and within which bounds."""
+    """The settings of moving digits; `saccade.data.digits.StreamSettings` states their meanings and bounds."""
 
     num_digits: int
     max_angle_deg: float
@@ -48,7 +48,7 @@ class Settings(_Message):
 
 
 class Picked(_Message):
-    """A digit from the data in one place of the stream: its class, and which image of that class, counted round."""
+    """Put a digit of the data in one place of the stream; `instance` counts images of its class, cyclically."""
 
     type: Literal["pick"] = "pick"
     slot: Slot
@@ -57,10 +57,10 @@ class Picked(_Message):
 
 
 class Drawn(_Message):
-    """A digit drawn by hand in one place of the stream.
+    """Put a digit drawn by hand in one place of the stream.
 
     *Conventions:* points are (x, y), x to the right and y down, 0 to 255 across the drawing area. The label is the
-    digit that it is meant to be; without one the page does not know what would be right.
+    digit that the drawing represents; without a label, verdicts are not judged.
     """
 
     type: Literal["draw"] = "draw"
@@ -73,7 +73,7 @@ class Drawn(_Message):
 
 
 class Start(_Message):
-    """Restart a stream of digits: its seed, its settings, and the places that hold chosen digits."""
+    """Start a new stream of digits from a seed, settings, and chosen digits for some of the places."""
 
     type: Literal["start"]
     seed: Annotated[int, Field(ge=0, lt=2**31)]
@@ -82,60 +82,60 @@ class Start(_Message):
 
 
 class Change(_Message):
-    """Go on with the same stream under other settings."""
+    """Continue the same stream with other settings."""
 
     type: Literal["settings"]
     settings: Settings
 
 
 class Pace(_Message):
-    """So many frames a second at most."""
+    """Set the maximum frame rate, in frames per second."""
 
     type: Literal["pace"]
     fps: Annotated[float, Field(ge=FPS[0], le=FPS[1])]
 
 
 class Pause(_Message):
-    """Stand still, or go on."""
+    """Pause or resume."""
 
     type: Literal["pause"]
     paused: bool
 
 
 class Step(_Message):
-    """One frame more while standing still."""
+    """Show one more frame while paused."""
 
     type: Literal["step"]
 
 
 class Seek(_Message):
-    """Go on from another frame of the video."""
+    """Continue the video from another frame, counted from 0."""
 
     type: Literal["seek"]
     frame: Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Forget(_Message):
-    """Let the models begin with an empty memory."""
+    """Clear the temporal states of the models."""
 
     type: Literal["forget"]
 
 
 class Source(_Message):
-    """Where frames come from."""
+    """Choose the source of frames."""
 
     type: Literal["source"]
     kind: Literal["digits", "camera", "video"]
 
 
 class Show(_Message):
-    """What the page wants to see, so that nothing else is computed.
+    """Choose the results that the page shows; the server computes no others.
 
     Args:
-        models: names of the models that shall run.
-        saliency: names of those whose saliency is wanted, which takes twice as long.
-        clean: whether pictures of camera and video become light strokes on a dark ground; only for models that know
-            digits.
+        models: the names of the models to run.
+        saliency: the names of the models whose saliency is computed, which doubles their time.
+        clean: whether frames of the camera and of videos are converted to light strokes on a dark background. It has an
+            effect only if the models know digits.
     """
 
     type: Literal["show"]
@@ -145,7 +145,7 @@ class Show(_Message):
 
 
 class Seen(_Message):
-    """The page has shown the frame of that number."""
+    """Report that the page has shown the frame with this number."""
 
     type: Literal["seen"]
     number: Annotated[int, Field(ge=0)]
@@ -154,16 +154,16 @@ class Seen(_Message):
 Message = Start | Change | Pace | Pause | Step | Seek | Forget | Source | Show | Seen | Drawn | Picked
 
 Errand = Start | Drawn | Picked
-"""Messages that take long to do."""
+"""Messages that are slow to apply."""
 
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
 def parse(text: str) -> Message:
-    """Read a message.
+    """Parse a text message.
 
     Raises:
-        MessageError: no JSON, of no known type, or with a field that is missing, unknown or out of bounds.
+        MessageError: if the text is not JSON, the type is unknown, or a field is missing, unknown or out of bounds.
 
     >>> parse('{"type": "pause", "paused": true}').paused
     True
@@ -172,23 +172,23 @@ def parse(text: str) -> Message:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        # Parts of the place may be keys that the page made up.
+        # The location may contain arbitrary keys from the page.
         place = ".".join(str(part)[:40] for part in first["loc"][:6])
         raise MessageError(f"message not understood: {place + ': ' if place else ''}{first['msg'][:200]}") from error
 
 
 def parse_camera(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """Read a frame of the camera: (height, width, channels).
+    """Parse a camera frame into an array of shape (height, width, channels).
 
-    *Conventions:* the first byte is the height, the second the width, 0 standing for 256; then come the pixels, row by
-    row, those of RGB as three bytes each.
+    *Conventions:* the first byte is the height, the second the width; 0 means 256. The pixels follow row by row, with
+    one byte per channel.
 
     Args:
         data: the message.
         channels: 1 for grey, 3 for RGB.
 
     Raises:
-        MessageError: too few or too many bytes.
+        MessageError: if the number of bytes does not match height, width and channels.
 
     >>> parse_camera(bytes([28, 30]) + bytes(28 * 30), 1).shape
     (28, 30, 1)

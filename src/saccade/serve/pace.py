@@ -1,4 +1,4 @@
-"""When the next frame is due, and which ones the server missed."""
+"""A clock for frames: the time of the next frame, and the number of missed frames."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 
 class Pace:
-    """A clock that ticks a given number of times a second, and counts the ticks that nobody was there for.
+    """A clock that ticks at a given rate and counts missed ticks.
 
     Args:
-        fps: ticks a second.
-        now: tells the time in seconds.
+        fps: the number of ticks per second.
+        now: a function that returns the time in seconds.
     """
 
     def __init__(self, fps: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -21,7 +21,7 @@ class Pace:
 
     @property
     def fps(self) -> float:
-        """Ticks a second."""
+        """The number of ticks per second."""
         return self._fps
 
     @fps.setter
@@ -30,15 +30,15 @@ class Pace:
         self.restart()
 
     def restart(self) -> None:
-        """Tick now, and forget what was missed."""
+        """Make a tick due now, and discard missed ticks."""
         self._due = self._now()
 
     def wait_s(self) -> float:
-        """Seconds until the next tick; 0 where it is overdue."""
+        """Return the seconds until the next tick; 0 if it is overdue."""
         return max(0.0, self._due - self._now())
 
     def tick(self) -> int:
-        """Take the tick that is due; return how many before it were missed.
+        """Take the latest due tick; return the number of missed ticks before it.
 
         >>> clock = iter([0.0, 0.35, 0.35])
         >>> pace = Pace(10, lambda: next(clock))

@@ -1,4 +1,4 @@
-"""The verb `saccade serve`: attention live, on a page in the browser."""
+"""The command `saccade serve`: a live page in the browser that shows where models look."""
 
 from __future__ import annotations
 
@@ -25,35 +25,38 @@ if TYPE_CHECKING:
 
     from saccade.serve.engine import Engine
 
-# Connections beyond the pages: files, uploads, pages that are told that the server is busy.
+# Connections other than those of pages with frames: files, uploads, and pages that wait because the server is busy.
 _MORE_CONNECTIONS = 128
 _MAX_HEADER_BYTES = 16 << 10
 _GRACE_S = 3
-# As in `saccade.models.MATCHED`, whose module imports torch.
+# The names in `saccade.models.MATCHED`, repeated here because that module imports torch.
 _PACKAGED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Show attention live, on a page in the browser.
+    """Show live where models look and what they predict, on a page in the browser.
 
     Args:
-        model: checkpoints, folders of runs, or names of models whose weights come with the package, to be shown side by
-            side; by default all of the package.
-        host: address to listen at; other machines reach only another than the default.
-        port: port to listen at; 0 takes a free one.
-        allow_host: a further name under which browsers find the page, of a proxy or of this machine, as in lab.example
-            (at every port) or lab.example:8443 (only there); give the option once for each. Pages of that origin may
-            talk to the server. Plain addresses and the name of --host need no option.
-        path_prefix: path below which the page lies, as in /saccade, where a proxy passes it on; one that takes it away
-            needs no option.
-        max_clients: pages that get frames at once.
-        min_confidence: probability from which a verdict is shown; where several classes can be present, that of exactly
-            this set.
-        digits: where digits come from, for models that know them: strokes (as a mouse draws), mnist, uci, auto or a
-            folder.
-        digits_dir: where MNIST is looked for before the user cache.
-        open: open the page in a browser.
+        model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
+            by side. The default is all models of the package.
+        host: the address to listen on. The default is reachable from this machine only.
+        port: the port to listen on; 0 selects a free port.
+        allow_host: another host name of the page, that of a proxy or of this machine: lab.example for every port, or
+            lab.example:8443 for one port. Repeat the option for more names. Pages of that origin may use the server. IP
+            addresses and the name of --host need no option.
+        path_prefix: the path of the page, such as /saccade, behind a proxy that passes the path on. A proxy that
+            removes the path needs no option.
+        max_clients: the maximum number of pages that receive frames at once.
+        min_confidence: the minimum probability at which a verdict is shown. If several classes can be present at once,
+            it is the probability of exactly the named classes.
+        digits: the source of digit images, for models that know digits: strokes (like drawings with a mouse), mnist,
+            uci, auto or a folder.
+        digits_dir: the folder that is searched for MNIST before the user cache.
+        open: whether to open the page in a browser.
+
+    Raises:
+        UsageError: if a number is out of range, or a host name or the path prefix has the wrong form.
     """
 
     model: tuple[Path, ...] = ()
@@ -63,38 +66,38 @@ class ServeConfig:
     path_prefix: str = ""
     max_clients: int = 4
     min_confidence: float = 0.5
-    # Not a DigitSourceConfig, whose module imports torch: the page is there before.
+    # Not a DigitSourceConfig: its module imports torch, which would delay the page.
     digits: str = "strokes"
     digits_dir: Path | None = None
     open: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
-            raise UsageError(f"a port lies in 0 to 65535; got {self.port}")
+            raise UsageError(f"port must lie in 0 to 65535; got {self.port}")
         for name in self.allow_host:
             parse_name(name)
         parse_prefix(self.path_prefix)
         if self.max_clients < 1:
             raise UsageError(f"max_clients must be at least 1; got {self.max_clients}")
         if not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"min_confidence is a probability from 0 to 1; got {self.min_confidence}")
+            raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
 
 def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
-        config: what is shown, and where.
-        say: takes the lines for the person who started it.
+        config: the options.
+        say: a function that is called with each line for the user.
 
     Raises:
-        MissingExtraError: the extra `serve` is not installed.
-        UsageError: the address cannot be had, or models for different frames.
-        DataError: a checkpoint or the digits cannot be read.
+        MissingExtraError: if the extra `serve` is not installed.
+        UsageError: if the server cannot listen on the address, or if the models expect different frames.
+        DataError: if a checkpoint or the digit images cannot be read.
     """
     try:
         import uvicorn  # noqa: F401
-        import websockets  # noqa: F401 (uvicorn would miss it only when a page connects)
+        import websockets  # noqa: F401 (uvicorn imports it only when a page connects)
 
         from saccade.serve.app import create_app
     except ImportError as error:
@@ -120,11 +123,11 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
             prefix=parse_prefix(config.path_prefix),
         )
         server = _server(app, config.max_clients)
-        say(f"see what it sees: {address}  (Ctrl-C ends it)")
+        say(f"see what it sees: {address}  (Ctrl-C stops the server)")
         if config.open:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         with _terminated_like_interrupted():
-            # Uvicorn ends cleanly and then raises the signal once more.
+            # Uvicorn shuts down cleanly and then raises the signal again.
             with contextlib.suppress(KeyboardInterrupt):
                 server.run(sockets=[listening])
             engine = app.state.engine
@@ -140,7 +143,7 @@ def _check_models(paths: tuple[Path, ...]) -> None:
                 f"no checkpoint at {path}; give a .safetensors file, the folder of a run, or {', '.join(_PACKAGED)}"
             )
     if len(paths) > 1:
-        # Before the page, though torch takes its time: what cannot be shown side by side gets no page.
+        # This imports torch, which is slow. Still, the check comes first: a wrong call fails before the page opens.
         from saccade.serve.engine import check_together
 
         check_together(paths)
@@ -154,7 +157,7 @@ def _server(app: FastAPI, max_clients: int) -> uvicorn.Server:
     from saccade.serve.messages import MAX_MESSAGE_BYTES
 
     connections = Connections(H11Protocol)
-    protocol: Any = connections  # called as a class is
+    protocol: Any = connections  # uvicorn calls it like a class
     return Server(
         uvicorn.Config(
             app,
@@ -174,7 +177,7 @@ def _server(app: FastAPI, max_clients: int) -> uvicorn.Server:
 
 @contextlib.contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end what runs inside as Ctrl-C does, which puts its files away, and only then the process."""
+    """Treat SIGTERM inside the block like Ctrl-C, so that temporary files are removed before the process ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -194,10 +197,10 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Listen at an address, so that the line that names it is true.
+    """Return a socket that listens on an address, so that the address is valid before it is printed.
 
     Raises:
-        UsageError: the port is taken, or the address is not this machine's.
+        UsageError: if the port is in use, or if this machine does not have the address.
     """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
@@ -208,10 +211,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise UsageError(
-                f"port {port} of {host} is taken; end what listens there, or take another: --port {port + 1}"
+                f"port {port} of {host} is in use; free it, or choose another: --port {port + 1}"
             ) from error
         raise UsageError(
-            f"cannot listen at {host} port {port} ({error.strerror}); take another --host or --port"
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another --host or --port"
         ) from error
     return listening
 
@@ -222,14 +225,14 @@ def _address(host: str, port: int, prefix: str) -> str:
 
 
 def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
-    """Load the models; here, in a thread of its own, torch is imported."""
+    """Load the models and the digit images; this imports torch, so it runs in a separate thread."""
     import torch
 
     from saccade import weights
     from saccade.data import digits
     from saccade.serve.engine import Engine, load_models
 
-    # Frames are small: a second thread would mostly wait, and take its core from the browser.
+    # Frames are small: a second thread would mostly wait, and would take a core from the browser.
     torch.set_num_threads(1)
     models = load_models(config.model or tuple(weights.paths().values()))
     drawn = None
@@ -237,9 +240,7 @@ def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
         drawn = digits.load(config.digits, "test", digits_dir=config.digits_dir, say=say)
         if missing := set(range(10)) - set(drawn.labels.tolist()):
             told = ", ".join(map(str, sorted(missing)))
-            raise DataError(
-                f"the test images of --digits {config.digits} hold no {told}; the page needs all ten digits"
-            )
+            raise DataError(f"the test images of --digits {config.digits} lack {told}; the page needs all ten digits")
     elif config.digits != "strokes" or config.digits_dir is not None:
         raise UsageError(f"{models[0].name} knows no digits; leave out --digits and --digits-dir")
     return Engine(models, drawn, min_confidence=config.min_confidence)

@@ -1,4 +1,4 @@
-"""What the server keeps of one page: its frames, its models' memory, its settings. Nothing here waits for anything."""
+"""The state of one page: its frames, temporal states and settings. Nothing in this module waits."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from saccade.serve.upload import Decoded
 from saccade.serve.verdict import is_right
 
 MAX_UNSEEN = 2
-"""Frames that may be on their way to a page: one that it draws and one that travels."""
+"""The maximum number of frames sent but not yet shown: one being drawn and one in transit."""
 
-# A page that shows nothing for so long is hidden or asleep, not slow.
+# A page that shows no frame for this long is hidden or asleep, not slow.
 _ASLEEP_S = 1.0
 
 
@@ -50,13 +50,13 @@ class Session:
         self._sent = self._seen = 0
         self._dropped = self._skipped = 0
 
-    # --- What the page says
+    # --- Called with messages of the page
 
     def apply(self, message: messages.Message) -> list[dict[str, Any]]:
-        """Do what the page asks; return the answers.
+        """Apply a message; return the answers to the page.
 
         Raises:
-            MessageError: it cannot be done now; nothing has changed.
+            MessageError: if the message cannot take effect now; the state is then unchanged.
         """
         match message:
             case messages.Seen(number=number):
@@ -90,45 +90,48 @@ class Session:
         return []
 
     def put_camera(self, data: bytes) -> None:
-        """Take a frame of the page's camera.
+        """Accept a frame of the page's camera.
 
         Raises:
-            MessageError: it is none, or not of a size at which the models see frames.
+            MessageError: if the data is not a camera frame, or the frame does not have the size that the models expect.
         """
         wanted = self._engine.frame_format
         frame = torch.tensor(messages.parse_camera(data, wanted.channels)).permute(2, 0, 1)
         size = (frame.shape[-2], frame.shape[-1])
         if (fitting := wanted.fit(size)) != size:
             came, seen = ("{}x{}".format(*edges) for edges in (size, fitting))
-            raise MessageError(f"a camera frame of {came} px is seen at {seen}; send it so")
+            raise MessageError(f"a camera frame has {came} px, the models need {seen} px; resize it before sending")
         if self._kind == "camera":
             self._dropped += self._camera.put(frame)
 
     def put_video(self, decoded: Decoded) -> None:
-        """Take a video, in the place of an earlier one, and show it."""
+        """Show a video; it replaces an earlier one."""
         frames = torch.frombuffer(decoded.pixels, dtype=torch.uint8).view(decoded.shape)
         self._video = VideoSource(frames, decoded.fps)
         self._begin_anew("video")
 
-    # --- What the stream asks
+    # --- Called by the stream
 
     @property
     def can_go(self) -> bool:
-        """Whether a frame could be shown at once, were it time for it."""
+        """Whether a frame can be sent once it is due."""
         wanted = not self._paused or self._steps > 0
         return wanted and not self.waits_for_page and self._has_frames()
 
     @property
     def waits_for_page(self) -> bool:
-        """Whether the page has not yet shown what it was sent."""
+        """Whether `MAX_UNSEEN` frames were sent but not yet shown."""
         return self._sent - self._seen >= MAX_UNSEEN
 
     def wait_s(self) -> float:
-        """Seconds until the next frame is due."""
+        """Return the seconds until the next frame is due."""
         return 0.0 if self._steps or self._kind == "camera" else self._pace.wait_s()
 
     def take_tick(self, waited_for_page_s: float) -> int:
-        """Take the frame that is due; return how many before it were missed, and count whose fault it was."""
+        """Take the tick of the due frame; return the number of missed frames before it.
+
+        Frames that the server missed are counted as dropped, frames that the page missed as skipped.
+        """
         self._stepped = self._steps > 0
         if self._stepped or self._kind == "camera":
             self._steps = 0
@@ -143,9 +146,9 @@ class Session:
         return missed
 
     def next_frame(self, missed: int) -> Work[str]:
-        """Compute the next frame behind the missed ones, and what the models make of it; return the message.
+        """Compute the frame after the missed ones and the results of the models; return the message for the page.
 
-        This takes long, and pauses between the models: meanwhile other pages may have their turns.
+        This is slow. It yields before each model, so that other pages get their turns.
         """
         source = self._source()
         picture = None if source is None else source.next_picture(missed)
@@ -154,7 +157,7 @@ class Session:
             return json.dumps({"type": "ended"})
         frame = self._as_seen(picture.frame)
         if frame.shape != self._frame_size:
-            # What a model remembers of a frame is of its size.
+            # Temporal states depend on the size of frames.
             self._memory.forget()
             self._frame_size = frame.shape
         self._sent += 1
@@ -179,7 +182,7 @@ class Session:
         )
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release the frames and the temporal states."""
         self._memory.forget()
         self._digits = self._video = None
         self._camera = CameraSource()
@@ -191,7 +194,7 @@ class Session:
 
     def _see(self, frame: UInt8[Tensor, "channels height width"], picture: Picture) -> Work[dict[str, Any]]:
         found = {}
-        for name in dict.fromkeys(self._shown.models):  # each once, however often the page names it
+        for name in dict.fromkeys(self._shown.models):  # each model once, even if the page names it repeatedly
             yield
             model = self._engine.models[name]
             seen = self._engine.see(model, frame, self._memory, saliency=name in self._shown.saliency)
@@ -242,14 +245,14 @@ class Session:
 
     def _choose(self, kind: str) -> None:
         if kind == "video" and self._video is None:
-            raise MessageError("there is no video yet; give one first")
+            raise MessageError("there is no video yet; upload one first")
         if kind == "digits":
             self._known_digits()
         self._begin_anew(kind)
 
     def _seek(self, frame: int) -> None:
         if self._video is None or self._kind != "video":
-            raise MessageError("only a video has a place to go to; choose one first")
+            raise MessageError("only a video can be moved to another frame; choose one first")
         self._video.position = min(frame, len(self._video.frames) - 1)
         self._memory.forget()
         self._pace.restart()
@@ -257,7 +260,7 @@ class Session:
     def _show(self, show: messages.Show) -> None:
         for name in (*show.models, *show.saliency):
             if name not in self._engine.models:
-                raise MessageError(f"there is no model {name[:40]!r}; there are: {', '.join(self._engine.models)}")
+                raise MessageError(f"there is no model {name[:40]!r}; choose from: {', '.join(self._engine.models)}")
         for name in self._engine.models.keys() - set(show.models):
             self._memory.states.pop(name, None)
         self._shown = show

@@ -1,4 +1,4 @@
-"""Where the frames of a page come from: its camera, a video it gave, moving digits."""
+"""The sources of frames for a page: its camera, an uploaded video, or moving digits."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from saccade.data.digits import strokes as pen
 from saccade.errors import UsageError
 from saccade.serve.messages import Change, Drawn, MessageError, Picked, Settings, Start
 
-# Frames that the generator makes up for at once, when the server fell behind: more would make it fall behind further.
+# The most frames that the generator skips at once when the server is late: skipping more would delay it further.
 _MOST_CAUGHT_UP = 30
 
-# What a drawing costs grows with its points. The page sends 60 of a stroke; more than this adds nothing to 28 px.
+# The cost of a drawing grows with its points. The page sends up to 60 per stroke; 28 px do not resolve more than this.
 _MOST_DRAWN_POINTS = 512
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A frame and what is known of it.
+    """A frame, and its labels if they are known.
 
     Args:
-        frame: as it came, in [0, 255]; grey or RGB.
-        digits: what it shows, None for a digit that nobody named; empty where nothing is known.
-        box_px: where (top, left, bottom, right), one for each digit.
-        position: which frame of a video it is.
+        frame: the frame of the source, in [0, 255]; grey or RGB.
+        digits: the digits in the frame; None for a digit without a label. Empty if nothing is known.
+        box_px: the box (top, left, bottom, right) of each digit.
+        position: the index of the frame in the video; None for other sources.
     """
 
     frame: UInt8[Tensor, "channels height width"]
@@ -40,27 +40,27 @@ class Picture:
 
     @property
     def things(self) -> tuple[str | None, ...]:
-        """What it shows, by name."""
+        """The names of the digits; None for a digit without a label."""
         return tuple(None if digit is None else str(digit) for digit in self.digits)
 
 
 class Source(Protocol):
-    """Frames, one after the other."""
+    """A sequence of frames."""
 
     def next_picture(self, missed: int) -> Picture | None:
-        """Return the next frame behind the missed ones; None where there is none, yet or any more."""
+        """Skip the missed frames and return the next one; return None if there is none yet, or no more."""
         ...
 
 
 class DigitSource:
-    """Moving digits of the generator, some of them perhaps chosen or drawn by the page.
+    """Moving digits of the generator; the page may choose or draw some of them.
 
     Args:
-        digits: where digits come from.
-        start: seed, settings and chosen digits.
+        digits: the digit images.
+        start: the seed, the settings and the chosen digits.
 
     Raises:
-        MessageError: settings that the generator does not take, a place beyond the number of digits.
+        MessageError: if the generator rejects the settings, or if a place is beyond the number of digits.
     """
 
     def __init__(self, digits: Digits, start: Start) -> None:
@@ -70,17 +70,17 @@ class DigitSource:
             self.replace(digit)
 
     def change(self, change: Change) -> bool:
-        """Go on under other settings; return whether other digits show than before."""
+        """Change the settings; return whether the shown digits have changed."""
         before = self._stream.digits_shown
         self._stream.settings = stream_settings(change.settings)
         return before != self._stream.digits_shown
 
     def replace(self, digit: Drawn | Picked) -> UInt8[Tensor, "28 28"]:
-        """Put a digit in the place of another; return its image."""
+        """Replace the digit in one place; return the image of the new digit."""
         num = len(self._stream.digits_shown)
         if digit.slot >= num:
             raise MessageError(
-                f"there is no place {digit.slot + 1} among {num} digits; raise the number of digits first"
+                f"there is no place {digit.slot + 1} for {num} digits; increase the number of digits first"
             )
         if isinstance(digit, Drawn):
             image, label = drawn_image(digit), digit.label
@@ -90,7 +90,7 @@ class DigitSource:
         return image
 
     def next_picture(self, missed: int) -> Picture:
-        """Let the digits move on by the missed frames and one more."""
+        """Advance the digits by the missed frames and one more; return the last of these frames."""
         for _ in range(min(missed, _MOST_CAUGHT_UP)):
             self._stream.skip_frame()
         frame, truth = self._stream.next_frame()
@@ -103,34 +103,34 @@ class DigitSource:
 
 
 class CameraSource:
-    """The newest frame of the page's camera; older ones that nobody took are dropped."""
+    """The newest frame of the page's camera; older frames are dropped."""
 
     def __init__(self) -> None:
         self._newest: UInt8[Tensor, "channels height width"] | None = None
 
     @property
     def waiting(self) -> bool:
-        """Whether a frame lies there that nobody took."""
+        """Whether there is a frame that was not yet returned."""
         return self._newest is not None
 
     def put(self, frame: UInt8[Tensor, "channels height width"]) -> int:
-        """Take a frame; return how many were dropped for it."""
+        """Store a frame; return the number of frames dropped for it, 0 or 1."""
         dropped = int(self.waiting)
         self._newest = frame
         return dropped
 
     def next_picture(self, missed: int) -> Picture | None:
-        """Give the newest frame away."""
+        """Return the newest frame and remove it; return None if there is none."""
         newest, self._newest = self._newest, None
         return None if newest is None else Picture(newest)
 
 
 class VideoSource:
-    """A clip from its first frame to its last.
+    """The frames of a video, from the first to the last.
 
     Args:
-        frames: all of it.
-        fps: frames a second.
+        frames: all frames.
+        fps: the number of frames per second.
     """
 
     def __init__(self, frames: UInt8[Tensor, "time channels height width"], fps: float) -> None:
@@ -142,7 +142,7 @@ class VideoSource:
         return self.position >= len(self.frames)
 
     def next_picture(self, missed: int) -> Picture | None:
-        """Return the frame behind the missed ones; the last one is never missed."""
+        """Skip the missed frames and return the next one; the last frame is never skipped."""
         if self.at_end:
             return None
         position = min(self.position + missed, len(self.frames) - 1)
@@ -151,10 +151,10 @@ class VideoSource:
 
 
 def stream_settings(settings: Settings) -> StreamSettings:
-    """Bring settings of a page to those of the generator.
+    """Convert the settings of a page to those of the generator.
 
     Raises:
-        MessageError: outside the generator's bounds.
+        MessageError: if a setting is outside the generator's bounds.
     """
     try:
         return StreamSettings(
@@ -172,12 +172,12 @@ def stream_settings(settings: Settings) -> StreamSettings:
 
 
 def drawn_image(drawn: Drawn) -> UInt8[Tensor, "28 28"]:
-    """Draw the strokes of a page as a digit image; of long strokes in a drawing of many, every so many points count."""
+    """Draw the strokes of a page as a digit image; strokes with too many points are subsampled."""
     strokes = (np.array(stroke, dtype=np.float64) for stroke in drawn.strokes)
     most = _MOST_DRAWN_POINTS // len(drawn.strokes)
     return pen.draw([stroke[_spread(len(stroke), most)] for stroke in strokes])
 
 
 def _spread(length: int, most: int) -> NDArray[np.int64]:
-    """Return indices of at most so many of a list, evenly spread, its ends among them."""
+    """Return the indices of at most `most` evenly spaced items of a list; both ends are included."""
     return np.linspace(0, length - 1, min(length, most)).round().astype(np.int64)

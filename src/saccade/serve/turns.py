@@ -1,4 +1,4 @@
-"""A thread that many pages share."""
+"""A thread that pages share fairly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Work = Generator[None, None, T]
-"""Work that can be put aside wherever it yields."""
+"""Work in steps: a generator that is suspended at each `yield`."""
 
 
 @dataclass
 class Account:
-    """What somebody has had of a thread, in seconds of work."""
+    """The thread time that one user has consumed, in seconds."""
 
     had_s: float = 0.0
 
@@ -35,14 +35,14 @@ class _Job:
 
 
 class Turns:
-    """One thread, shared by what each has had of it: after every step of work, who had least is next.
+    """One thread with fair queueing: after every step of work, the account that has consumed least is next.
 
-    Who asks for more than an equal share waits, and the others get what they ask for. Who asks for nothing saves
-    nothing up (start-time fair queueing).
+    An account that asks for more than an equal share waits, and the others get what they ask for. An idle account does
+    not accumulate credit (start-time fair queueing).
 
     Args:
-        name: of the thread.
-        share: the part of the time in which the thread works at most; it rests after every step.
+        name: the name of the thread.
+        share: the maximum fraction of time in which the thread works; it sleeps after every step.
 
     Source: Goyal, Vin and Cheng, "Start-time fair queueing", SIGCOMM 1996.
     """
@@ -54,20 +54,20 @@ class Turns:
         self._lock = threading.Lock()
         self._waiting: list[_Job] = []
         self._orders = itertools.count()
-        # What the one who had the thread last had before: nobody begins with less.
+        # The consumption at which the latest step began. No account starts with less.
         self._least_s = 0.0
 
     async def do(self, account: Account, work: Work[T]) -> T:
-        """Do work in the thread, charge an account for it, and return what it returns.
+        """Run work in the thread, charge its time to an account, and return its result.
 
-        Work whose caller is cancelled ends at its next step.
+        If the caller is cancelled, the work ends before its next step.
         """
         outcome: Future[T] = Future()
         self._queue(work, account, outcome)
         return await asyncio.wrap_future(outcome)
 
     def close(self) -> None:
-        """End the thread once its step is done."""
+        """Stop the thread after its current step."""
         self._closing.set()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
@@ -76,7 +76,7 @@ class Turns:
             account.had_s = max(account.had_s, self._least_s)
             heapq.heappush(self._waiting, _Job(account.had_s, next(self._orders), work, account, outcome))
         try:
-            # As many turns as there are steps that wait; whose a turn is shows when it comes.
+            # There are as many turns as waiting steps. A turn chooses its step only when it begins.
             self._thread.submit(self._turn)
         except RuntimeError:  # the thread has ended
             outcome.cancel()
@@ -94,7 +94,7 @@ class Turns:
             next(job.work)
         except StopIteration as end:
             deliver = partial(job.outcome.set_result, end.value)
-        except BaseException as error:  # whatever it is, it is for the one who waits
+        except BaseException as error:  # any exception belongs to the caller that waits
             deliver = partial(job.outcome.set_exception, error)
         took_s = time.thread_time() - begin
         job.account.had_s += took_s
@@ -107,7 +107,7 @@ class Turns:
 
 
 def whole(function: Callable[..., T], *arguments: Any) -> Work[T]:
-    """Return a call as work in a single step.
+    """Return a call as work of a single step.
 
     >>> work = whole(max, 2, 3)
     >>> try:

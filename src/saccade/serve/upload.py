@@ -1,4 +1,4 @@
-"""Videos from the page: taken with a limit, decoded in a process of its own, and forgotten."""
+"""Uploaded videos: received with limits, decoded in a separate process, and deleted."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from typing import TYPE_CHECKING
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
-    # The page is there before torch, which this imports.
+    # This imports torch, which would delay the page.
     from saccade.clips import FrameFormat
 
 MAX_UPLOAD_BYTES = 64 << 20
 MAX_UPLOAD_S = 120.0
 MAX_FRAMES = 1800
-"""Longest video in frames, one minute at 30 a second; later frames are dropped."""
+"""The maximum number of frames, one minute at 30 frames per second; later frames are dropped."""
 
 MAX_FRAME_BYTES = 3 * 256 * 256
 MAX_CLIP_BYTES = MAX_FRAMES * 256 * 256
-"""What a page's video may take of the server's memory: large frames in colour are cut earlier."""
+"""The maximum size of a decoded video in memory; it allows fewer frames if they are large and in colour."""
 
 MAX_DECODE_S = 30.0
 READY = b"ready\n"
-"""What the decoder writes once it has loaded what it needs: only then does its time run."""
+"""The line that the decoder writes once its imports are done; its time limit starts then."""
 
 _NICENESS = 10
 _MAX_START_S = 90.0
 _BUFFER_BYTES = 1 << 20
-# Enough for a video of 4096x4096 pixels; a file that claims more is not worth it.
+# Enough for a video of 4096x4096 pixels; decoding a larger one fails.
 MAX_EXTRA_MEMORY_BYTES = 768 << 20
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A video as models see it.
+    """A decoded video, in the frame format of the models.
 
     Args:
-        pixels: the frames one after the other.
+        pixels: the frames in order.
         shape: (time, channels, height, width).
-        fps: frames a second; 25 where neither the models nor the file say.
-        warning: one line if the file is damaged or was cut.
+        fps: frames per second; 25 if neither the models nor the file state it.
+        warning: one line if the file is damaged or frames were dropped.
     """
 
     pixels: bytearray
@@ -58,7 +58,7 @@ class Decoded:
 
 
 def most_frames(channels: int, height: int, width: int) -> int:
-    """Return how many frames of a size are shown.
+    """Return the maximum number of frames of a size.
 
     >>> most_frames(1, 64, 64), most_frames(3, 256, 256)
     (1800, 600)
@@ -67,10 +67,10 @@ def most_frames(channels: int, height: int, width: int) -> int:
 
 
 async def save(body: AsyncIterator[bytes], file: int, *, max_bytes: int = MAX_UPLOAD_BYTES) -> int:
-    """Write what comes to an open file; return its length.
+    """Write a request body to an open file; return its length in bytes.
 
     Raises:
-        DataError: it is empty, or longer than `max_bytes`; the rest is not read.
+        DataError: if the body is empty, or longer than `max_bytes`; the rest is then not read.
     """
     length = 0
     async for chunk in body:
@@ -92,18 +92,19 @@ async def take(
     *,
     max_bytes: int = MAX_UPLOAD_BYTES,
 ) -> Decoded:
-    """Receive a video and decode it; no trace of the file stays.
+    """Receive a video, decode it, and delete the file.
 
-    The file lies under a name of the server's own in a folder that only its user can enter.
+    The server chooses the name of the file. Only the server's user can enter its folder.
 
     Args:
-        body: the file.
-        decoders: how many videos may be decoded at once.
-        frame_format: what the models want of a frame.
-        max_bytes: longest file.
+        body: the content of the file.
+        decoders: limits the number of videos that are decoded at once.
+        frame_format: the frames that the models expect.
+        max_bytes: the maximum length of the file.
 
     Raises:
-        DataError: too large, too slow, no video, or one that cannot be decoded within the limits.
+        DataError: if the file is too large, the upload too slow, or the file not a video that can be decoded within the
+            limits.
     """
     with tempfile.TemporaryDirectory(prefix="saccade-upload-") as folder:
         path = Path(folder) / "upload"
@@ -120,10 +121,10 @@ async def take(
 
 
 async def decode(path: Path, frame_format: FrameFormat, *, max_seconds: float = MAX_DECODE_S) -> Decoded:
-    """Decode a video in a fresh process with limits on time and memory.
+    """Decode a video in a new process with limits on time and memory.
 
     Raises:
-        DataError: no video, or one that cannot be decoded within the limits.
+        DataError: if the file is not a video that can be decoded within the limits.
     """
     wanted = json.dumps(frame_format.as_json())
     command = [sys.executable, "-m", "saccade.serve.decode", str(path), str(round(max_seconds)), wanted]
@@ -148,21 +149,21 @@ async def decode(path: Path, frame_format: FrameFormat, *, max_seconds: float = 
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        # A process counts as ended only once its output is read to the end.
+        # asyncio reports the end of a process only after all of its output was read.
         while await process.stdout.read(_BUFFER_BYTES):
             pass
         await process.wait()
 
 
 def _let_others_go_first(pid: int) -> None:
-    """Give a process what is left of the processors: pages get their frames first."""
+    """Lower the priority of a process, so that frames for pages come first."""
     if hasattr(os, "setpriority"):  # not on Windows
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, pid, _NICENESS)
 
 
 async def _received(stdout: asyncio.StreamReader, wanted: FrameFormat) -> Decoded:
-    """Read what the decoder writes, and believe none of it: a line of JSON, then the pixels."""
+    """Read the decoder's output, a line of JSON and the pixels; validate it, since it is not trusted."""
     try:
         header = json.loads(await stdout.readuntil(b"\n"))
         if "error" in header:
@@ -173,7 +174,7 @@ async def _received(stdout: asyncio.StreamReader, wanted: FrameFormat) -> Decode
         if not (min(shape) > 0 and math.prod(shape[1:]) <= MAX_FRAME_BYTES and time <= most_frames(*shape[1:])):
             raise ValueError(f"{time} frames of {height}x{width} px")
         if wanted.fit((height, width)) != (height, width):
-            raise ValueError(f"frames of {height}x{width} px are none that models see")
+            raise ValueError(f"frames of {height}x{width} px do not fit the models")
         pixels = await _read_exactly(stdout, math.prod(shape))
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -184,7 +185,7 @@ async def _received(stdout: asyncio.StreamReader, wanted: FrameFormat) -> Decode
 
 
 async def _read_exactly(stdout: asyncio.StreamReader, length: int) -> bytearray:
-    """Read so many bytes, a few at a time: to move a video of 100 MB at once would hold up every page."""
+    """Read `length` bytes in small parts, since copying 100 MB at once would block the event loop."""
     content = bytearray()
     while len(content) < length:
         chunk = await stdout.read(min(_BUFFER_BYTES, length - len(content)))

@@ -1,4 +1,4 @@
-"""What a model says of what it sees, and whether it is sure enough to say it."""
+"""The verdict of a model, and whether its confidence suffices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Verdict:
     """The most probable answer.
 
     Args:
-        name: of the class, or of the classes that hold together.
-        classes: indices of the classes that are named.
-        confidence: probability of exactly this answer, as `saccade predict` has it.
-        sure: whether the confidence is enough for a verdict.
+        name: the name of the class, or of the classes that are present together.
+        classes: the indices of the named classes.
+        confidence: the probability of exactly this answer, as in `saccade predict`.
+        sure: whether the confidence reaches the minimum for a verdict.
     """
 
     name: str
@@ -44,7 +44,7 @@ def verdict_of(logits: Float[Tensor, "classes"], labels: Labels, min_confidence:
 
 
 def task_of(labels: Labels) -> str:
-    """Return a sentence about what a model names; empty for one that names any digits.
+    """Return a sentence about the classes of a model; empty if it names any digits.
 
     >>> task_of(Labels(("wave", "clap", "jump")))
     'Names one of 3 classes.'
@@ -57,11 +57,11 @@ def task_of(labels: Labels) -> str:
 
 
 def is_right(classes: Sequence[int], shown: Sequence[str | None], labels: Labels) -> bool | None:
-    """Tell whether the classes named are of what is shown; None where nobody knows, or they cannot name it.
+    """Return whether the named classes match the shown things; None if this is unknown or no classes can name them.
 
     Args:
-        classes: what a verdict names.
-        shown: the things that are shown, None for one that nobody knows.
+        classes: the indices of the classes that a verdict names.
+        shown: the things that the frame shows; None for an unknown thing.
         labels: the model's classes.
 
     >>> labels = Labels(("a", "b", "c"), exclusive=False)

@@ -10,16 +10,16 @@ __all__ = ["find", "paths"]
 
 
 def paths() -> dict[str, Path]:
-    """Return the checkpoints that come with the package, by the names of their models.
+    """Return the checkpoints that come with the package, by model name.
 
-    They name the digits in a clip (labels `digits`) from grey frames of 64x64; `recipes/weights.sh` trains them.
+    Their models name the digits in a clip (labels `digits`) of grey 64x64 frames; `recipes/weights.sh` trains them.
     """
     folder = Path(__file__).parent
     return {name: folder / f"{name}.safetensors" for name in MATCHED}
 
 
 def find(model: Path | str) -> Path:
-    """Return the checkpoint that is meant: a file, the folder of a run, or the name of a model of the package.
+    """Return the path for `model`: a checkpoint file, a run folder, or the name of a model of the package.
 
     >>> find("dcn-lstm").name
     'dcn-lstm.safetensors'

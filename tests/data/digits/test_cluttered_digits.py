@@ -54,7 +54,11 @@ def test_a_range_of_one_number_is_that_number(uci):
 
 @pytest.mark.parametrize(
     ("num_digits", "message"),
-    [((0, 3), "1 to 5 digits; got 0"), ((2, 6), "1 to 5 digits; got 6"), ((4, 2), "num_digits must rise; got 4 to 2")],
+    [
+        ((0, 3), "1 to 5 digits; got 0"),
+        ((2, 6), "1 to 5 digits; got 6"),
+        ((4, 2), "num_digits must not decrease; got 4 to 2"),
+    ],
 )
 def test_an_impossible_range_is_refused(uci, num_digits, message):
     with pytest.raises(UsageError, match=message):
@@ -116,9 +120,9 @@ def test_an_elastic_continuous_clip_can_be_cluttered(uci):
 @pytest.mark.parametrize(
     ("motion", "message"),
     [
-        ({"clutter": 9}, "clutter is a number of pieces from 0 to 8; got 9"),
-        ({"clutter": -1}, "clutter is"),
-        ({"noise": -0.5}, "noise lies in 0 to 64 grey levels; got -0.5"),
+        ({"clutter": 9}, "clutter must be a number of pieces from 0 to 8; got 9"),
+        ({"clutter": -1}, "clutter must be"),
+        ({"noise": -0.5}, "noise must lie in 0 to 64 grey levels; got -0.5"),
         ({"noise": 1.0, "canvas_px": 1024, "num_frames": 50}, "noise is drawn for at most 16777216 pixels"),
     ],
 )

@@ -68,7 +68,7 @@ def test_one_to_five_digits():
     for num_digits in (-1, 0, 6):
         with pytest.raises(UsageError, match=f"1 to 5 digits; got {num_digits}"):
             schemes.create("digits").check_num_digits(num_digits)
-    with pytest.raises(UsageError, match="num_digits must rise; got 3 to 2"):
+    with pytest.raises(UsageError, match="num_digits must not decrease; got 3 to 2"):
         schemes.create("digits").check_num_digits((3, 2))
 
 

@@ -177,7 +177,10 @@ def damaged_images():
         "claims terabytes": (huge + rest, "claims 4294967295 x 28 x 28"),
         "claims terabytes packed": (gzip.compress(huge + rest), "claims 4294967295 x 28 x 28"),
         "garbled packed": (bytes(garbled), "cannot read"),
-        "text": (b"<html>not found</html>", "starts with 3c 68 74 6d; IDX of 3 dimensions with 00 00 08 03"),
+        "text": (
+            b"<html>not found</html>",
+            "starts with 3c 68 74 6d; an IDX file of 3 dimensions starts with 00 00 08 03",
+        ),
         "labels": (contents()["train-labels-idx1-ubyte"], "starts with 00 00 08 01"),
         "floats": (idx(np.zeros((60, 28, 28), ">f4"), dtype=0x0D), "IDX type 0x0d; unsigned bytes"),
         "small images": (
@@ -235,7 +238,7 @@ def test_auto_takes_mnist_from_the_cache_next(tmp_path, cache):
 
 @pytest.mark.parametrize("name", ["auto", "mnist", "uci"])
 def test_a_digits_dir_that_is_not_there_is_told(name, tmp_path):
-    with pytest.raises(DataError, match="none is no folder; --digits-dir names"):
+    with pytest.raises(DataError, match="none is not a folder; --digits-dir must name"):
         resolve(name, tmp_path / "none")
 
 

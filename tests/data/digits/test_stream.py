@@ -127,15 +127,15 @@ def test_a_drawing_takes_the_place_of_a_digit(uci):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_digits": 0}, "num_digits lies in 1 to 5; got 0"),
-        ({"num_digits": 2.5}, "num_digits is a whole number; got 2.5"),
-        ({"num_digits": 2.0}, "num_digits is a whole number; got 2.0"),
-        ({"max_angle_deg": 181}, "max_angle_deg lies in 0 to 180; got 181"),
-        ({"scale_range": (0.9, 0.5)}, "scale_range rises within 0.3 to 1.2; got 0.9 to 0.5"),
-        ({"speed_px": float("nan")}, "speed_px lies in 0 to 8; got nan"),
-        ({"clutter": 9}, "clutter lies in 0 to 8; got 9"),
-        ({"noise": 65}, "noise lies in 0 to 64; got 65"),
-        ({"tempo": -1}, "tempo lies in 0 to 5; got -1"),
+        ({"num_digits": 0}, "num_digits must lie in 1 to 5; got 0"),
+        ({"num_digits": 2.5}, "num_digits must be a whole number; got 2.5"),
+        ({"num_digits": 2.0}, "num_digits must be a whole number; got 2.0"),
+        ({"max_angle_deg": 181}, "max_angle_deg must lie in 0 to 180; got 181"),
+        ({"scale_range": (0.9, 0.5)}, "scale_range must rise within 0.3 to 1.2; got 0.9 to 0.5"),
+        ({"speed_px": float("nan")}, "speed_px must lie in 0 to 8; got nan"),
+        ({"clutter": 9}, "clutter must lie in 0 to 8; got 9"),
+        ({"noise": 65}, "noise must lie in 0 to 64; got 65"),
+        ({"tempo": -1}, "tempo must lie in 0 to 5; got -1"),
     ],
 )
 def test_settings_outside_their_range_are_refused(changes, message):

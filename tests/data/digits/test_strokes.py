@@ -48,7 +48,7 @@ def test_several_sources_are_joined(uci):
     assert both.source == "uci+strokes"
     assert len(both.images) == len(uci["test"].images) + 4000
     assert torch.equal(both.images[: len(uci["test"].images)], uci["test"].images)
-    assert digits.resolve("uci+strokes").reason == "bundled with scikit-learn; drawn as they are needed"
+    assert digits.resolve("uci+strokes").reason == "bundled with scikit-learn; drawn when they are needed"
 
 
 def test_an_unknown_part_is_named():

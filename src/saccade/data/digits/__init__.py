@@ -1,4 +1,4 @@
-"""Moving digits: where digit images come from, the generator of clips, the endless stream, and what one asks of it."""
+"""Moving digits: the sources of digit images, the generator of clips, the endless stream, and their options."""
 
 from saccade.data.digits.config import TRAINING, DigitsConfig, DigitSourceConfig
 from saccade.data.digits.mixture import Mixture

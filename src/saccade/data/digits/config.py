@@ -1,4 +1,4 @@
-"""What one asks of moving digits: every option of theirs, for every verb."""
+"""The options of moving digits, for all verbs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from saccade.labels import Labels
 
 @dataclass(frozen=True)
 class DigitSourceConfig:
-    """Where digit images come from.
+    """The source of digit images.
 
     Args:
         digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
-        digits_dir: where MNIST lies; else the user cache is looked at.
+        digits_dir: the folder that is searched for MNIST before the user cache.
     """
 
     digits: str = "auto"
@@ -37,48 +37,48 @@ class DigitSourceConfig:
         """Load the digit images of a split.
 
         Raises:
-            UsageError, DataError: as `sources.load`.
+            UsageError, DataError: as for `sources.load`.
         """
         return sources.load(self.digits, split, digits_dir=self.digits_dir)
 
     def resolve(self) -> sources.DigitSource:
-        """Tell which source is meant, without reading it."""
+        """Return the source that the options name, without reading it."""
         return sources.resolve(self.digits, self.digits_dir)
 
 
 @dataclass(frozen=True)
 class DigitsConfig(DigitSourceConfig):
-    """Moving digits: which, how many, and how they move.
+    """The images, number, motion and labels of moving digits.
 
-    Clips are generated as they are needed. Where the number of digits is a range, the short clips of training begin
-    with the smallest number, without clutter and noise, and come to the whole range in equal stages: what a digit looks
-    like is learned from digits alone.
+    Clips are generated when they are needed. If the number of digits is a range, the short clips of training start with
+    the smallest number, without clutter and noise. Number, clutter and noise then grow to their full ranges in equal
+    stages. The model thus learns the shapes of digits from digits alone.
 
     Args:
         digits: uci, mnist, strokes, auto, a folder with four IDX files, or several joined by +.
-        digits_dir: where MNIST lies; else the user cache is looked at.
-        condition: normal, rotation, scaling, rotation_scaling or elastic. Of several, a training clip is of one, drawn
-            at random (one named twice comes twice as often), and each is tested by itself.
-        scheme: pair, ordered or digits: what clips are called.
+        digits_dir: the folder that is searched for MNIST before the user cache.
+        condition: normal, rotation, scaling, rotation_scaling or elastic. If several are given, each training clip has
+            one of them, drawn at random (twice as often if it is given twice), and each is tested separately.
+        scheme: the label scheme: pair, ordered or digits.
         order: for ordered labels, whether the first digit starts to the left (visible) or anywhere (hidden).
-        instances: disjoint: digit images of the split; shared: those of the training split on new trajectories.
-        num_digits: digits in a clip, or the smallest and the largest number; 2 unless the labels are digits.
-        clutter: largest number of moving pieces of digits beside the digits.
-        noise: largest standard deviation of each pixel's noise in grey levels.
-        num_clips: clips of a split; in training they never end.
-        clips_seed: of clips outside training; 0 if not given, or that of training for shared instances.
-        num_frames: frames of a clip.
-        frames_per_setting: frames between two draws of angle and scale; fewer in training than in test, where frames
-            alike teach little.
-        short_fraction: part of the training steps that use clips of 4 frames, as many frames a step in all.
-        continuous: let angle and scale glide from setting to setting.
-        canvas: height and width of a frame in pixels.
-        digit_size: height and width of a digit in pixels at scale 1.
-        angle: largest rotation in degrees, to either side.
-        scale: smallest and largest scale of the whole canvas.
+        instances: disjoint: digit images of the split; shared: images of the training split on new trajectories.
+        num_digits: the number of digits in a clip, or the smallest and the largest number; 2 unless labels are digits.
+        clutter: the largest number of moving pieces of digits in addition to the digits.
+        noise: the largest standard deviation of the pixel noise, in grey levels.
+        num_clips: the number of clips in a split; training has no such limit.
+        clips_seed: the seed of clips outside training; by default 0, or the seed of training for shared instances.
+        num_frames: the number of frames in a clip.
+        frames_per_setting: the number of frames between two draws of angle and scale; training has fewer than the test,
+            because similar frames teach little.
+        short_fraction: the fraction of training steps that use clips of 4 frames; the frames per step stay the same.
+        continuous: change angle and scale smoothly from setting to setting.
+        canvas: the height and width of a frame in pixels.
+        digit_size: the height and width of a digit in pixels at scale 1.
+        angle: the largest rotation in degrees, in either direction.
+        scale: the smallest and largest scale of the whole canvas.
 
     Raises:
-        UsageError: unknown names, no clips, ranges that are empty or do not fit into the canvas.
+        UsageError: if a name is unknown, there are no clips, or a range is empty or does not fit into the canvas.
 
     >>> clips = DigitsConfig(digits="uci", condition=("normal",)).clips("test")
     >>> len(clips), clips.facts["num_frames"], clips.labels.names[:2]
@@ -124,10 +124,10 @@ class DigitsConfig(DigitSourceConfig):
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> DigitsConfig:
-        """Return what `as_json` described; what it leaves out is as by default.
+        """Create the configuration from the result of `as_json`; missing fields have their defaults.
 
         Raises:
-            TypeError, UsageError: it describes no moving digits.
+            TypeError, UsageError: if `described` does not describe moving digits.
         """
         foreign.check_types(described, cls)
         values: dict[str, Any] = {
@@ -138,7 +138,7 @@ class DigitsConfig(DigitSourceConfig):
         return cls(**values)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
+        """Return the fields as JSON types, and the entry `kind`."""
         return {"kind": self.KIND} | files.json_fields(self)
 
     @property
@@ -148,12 +148,12 @@ class DigitsConfig(DigitSourceConfig):
 
     @property
     def frame_format(self) -> FrameFormat:
-        """What a model for these clips wants of a frame: grey, of any size, as it comes."""
+        """The frames that a model for these clips expects: grey, of any size and frame rate."""
         return FrameFormat()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a model learns from, as columns of a result row."""
+        """A description of the clips, as columns of a result row."""
         return {
             "data": DATA,
             "condition": "+".join(self.condition),
@@ -163,22 +163,22 @@ class DigitsConfig(DigitSourceConfig):
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for training to continue on the same clips, wherever the images are now."""
+        """Return the facts that must not change when training continues; the location of the images may change."""
         tested = ("digits_dir", "instances", "num_clips", "clips_seed")
         described = {name: value for name, value in self.as_json().items() if name not in tested}
-        described["labels"] = described.pop("scheme")  # as the option is called
-        return described | {"digits": self.resolve().name}  # `auto` need not mean the same again
+        described["labels"] = described.pop("scheme")  # the name of the option
+        return described | {"digits": self.resolve().name}  # `auto` may mean another source next time
 
     def parts(self) -> list[DigitsConfig]:
-        """Return a configuration for each condition; each is tested separately."""
+        """Return one configuration per condition; each is tested separately."""
         return [replace(self, condition=(name,)) for name in dict.fromkeys(self.condition)]
 
     def clips(self, split: str) -> MovingDigits:
-        """Return the clips of a split, of one condition.
+        """Return the clips of a split, of the only condition.
 
         Raises:
-            UsageError: several conditions, which are measured one at a time.
-            DataError: digit files that are missing or damaged.
+            UsageError: if there are several conditions; `parts` separates them.
+            DataError: if digit files are missing or damaged.
         """
         return self.drawn_from(self.load("train" if self.instances == "shared" else split), split)
 
@@ -201,17 +201,17 @@ class DigitsConfig(DigitSourceConfig):
         )
 
     def batches(self, size: int, seed: int) -> Curriculum:
-        """Return training batches of so many clips of full length.
+        """Return training batches of `size` clips of full length, or of more short clips.
 
         Raises:
-            DataError: digit files that are missing or damaged.
+            DataError: if digit files are missing or damaged.
         """
         digits = self.load("train")
         long = self._mixture(digits, self.motions(), self.num_digits, seed)
         return Curriculum(long, self._short(digits, seed), size, self.short_fraction)
 
     def motions(self, *, short: bool = False) -> tuple[Motion, ...]:
-        """Return how digits move, condition by condition; short clips have a setting a frame."""
+        """Return the motion of each condition; a setting of short clips is one frame."""
         return tuple(
             Motion(
                 condition,
@@ -246,17 +246,17 @@ class DigitsConfig(DigitSourceConfig):
         return Mixture([MovingDigits(digits, motion, **arguments) for motion in motions])
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> DigitsConfig:
-        """Return the standard test of a model that learned from these digits.
+        """Return the standard test of a model that was trained on these digits.
 
-        Condition, source, labels and order are those of training, everything else is as by default.
+        Condition, source, labels and order are those of training. All other fields have their defaults.
 
         Args:
-            learned: the facts of its training.
-            seed: of its training, which shared instances need.
-            given: fields that shall be otherwise.
+            learned: the facts of the training data.
+            seed: the seed of the training, which shared instances need.
+            given: the fields to override.
 
         Raises:
-            UsageError: shared instances of another source than that of training.
+            UsageError: if instances are shared, but the source is not that of training.
         """
         kept = {name: getattr(self, name) for name in ("condition", "digits", "digits_dir", "scheme", "order")}
         config = DigitsConfig(**kept | given)
@@ -265,11 +265,11 @@ class DigitsConfig(DigitSourceConfig):
         came, wanted = config.resolve().name, learned.get("digits")
         if wanted is not None and came != wanted:
             raise UsageError(
-                f"shared instances are those of training, from {wanted}; got {came}: leave --digits out, or take"
+                f"shared instances are those of training, from {wanted}; got {came}; leave --digits out, or use"
                 " --instances disjoint"
             )
         return config if config.clips_seed is not None else replace(config, clips_seed=seed)
 
 
 TRAINING = DigitsConfig(num_frames=16, frames_per_setting=2)
-"""What training takes unless it is told otherwise: shorter clips than those of the test, with more changes."""
+"""The default clips of training: shorter than those of the test, with more frequent changes."""

@@ -1,8 +1,8 @@
 """Random integers as a function of (seed, split, index, draw): no state, the same on every device.
 
 The generator is the output function of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
-generators") applied to a counter. Split, index and draw occupy their own bits of the counter and the function is a
-bijection, so for one seed no two splits ever share a 64-bit state.
+generators") applied to a counter. Split, index and draw occupy separate bits of the counter, and the function is a
+bijection. For one seed, no two splits therefore share a 64-bit state.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MIX_2 = _signed(0x94D049BB133111EB)
 
 
 def _shift_right(value: Int64[Tensor, "..."], bits: int) -> Int64[Tensor, "..."]:
-    """Shift without extending the sign, which int64 would do."""
+    """Shift right without sign extension; the operator `>>` of int64 extends the sign."""
     return (value >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -53,8 +53,8 @@ def draw_u32(
     Args:
         seed: any integer.
         stream: 0 to 3; the sequences of two streams have no 64-bit state in common.
-        index: which clip, below 2**38.
-        draw: which of the clip's draws, below 2**24; broadcasts against `index`.
+        index: the index of the clip, below 2**38.
+        draw: the number of the draw within the clip, below 2**24; broadcasts against `index`.
 
     >>> import torch
     >>> draw_u32(0, 0, torch.tensor([0, 1]), torch.tensor(0)).tolist()

@@ -1,4 +1,4 @@
-"""Training batches of moving digits: short clips first, long ones then; each a function of (seed, step)."""
+"""Training batches of moving digits: first short clips, then long clips; each batch is a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from saccade.clips import CPU, ClipBatch
 from saccade.data.digits.mixture import Mixture
 
-# The order of the phases is fixed: short clips teach digits quickly, long ones teach what to remember.
+# The order of the phases is fixed: short clips teach digits quickly, then long clips teach memory over time.
 SHORT_FRAMES = 4
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Batches of short clips, stage by stage, then of clips of full length; no clip comes twice.
+    """Batches of short clips in stages, then of clips of full length; no clip occurs twice.
 
     Args:
         long: the clips of full length.
-        short: the short ones, stage by stage; a batch holds as many frames in more clips.
-        size: clips of full length in a batch.
-        short_fraction: part of the steps that use short clips.
-        device: where batches are generated.
+        short: the short clips of each stage; a batch holds more of them, with the same number of frames in total.
+        size: the number of full-length clips in a batch.
+        short_fraction: the fraction of steps that use short clips.
+        device: the device on which batches are generated.
     """
 
     long: Mixture
@@ -37,7 +37,7 @@ class Curriculum:
         num_frames, num_short = self.long.parts[0].motion.num_frames, self.short_fraction * num_steps
         short = step < num_short and num_frames > SHORT_FRAMES
         size = self.size * num_frames // SHORT_FRAMES if short else self.size
-        # Steps count in clips of the larger batch, so that no index comes twice whatever the phase.
+        # Every step advances by the larger batch size, so that no index occurs in both phases.
         first = step * max(size, self.size * num_frames // SHORT_FRAMES)
         clips = self.short[int(step * len(self.short) / num_short)] if short else self.long
         return clips.batch(torch.arange(first, first + size, device=self.device))

@@ -1,6 +1,6 @@
-"""Pixels of moving digits: turned and scaled into patches, pasted into frames, pieces of digits, noise.
+"""Draw moving digits: rotate and scale digits into patches, paste patches into frames, add clutter and noise.
 
-Everything that shows moving digits draws with these: the dataset of clips and the endless stream of the live page.
+The dataset of clips and the endless stream of the live page both draw with these functions.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 PIECE_PX = 10
 """Side of the square that is cut out of a 28x28 digit image as clutter."""
 
-# Sum of the four bytes of a random word: mean, standard deviation.
+# Mean and standard deviation of the sum of the four bytes of a random word.
 _BYTES_MEAN, _BYTES_STD = 510, math.sqrt(4 * (256**2 - 1) / 12)
 
 
 def patch_side(digit_px: int, largest_scale: float, *, turns: bool) -> int:
-    """Return the side of the square that holds a digit at any angle and scale, of the parity of `digit_px`."""
+    """Return the side of a square that holds a digit at any angle and scale; it is odd if `digit_px` is odd."""
     reach = digit_px * largest_scale * (math.sqrt(2.0) if turns else 1.0)
     return digit_px + 2 * math.ceil(max(0.0, reach - digit_px) / 2)
 
@@ -34,12 +34,12 @@ def draw_patches(
     patch_px: int,
     bend: Float[Tensor, "num 2 knots knots"] | None = None,
 ) -> UInt8[Tensor, "num patch patch"]:
-    """Turn, scale and bend every image in the middle of a patch of its own; bilinear, black outside the image.
+    """Rotate, scale and bend every image in the middle of its own patch; bilinear, black outside the image.
 
-    *Conventions:* angles count counter-clockwise as seen on the screen; at scale 1 an image is `digit_px` wide; a bend
-    is a grid of (x, y) shifts in pixels, spread over the patch.
+    *Conventions:* angles are counter-clockwise as seen on the screen. At scale 1 an image is `digit_px` wide. A bend is
+    a grid of (x, y) shifts in pixels, interpolated over the patch.
     """
-    # Sine and cosine in float64: rounded to float32 they are the same bits wherever in a batch they stand.
+    # Sine and cosine are computed in float64: rounded to float32, their bits do not depend on the place in the batch.
     angle = torch.deg2rad(angle_deg)
     shrink = scale * digit_px / 2
     cos = (angle.cos() / shrink).float()[..., None, None]
@@ -62,28 +62,28 @@ def paste(
     corner_px: Int64[Tensor, "frames layers 2"],
     out: UInt8[Tensor, "frames height width"],
 ) -> None:
-    """Paste patches into frames; where they meet, the brighter pixel wins.
+    """Paste patches into frames; where patches overlap, the brighter pixel wins.
 
-    All patch rows lie in one byte table, with zeros between them. Whatever stretch of `width` bytes is cut out
-    of it at the right place is a row of the frame, so a frame is nothing but `height` copies.
+    All patch rows lie in one byte table, with zeros between them. Each row of a layer is a stretch of `width` bytes of
+    this table, so that a layer consists of `height` copies.
 
     Args:
         patches: all patches.
-        shown: which patch each layer of each frame shows; -1 for none.
-        corner_px: (y, x) of the patches' upper left pixels; they may lie outside the frame.
-        out: the frames, overwritten.
+        shown: the index of the patch in each layer of each frame; -1 for none.
+        corner_px: the (y, x) of the upper left pixel of each patch; it may lie outside the frame.
+        out: the frames; their pixels are overwritten.
     """
     num, p, _ = patches.shape
     height, width = out.shape[-2:]
     pitch = p + width - 1
     table = torch.zeros(num * p * pitch + 2 * width, dtype=torch.uint8, device=patches.device)
-    # The first row starts after `width - 1` zeros; the zeros behind a row serve as those before the next one.
+    # The first row starts after `width - 1` zeros; the zeros after a row are also those before the next row.
     table.as_strided((num, p, p), (p * pitch, pitch, 1), width - 1).copy_(patches)
     blank = table.numel() - width
     windows = table.as_strided((table.numel() - width + 1, width), (1, 1))
     row = torch.arange(height, device=out.device) - corner_px[..., :1]
     begin = (shown.unsqueeze(-1) * p + row) * pitch + (width - 1) - corner_px[..., 1:]
-    # A patch right or left of the frame would reach into its neighbour's rows.
+    # A patch to the right or left of the frame would read rows of its neighbour in the table.
     beside = (corner_px[..., 1:] >= width) | (corner_px[..., 1:] <= -p)
     begin = torch.where((row >= 0) & (row < p) & ~beside & (shown.unsqueeze(-1) >= 0), begin, blank)
     for index in range(shown.shape[1]):
@@ -97,7 +97,7 @@ def paste(
 def cut_pieces(
     images: UInt8[Tensor, "num source source"], corner_px: Int64[Tensor, "num 2"]
 ) -> UInt8[Tensor, "num source source"]:
-    """Keep of every image only a square of `PIECE_PX`, moved to the middle: clutter made of the strokes of digits."""
+    """Cut a square of side `PIECE_PX` out of every image and move it to the middle, as clutter."""
     source = images.shape[-1]
     kept = torch.arange(PIECE_PX, device=images.device)
     rows = (corner_px[:, :1] + kept).unsqueeze(-1)
@@ -112,13 +112,13 @@ def add_noise(
     words: Int64[Tensor, "num height width"],
     deviation: Float64[Tensor, "num"],
 ) -> None:
-    """Add noise to frames in place, cut off at black and white.
+    """Add noise to frames in place, clipped to [0, 255].
 
     Args:
         frames: the frames.
-        words: random integers, uniform in [0, 2**32). The sum of a word's four bytes is all but normal, and exact on
-            every device.
-        deviation: standard deviation of each frame's noise in grey levels, before the cut.
+        words: random integers, uniform in [0, 2**32). The sum of the four bytes of a word is nearly normal, and exact
+            on every device.
+        deviation: the standard deviation of the noise of each frame in grey levels, before clipping.
     """
     total = (words & 255) + (words >> 8 & 255) + (words >> 16 & 255) + (words >> 24)
     level = (deviation * (1 << 16) / _BYTES_STD).round().long().view(-1, 1, 1)
@@ -135,14 +135,14 @@ def ink_box(patches: UInt8[Tensor, "... patch patch"]) -> Int64[Tensor, "... 4"]
 def box_in_frame(
     box_px: Int64[Tensor, "... 4"], corner_px: Int64[Tensor, "... 2"], canvas_px: int
 ) -> Int64[Tensor, "... 4"]:
-    """Move boxes of patches to where the patches' corners lie, cut them to the frame; all zero where nothing shows."""
+    """Shift boxes by the corners of their patches and clip them to the frame; all zero if no part is visible."""
     box = (box_px + torch.cat((corner_px, corner_px), -1)).clamp(0, canvas_px)
     shows = (box[..., 2:] > box[..., :2]).all(-1, keepdim=True)
     return torch.where(shows, box, 0)
 
 
 def _ink_extent(inked: Bool[Tensor, "... size"]) -> Int64[Tensor, "... 2"]:
-    """Return first and last plus one of the true entries along the last dimension; (0, 0) where there is none."""
+    """Return (first, last + 1) of the true entries along the last dimension; (0, 0) if there are none."""
     size = inked.shape[-1]
     position = torch.arange(size, device=inked.device)
     first = torch.where(inked, position, size).amin(-1)

@@ -1,4 +1,4 @@
-"""Headers of checkpoints as versions 0.1 and before it wrote them, when all data was moving digits."""
+"""Convert checkpoint headers of version 0.1 and earlier, when all data was moving digits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from saccade.data.digits.config import TRAINING, DigitsConfig
 from saccade.data.digits.moving_digits import DATA
 
 NEWEST = 3
-# Options of training that are now of the digits, by their names now.
+# Former options of training that are now options of the digits: old names and current names.
 _OF_DIGITS = {
     **{
         name: name for name in ("condition", "digits", "num_digits", "clutter", "noise", "num_frames", "angle", "order")
@@ -22,10 +22,10 @@ _OF_DIGITS = {
 
 
 def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a header in today's format.
+    """Return a header in the current format.
 
     Raises:
-        TypeError, KeyError, UsageError: it is not one of an earlier format.
+        TypeError, KeyError, UsageError: if `described` is not a header of an earlier format.
     """
     found = dict(described)
     if found["format"] == NEWEST:
@@ -33,7 +33,7 @@ def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
     arguments, training = dict(found["arguments"]), dict(found["training"])
     matched = not str(found["model"]).endswith("-published")
     if found["format"] == 1 and matched:
-        arguments.setdefault("trunk", "wide")  # the only one then
+        arguments.setdefault("trunk", "wide")  # the only trunk in format 1
     arguments.pop("digit_pairs", None)
     num_classes, channels = arguments.pop("num_classes", None), arguments.pop("channels", 1)
     if matched:
@@ -43,10 +43,10 @@ def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
     found["data"] = _data(dict(found["data"]), dict(config or {}))
     if config:
         kept = {name: value for name, value in config.items() if name not in _OF_DIGITS}
-        # What the first format does not say, since there was no choice then.
+        # The first format lacks these options, because each had only one value.
         first = {"trunk": "wide", "muon_rate": 0.0} if found["format"] == 1 else {}
         training["config"] = first | {"input": "frames"} | kept
-        # The images may be gone from where they lay; the facts name them.
+        # The image files may have moved; the facts name the source.
         asked = DigitsConfig.from_json(found["data"]["config"] | {"digits": "uci", "digits_dir": None})
         training["data"] = asked.identity() | {"digits": found["data"]["facts"].get("digits")}
     return found | {"arguments": arguments, "training": training}
@@ -64,7 +64,7 @@ def _data(data: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     protocol = data.pop("protocol", None)
     asked = TRAINING.as_json() | {_OF_DIGITS[name]: value for name, value in config.items() if name in _OF_DIGITS}
     for name, old in (("condition", "condition"), ("scheme", "labels"), ("order", "order"), ("digits", "digits")):
-        # The header names the source; where that was a folder, only the configuration has its path.
+        # The header names the source; if the source is a folder, only the configuration has its path.
         if old in data and not (name == "digits" and config.get("digits") not in (None, "auto")):
             asked[name] = data[old]
     if isinstance(asked["condition"], str):

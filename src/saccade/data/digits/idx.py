@@ -1,6 +1,6 @@
-"""IDX files of bytes, plain or packed with gzip; http://yann.lecun.com/exdb/mnist describes the format.
+"""Read IDX files of bytes, plain or packed with gzip; http://yann.lecun.com/exdb/mnist describes the format.
 
-What a header says of sizes is a claim: it is compared with the length of the file before memory is taken.
+The sizes in a header are claims: they are compared with the length of the file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from saccade.errors import DataError
 
-# Nothing of this kind is near a gibibyte; MNIST's largest file has 47 MB.
+# No digit file is near a gibibyte; the largest file of MNIST has 47 MB.
 MAX_BYTES = 1 << 30
 GZIP = b"\x1f\x8b"
-# Deflate writes 258 bytes in 2 bits at best.
+# Deflate packs at most 258 bytes into 2 bits.
 MOST_UNPACKED = 1032
 _BLOCK_BYTES = 1 << 20
 
@@ -33,11 +33,11 @@ def read(path: Path, item: tuple[int, ...] = ()) -> NDArray[np.uint8]:
     """Read an array of items of one shape.
 
     Args:
-        path: of the file; gzip is known by its content.
-        item: the shape of an item: height and width of images, nothing for labels.
+        path: the file; gzip is recognised by its content.
+        item: the shape of an item: height and width for images, empty for labels.
 
     Raises:
-        DataError: the file cannot be read, is truncated, or is not what its header or the caller says.
+        DataError: if the file cannot be read, is truncated, or does not match its header or `item`.
     """
     with _told(path), path.open("rb") as file:
         file_size = os.fstat(file.fileno()).st_size
@@ -60,7 +60,7 @@ def read(path: Path, item: tuple[int, ...] = ()) -> NDArray[np.uint8]:
 
 @contextmanager
 def _told(path: Path) -> Iterator[None]:
-    """Tell what reading and unpacking raise as one DataError."""
+    """Turn the errors of reading and unpacking into DataError."""
     try:
         yield
     except EOFError as error:
@@ -70,14 +70,14 @@ def _told(path: Path) -> Iterator[None]:
 
 
 def _read_shape(path: Path, stream: Stream, item: tuple[int, ...]) -> tuple[int, ...]:
-    """Read the header, and return the array's shape."""
+    """Read the header; return the shape of the array."""
     header = np.zeros(8 + 4 * len(item), np.uint8)
     came = _fill(header, stream)
     found, magic = header[: min(came, 4)].tobytes(), bytes([0, 0, 8, 1 + len(item)])
     if found[:2] == magic[:2] and len(found) > 2 and found[2] != magic[2]:
         raise DataError(f"{path} has values of IDX type 0x{found[2]:02x}; unsigned bytes (0x08) are wanted")
     if found != magic[: len(found)]:
-        wanted = f"IDX of {1 + len(item)} dimensions with {magic.hex(' ')}"
+        wanted = f"an IDX file of {1 + len(item)} dimensions starts with {magic.hex(' ')}"
         raise DataError(f"{path} starts with {found.hex(' ')}; {wanted}")
     if came < len(header):
         raise DataError(f"{path} is truncated: its header has {came} of {len(header)} bytes")
@@ -89,13 +89,13 @@ def _read_shape(path: Path, stream: Stream, item: tuple[int, ...]) -> tuple[int,
 
 
 def _fill(values: NDArray[np.uint8], stream: Stream) -> int:
-    """Read into an array until it is full or the stream is at its end; return how many bytes came."""
+    """Read into an array until it is full or the stream ends; return the number of bytes read."""
     came = 0
     while came < len(values):
         try:
-            # With `read` what stands before the cut would be lost.
+            # `read` would lose the bytes before the end of a truncated file.
             block = stream.read1(min(_BLOCK_BYTES, len(values) - came))
-        except EOFError:  # of a packed file that was cut short
+        except EOFError:  # raised by a truncated gzip file
             break
         if not block:
             break

@@ -1,4 +1,4 @@
-"""Clips of several conditions in one data set: what one model for all of them learns from."""
+"""Clips of several conditions in one data set, to train one model for all of them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from saccade.data.digits.counter_random import draw_u32
 from saccade.data.digits.moving_digits import MovingDigits
 from saccade.errors import UsageError
 
-# Which part a clip comes from has a counter of its own, as clutter and noise have.
+# Added to the seed, so that the choice of the part has its own random numbers, like clutter and noise.
 _PART_SEED = 0x4D697874757265
 
 
 class Mixture:
-    """Take each clip from one of several data sets of moving digits, at random.
+    """A data set whose clips come from several data sets of moving digits, chosen at random for each clip.
 
-    Which one is a function of (seed, index), as everything else about a clip is. A data set that is named twice lends
-    twice as many clips. A mixture of one is that data set.
+    The choice is a function of (seed, index), like everything else about a clip. A data set that is listed twice is
+    chosen twice as often. A mixture of one data set has the clips of this data set.
 
     Args:
         parts: the data sets; they share digit source, labels, frame size, number of frames and seed.
 
     Raises:
-        UsageError: no parts, or parts of which a batch cannot be made.
+        UsageError: if there are no parts, or the clips of the parts do not fit into one batch.
 
     >>> from saccade.data import digits
     >>> from saccade.data.digits import Motion
@@ -60,15 +60,15 @@ class Mixture:
         return tuple(part.motion.condition for part in self.parts)
 
     def to(self, device: torch.device | str) -> Mixture:
-        """Return the same clips with their digit images on `device`; batches are then generated there."""
+        """Return the same clips with their digit images on `device`, where batches are then generated."""
         return Mixture([part.to(device) for part in self.parts])
 
     def part(self, indices: Int64[Tensor, "batch"]) -> Int64[Tensor, "batch"]:
-        """Return which part each clip comes from."""
+        """Return the index of the part that each clip comes from."""
         return draw_u32(self.seed + _PART_SEED, 0, indices, torch.zeros_like(indices)) * len(self.parts) >> 32
 
     def batch(self, indices: Int64[Tensor, "batch"]) -> ClipBatch:
-        """Generate the clips of the given indices; clip `i` is clip `i` of its part."""
+        """Generate the clips at `indices`; clip `i` of the mixture is clip `i` of its part."""
         if len(self.parts) == 1:
             return self.parts[0].batch(indices)
         place = self.part(indices)

@@ -15,7 +15,7 @@ _SCALING = ("scaling", "rotation_scaling", "elastic")
 MAX_CANVAS_PX = 2048
 MAX_CLUTTER = 8
 MAX_NOISE = 64.0
-# What a setting draws for a digit: every kind has its own slot of the counter.
+# Slots of the random counter: digits per setting, and kinds of draws per digit.
 DIGIT_SLOTS, KIND_SLOTS = 8, 64
 MAX_SETTINGS = (1 << DRAW_BITS) // (DIGIT_SLOTS * KIND_SLOTS)
 
@@ -24,18 +24,18 @@ MAX_SETTINGS = (1 << DRAW_BITS) // (DIGIT_SLOTS * KIND_SLOTS)
 class Motion:
     """How digits move, rotate and change scale.
 
-    *Conventions:* pixels, frames and degrees; angles count counter-clockwise as seen on the screen; scale 1 is a digit
-    of `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0, without scaling every
-    scale is 1. Within a setting of `frames_per_setting` frames angle and scale stay and digits move straight and
-    bounce; with `continuous` they glide from one setting's value to the next and a digit keeps its trajectory for the
-    whole clip. Scale applies to the whole canvas: walls and speed shrink with it, and above 1 the walls lie outside the
-    frame.
+    *Conventions:* units are pixels, frames and degrees. Angles are counter-clockwise as seen on the screen. A digit of
+    scale 1 has the size `digit_px`. `condition` decides which ranges are used: without rotation every angle is 0,
+    without scaling every scale is 1. Within a setting of `frames_per_setting` frames, angle and scale are constant, and
+    digits move straight and bounce off the walls. With `continuous`, angle and scale change linearly from the values of
+    one setting to those of the next, and a digit keeps its trajectory for the whole clip. Scale applies to the whole
+    canvas: walls and speed scale with it. Above scale 1 the walls lie outside the frame.
 
-    `clutter` is the largest number of pieces of digits that move about beside the digits, and `noise` the largest
-    standard deviation of each pixel's noise in grey levels; each clip draws its own, from nothing to this.
+    `clutter` is the largest number of moving pieces of digits in addition to the digits. `noise` is the largest
+    standard deviation of the pixel noise, in grey levels. Each clip draws its own values from 0 to these limits.
 
     Raises:
-        UsageError: unknown condition; ranges that are empty or do not fit into the canvas.
+        UsageError: if the condition is unknown, or a range is empty or does not fit into the canvas.
 
     >>> Motion(condition="rotation").num_settings
     10
@@ -72,23 +72,23 @@ class Motion:
             raise UsageError(f"elastic_px must be 0 or above; got {self.elastic_px}")
         if self.num_settings >= MAX_SETTINGS:
             raise UsageError(
-                f"a clip has fewer than {MAX_SETTINGS} settings; got {self.num_settings}: fewer num_frames"
+                f"a clip must have fewer than {MAX_SETTINGS} settings; got {self.num_settings}; reduce num_frames"
             )
         if not 0 <= self.max_angle_deg <= 180:
             raise UsageError(f"max_angle_deg must lie in [0, 180]; got {self.max_angle_deg}")
         if self.digit_px < 4 or self.canvas_px > MAX_CANVAS_PX:
             raise UsageError(
-                f"a digit has at least 4 px and a canvas at most {MAX_CANVAS_PX};"
+                f"a digit must have at least 4 px and a canvas at most {MAX_CANVAS_PX};"
                 f" got {self.digit_px} and {self.canvas_px}"
             )
         if not 0 <= self.clutter <= MAX_CLUTTER:
-            raise UsageError(f"clutter is a number of pieces from 0 to {MAX_CLUTTER}; got {self.clutter}")
+            raise UsageError(f"clutter must be a number of pieces from 0 to {MAX_CLUTTER}; got {self.clutter}")
         if not 0 <= self.noise <= MAX_NOISE:
-            raise UsageError(f"noise lies in 0 to {MAX_NOISE:.0f} grey levels; got {self.noise}")
+            raise UsageError(f"noise must lie in 0 to {MAX_NOISE:.0f} grey levels; got {self.noise}")
         if self.noise and self.num_frames * self.canvas_px**2 > 1 << DRAW_BITS:
             raise UsageError(
                 f"noise is drawn for at most {1 << DRAW_BITS} pixels a clip; got {self.num_frames} frames of"
-                f" {self.canvas_px}x{self.canvas_px}: fewer num_frames or a smaller canvas_px"
+                f" {self.canvas_px}x{self.canvas_px}; reduce num_frames or canvas_px"
             )
         if math.ceil(self.digit_px * max(high, 1.0)) > self.canvas_px:
             raise UsageError(
@@ -109,10 +109,10 @@ class Motion:
 
     @property
     def num_settings(self) -> int:
-        """Count the settings of a clip; the last one may be cut short."""
+        """The number of settings in a clip; the last one may be shorter."""
         return -(-self.num_frames // self.frames_per_setting)
 
     @property
     def patch_px(self) -> int:
-        """Side of the square that holds a digit at any angle and scale, of the parity of `digit_px`."""
+        """Side of a square that holds a digit at any angle and scale; it is odd if `digit_px` is odd."""
         return patch_side(self.digit_px, self.scale_range[1] if self.scales else 1.0, turns=self.rotates)

@@ -1,8 +1,8 @@
-"""Moving digits that rotate and change scale: the clips of the experiment, generated as they are needed.
+"""Moving digits that rotate and change scale: the clips of the experiment, generated when they are needed.
 
-A clip is a function of (split, seed, index). Poses are integer arithmetic on counter-based random numbers, hence exact
-on every device. Pixels follow in two steps: every digit is turned, scaled and bent once per setting into a small patch,
-and the patches are pasted at whole pixels into each frame, where the brighter pixel wins.
+A clip is a function of (split, seed, index). Poses are computed by integer arithmetic on counter-based random numbers,
+and are therefore exact on every device. Pixels are drawn in two steps. Every digit is rotated, scaled and bent into a
+small patch, once per setting. The patches are pasted into each frame at whole pixels; the brighter pixel wins.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from saccade.errors import UsageError, unknown_name
 from saccade.labels import Labels
 
 DATA = "moving digits"
-"""What these clips are called in result files."""
+"""The name of these clips in result files."""
 
 VISIBLE_GAP_PX = 8
 
@@ -34,26 +34,26 @@ VISIBLE_GAP_PX = 8
 _FIXED_BITS = 16
 _ONE = 1 << _FIXED_BITS
 _HALF = _ONE >> 1
-# Headings come from a table made on the host: no device's sine can change a trajectory.
+# Headings come from a table made on the CPU, so that the sine of a device cannot change a trajectory.
 _HEADINGS = torch.tensor(
     [[round(f(math.tau * i / 4096) * _ONE) for f in (math.sin, math.cos)] for i in range(4096)],
     dtype=torch.int64,
 )
-# What a (setting, digit) draws; every kind has its own slot of the counter.
+# The kinds of draws of a digit in a setting; each kind has its own slot of the counter.
 _ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED, _CLASS, _INSTANCE, _ELASTIC = range(9)
 _ELASTIC_KNOTS = 5
-_COUNT, _LEVEL = 59, 60  # behind those of the elastic knots
-# Clutter and noise have counters of their own, as other seeds have.
+_COUNT, _LEVEL = 59, 60  # after the slots of the elastic knots
+# Added to the seed, so that clutter and noise have their own random numbers.
 _CLUTTER_SEED, _NOISE_SEED = 0x436C7574746572, 0x4E6F697365
-# Small enough for the patches of one round to stay in the processor's cache.
+# On a CPU, the patches of one round fit into the cache.
 _CPU_FRAMES_PER_ROUND, _GPU_FRAMES_PER_ROUND = 800, 200_000
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """The exact, integer description of a batch of clips, before any pixel: of their digits, or of their clutter."""
+    """The exact description of the digits, or of the clutter, in a batch of clips before drawing."""
 
-    digit: Int64[Tensor, "batch digits"]  # -1 where there is none
+    digit: Int64[Tensor, "batch digits"]  # -1 if absent
     instance: Int64[Tensor, "batch digits"]
     angle_deg: Tensor  # float64 (batch, looks, digits); a look is an angle and a scale that frames share
     scale: Int64[Tensor, "batch looks digits"]
@@ -65,25 +65,26 @@ class _Plan:
 class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
     """Clips of moving digits, each a function of (split, seed, index); memory does not grow with `num_clips`.
 
-    Clip `i` shows class `i % num_classes`, so every class is equally frequent; for the label scheme `digits` the digits
-    are drawn independently. The digit images are chosen under the split of `digits` and everything else under `split`:
-    `MovingDigits(train_digits, split="test")` shows the very digits of the training clips on new trajectories (the
-    experiment's *shared instances*), `MovingDigits(test_digits)` shows digits never seen (*disjoint*).
+    Clip `i` shows class `i % num_classes`, so that all classes are equally frequent. With the label scheme `digits`,
+    the digits are drawn independently instead. The choice of digit images depends on the split of `digits`, all other
+    draws depend on `split`. `MovingDigits(train_digits, split="test")` shows the digit images of the training clips on
+    new trajectories (*shared instances*). `MovingDigits(test_digits)` shows images that training never uses
+    (*disjoint instances*).
 
     Args:
         digits: the digit images to draw from.
-        motion: how they move.
-        split: what poses are drawn under; by default the split of `digits`.
-        labels: `pair`, `ordered` or `digits`.
+        motion: the motion of the digits.
+        split: the split that the poses depend on; by default the split of `digits`.
+        labels: the label scheme: `pair`, `ordered` or `digits`.
         order: for `ordered`, whether the first digit starts each setting visibly to the left (`visible`) or not
             (`hidden`).
-        num_digits: digits in a clip, 1 to 5, or the smallest and largest number, of which each clip draws its own;
-            exactly 2 for `pair` and `ordered`.
-        num_clips: length of the dataset.
+        num_digits: the number of digits in a clip, 1 to 5, or the range from which each clip draws its number; exactly
+            2 for `pair` and `ordered`.
+        num_clips: the length of the dataset.
         seed: any integer.
 
     Raises:
-        UsageError: unknown names, zero clips, a number of digits that the label scheme cannot name.
+        UsageError: if a name is unknown, there are no clips, or the label scheme does not allow the number of digits.
 
     >>> from saccade.data import digits
     >>> clips = MovingDigits(digits.load("uci", "test"), Motion("rotation", num_frames=20), num_clips=100)
@@ -179,7 +180,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return batch.frames[0], batch.targets[0]
 
     def to(self, device: torch.device | str) -> MovingDigits:
-        """Return the same dataset with its digit images on `device`; batches are then generated there."""
+        """Return the same dataset with its digit images on `device`, where batches are then generated."""
         moved = object.__new__(MovingDigits)
         moved.__dict__.update(self.__dict__)
         for name in ("_images", "_image_index", "_class_count"):
@@ -187,10 +188,10 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return moved
 
     def with_motion(self, **changes: object) -> MovingDigits:
-        """Return the same digits, labels and seed under a changed `Motion`.
+        """Return the same digits, labels and seed with a changed `Motion`.
 
         Raises:
-            UsageError: as the constructor.
+            UsageError: as for the constructor.
         """
         changed = object.__new__(MovingDigits)
         changed.__dict__.update(self.__dict__)
@@ -201,12 +202,12 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
     def batch(
         self, indices: Int64[Tensor, "batch"], *, dtype: torch.dtype = torch.uint8, poses: bool = False
     ) -> ClipBatch:
-        """Generate the clips of the given indices on the device of the digit images.
+        """Generate the clips at `indices`, on the device of the digit images.
 
         Args:
-            indices: any clips, in any order; indices at or above `num_clips` are allowed, so that training never ends.
-            dtype: uint8 in [0, 255] or a float type in [0, 1].
-            poses: also return the ground truth of every frame.
+            indices: any clips, in any order. Indices at or above `num_clips` are allowed, since training needs them.
+            dtype: uint8 for pixels in [0, 255], or a float type for pixels in [0, 1].
+            poses: whether to return the ground truth of every frame too.
         """
         indices = indices.to(self._images.device, torch.int64)
         if bool(((indices < 0) | (indices >= 1 << INDEX_BITS)).any()):
@@ -232,7 +233,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return ClipBatch(pixels, targets, poses=_concatenate(truths))
 
     def located(self, indices: Int64[Tensor, "batch"]) -> ClipBatch:
-        """Generate the clips of the given indices with the ground truth of every frame."""
+        """Generate the clips at `indices`, with the ground truth of every frame."""
         return self.batch(indices, poses=True)
 
     def _digits_of(self, indices: Int64[Tensor, "batch"]) -> Int64[Tensor, "batch digits"]:
@@ -267,7 +268,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return self._moved(indices, digit, instance, bend)
 
     def _clutter(self, indices: Int64[Tensor, "batch"]) -> tuple[_Plan, UInt8[Tensor, "b l num p p"]]:
-        """Plan and draw pieces as digits are; any image of the split may lend one."""
+        """Plan and draw pieces of digits like digits; a piece may come from any image of the split."""
         num, side = self.motion.clutter, self._images.shape[-1]
         kinds = (_INSTANCE, _COUNT, _CLASS, _LEVEL)
         drawn = self._draw(indices, 1, kinds, self._stream, num=num, seed=_CLUTTER_SEED)[:, 0]
@@ -280,7 +281,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return plan, self._render(plan, pieces)
 
     def _moved(self, indices: Tensor, digit: Tensor, instance: Tensor, bend: Tensor | None, *, seed: int = 0) -> _Plan:
-        """Add to what is shown how it moves."""
+        """Return the plan for given digits or pieces, with randomly drawn motion."""
         m = self.motion
         drawn = self._draw(
             indices,
@@ -311,7 +312,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return angle, scale
 
     def _glide(self, device: torch.device) -> tuple[Int64[Tensor, "time"], Int64[Tensor, "time 1"]]:
-        """Return the setting that each frame comes from, and by how many frames it has left it for the next."""
+        """Return the setting of each frame, and the number of frames since the start of this setting."""
         frame = torch.arange(self.motion.num_frames, device=device)
         return frame // self.motion.frames_per_setting, (frame % self.motion.frames_per_setting).view(-1, 1)
 
@@ -319,7 +320,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         self, drawn: Int64[Tensor, "b s d k"], scale: Int64[Tensor, "b t d"], *, in_order: bool
     ) -> Int64[Tensor, "b t d 2"]:
         m = self.motion
-        room = (m.canvas_px - m.digit_px) * _ONE  # where a digit's centre can be, at scale 1
+        room = (m.canvas_px - m.digit_px) * _ONE  # the range of a digit's centre at scale 1
         start = drawn[..., (_Y, _X)] * room >> 32
         if in_order:
             start = _first_to_the_left(start, drawn, scale[:, :: m.frames_per_setting], room)
@@ -385,7 +386,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             self._add_noise(indices, out)
 
     def _places(self, plan: _Plan) -> tuple[Int64[Tensor, "b t d"], Int64[Tensor, "b t d 2"]]:
-        """Return which of a plan's patches every frame shows, and where."""
+        """Return the index and the corner of the patch that each frame shows for each digit of a plan."""
         b, looks, digits = plan.angle_deg.shape
         patch = torch.arange(b, device=plan.digit.device).view(-1, 1, 1) * looks + plan.look_of_frame.view(1, -1, 1)
         patch = patch * digits + torch.arange(digits, device=plan.digit.device)
@@ -417,9 +418,9 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
 def _first_to_the_left(
     start: Int64[Tensor, "b s 2 2"], drawn: Int64[Tensor, "b s 2 k"], scale: Int64[Tensor, "b s 2"], room: int
 ) -> Int64[Tensor, "b s 2 2"]:
-    """Redraw the horizontal starts so that, drawn, the first digit begins `VISIBLE_GAP_PX` left of the second."""
+    """Redraw the horizontal starts so that the first digit starts at least `VISIBLE_GAP_PX` left of the second."""
     num_settings = scale.shape[1]
-    gap = (VISIBLE_GAP_PX + 1) * _ONE * _ONE // scale[..., 0]  # one more pixel for the rounding of both
+    gap = (VISIBLE_GAP_PX + 1) * _ONE * _ONE // scale[..., 0]  # one more pixel, because both are rounded
     first = drawn[:, :num_settings, 0, _X] * (room - gap) >> 32
     second = first + gap + (drawn[:, :num_settings, 1, _X] * (room - gap - first) >> 32)
     start = start[:, :num_settings].clone()

@@ -1,4 +1,4 @@
-"""What a clip of digits is called: three label schemes."""
+"""The three label schemes for clips of digits."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ORDERED = tuple((a, b) for a in range(10) for b in range(10))
 
 @dataclass(frozen=True)
 class LabelScheme:
-    """How digits become a class.
+    """The mapping from the digits in a clip to its class.
 
     `pair`: 55 unordered pairs, softmax. `ordered`: 100 ordered pairs, softmax. `digits`: presence of each of ten
-    digits, sigmoid, any number of digits; a clip counts as right when the exact set is.
+    digits, sigmoid, any number of digits; a prediction is correct if the set of digits is exact.
 
     >>> create("pair").labels.names[:3], len(create("ordered").labels.names), create("digits").labels.exclusive
     (('00', '01', '02'), 100, False)
@@ -37,10 +37,10 @@ class LabelScheme:
         return Labels(tuple(f"{a}{b}" for a, b in self.pairs), parts=tuple((str(a), str(b)) for a, b in self.pairs))
 
     def check_num_digits(self, num_digits: int | tuple[int, int]) -> tuple[int, int]:
-        """Return the smallest and the largest number of digits in a clip, given both or the one number.
+        """Check the number of digits in a clip, or its range; return the smallest and the largest number.
 
         Raises:
-            UsageError: the scheme cannot name clips of so many digits, or the range falls.
+            UsageError: if the scheme does not allow the number of digits, or the range decreases.
         """
         fewest, most = num_digits if isinstance(num_digits, tuple) else (num_digits, num_digits)
         for number in (fewest, most):
@@ -49,11 +49,11 @@ class LabelScheme:
             if self.pairs and number != 2:
                 raise UsageError(f"the labels {self.name!r} name two digits; got {number}; use labels='digits'")
         if fewest > most:
-            raise UsageError(f"num_digits must rise; got {fewest} to {most}")
+            raise UsageError(f"num_digits must not decrease; got {fewest} to {most}")
         return fewest, most
 
     def choose(self, indices: Int64[Tensor, "batch"], drawn: Int64[Tensor, "batch n"]) -> Int64[Tensor, "batch n"]:
-        """Return the digits of each clip: those of the index's class, counted round, or the drawn ones for `digits`."""
+        """Return the digits of each clip: those of class `index % num_classes`, or the drawn digits for `digits`."""
         if not self.pairs:
             return drawn
         return torch.tensor(self.pairs, device=indices.device)[indices % len(self.pairs)]
@@ -61,9 +61,9 @@ class LabelScheme:
     def encode(
         self, digits: Int64[Tensor, "batch n"], indices: Int64[Tensor, "batch"]
     ) -> Int64[Tensor, "batch"] | Float[Tensor, "batch 10"]:
-        """Return the target of each clip: class indices, or a 0/1 vector of presence for `digits`."""
+        """Return the target of each clip: the class index, or a 0/1 vector of presence for `digits`."""
         if not self.pairs:
-            # Digits that a clip lacks are -1: they get a column of their own, which is left out.
+            # Absent digits are -1: they go to an eleventh column, which is dropped.
             return torch.zeros(len(digits), 11, device=digits.device).scatter_(1, digits % 11, 1.0)[:, :10].contiguous()
         return indices % len(self.pairs)
 
@@ -76,7 +76,11 @@ SCHEMES = {
 
 
 def create(name: str) -> LabelScheme:
-    """Return the label scheme of that name, or raise UsageError with the nearest names."""
+    """Return the label scheme of the given name.
+
+    Raises:
+        UsageError: if there is no such scheme.
+    """
     if name not in SCHEMES:
         raise unknown_name("label scheme", name, SCHEMES)
     return SCHEMES[name]

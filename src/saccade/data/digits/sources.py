@@ -1,4 +1,4 @@
-"""Where single digits come from: scikit-learn's, MNIST's, drawn strokes, or any folder with four IDX files."""
+"""Sources of digit images: scikit-learn's digits, MNIST, drawn strokes, or any folder with four IDX files."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
-# The four files of a source, and the md5 of MNIST's own, packed with gzip as both mirrors hold them.
+# The four files of a source, with the md5 of MNIST's gzip files on both mirrors.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
     "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
@@ -38,8 +38,8 @@ FILES = tuple(MNIST_MD5)
 
 _MAX_DOWNLOAD_BYTES = 1 << 26
 
-# The k-th image of a class, in the order of scikit-learn's file, goes to split k modulo 10. Neighbours in the
-# file are by the same writer, so every split sees every writer.
+# The k-th image of a class in scikit-learn's file goes to entry k modulo 10. Neighbours in the file are by the same
+# writer, so that every split contains every writer.
 _UCI_PATTERN = ("train", "train", "test", "train", "train", "validation", "train", "train", "test", "train")
 
 
@@ -56,13 +56,13 @@ class Digits:
     split: str
 
     def sha256(self) -> str:
-        """Return the checksum of images and labels, which tells two sources of one name apart."""
+        """Return the checksum of images and labels, which distinguishes sources of the same name."""
         return hashlib.sha256(self.images.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
 class DigitSource:
-    """A digit source: its name, the folder of its files (none if it needs none), and why it was taken, in a line."""
+    """A digit source: its name, the folder of its files (None if it has none), and one line on why it was chosen."""
 
     name: str
     folder: Path | None
@@ -82,20 +82,20 @@ def load(
 ) -> Digits:
     """Load one split of a digit source.
 
-    *Conventions:* splits never share an image. UCI is split 70/10/20 within each class. Elsewhere the test
-    split is the source's own, and validation is the last sixth of its training images (MNIST: 10,000).
+    *Conventions:* splits never share an image. UCI is split 70/10/20 within each class. Other sources have their own
+    test split, and validation is the last sixth of their training images (MNIST: 10,000).
 
     Args:
-        digits: `uci`, `mnist`, `strokes` (as a mouse draws), `auto` (MNIST where it already lies, else UCI; never
+        digits: `uci`, `mnist`, `strokes` (as drawn with a mouse), `auto` (MNIST if it is already there, else UCI; never
             downloads), a folder, or several joined by `+`, such as `mnist+strokes`.
         split: `train`, `validation` or `test`.
-        digits_dir: where MNIST is looked for before the user cache.
-        download: whether `mnist` may be downloaded into the user cache when it lies nowhere.
-        say: called with one line that tells which source was taken and why.
+        digits_dir: the folder that is searched for MNIST before the user cache.
+        download: whether `mnist` may be downloaded into the user cache if it is not found.
+        say: a function that is called with one line: the source and the reason for its choice.
 
     Raises:
-        UsageError: no such source or split.
-        DataError: a file is missing, truncated or not what its name promises, or MNIST cannot be downloaded.
+        UsageError: if the source or the split is unknown.
+        DataError: if a file is missing, truncated or of another kind, or MNIST cannot be downloaded.
 
     Example:
         >>> test = load("uci", "test")
@@ -126,29 +126,29 @@ def load(
 
 
 def resolve(digits: str = "auto", digits_dir: Path | None = None) -> DigitSource:
-    """Tell which source a name means, without reading or downloading it.
+    """Return the source that a name means, without reading or downloading it.
 
     Args:
         digits: `uci`, `mnist`, `strokes`, `auto`, a folder, or several joined by `+`.
-        digits_dir: where MNIST is looked for before the user cache.
+        digits_dir: the folder that is searched for MNIST before the user cache.
 
     Raises:
-        UsageError: neither a known name nor a folder.
-        DataError: the folder lacks some of the four files, or `digits_dir` is no folder.
+        UsageError: if `digits` is neither a known name nor a folder.
+        DataError: if the folder lacks some of the four files, or `digits_dir` is not a folder.
 
     Example:
         >>> resolve("uci").reason
         'bundled with scikit-learn'
     """
     if digits_dir is not None and not digits_dir.is_dir():
-        raise DataError(f"{digits_dir} is no folder; --digits-dir names the one with the files of MNIST")
+        raise DataError(f"{digits_dir} is not a folder; --digits-dir must name the folder with the files of MNIST")
     if _are_several(digits):
         parts = [resolve(part, digits_dir) for part in digits.split("+")]
         return DigitSource("+".join(part.name for part in parts), None, "; ".join(part.reason for part in parts))
     if digits == "uci":
         return DigitSource("uci", None, "bundled with scikit-learn")
     if digits == "strokes":
-        return DigitSource("strokes", None, "drawn as they are needed")
+        return DigitSource("strokes", None, "drawn when they are needed")
     if digits in ("auto", "mnist"):
         return _resolve_mnist(digits_dir, or_uci=digits == "auto")
     folder = Path(digits).expanduser()
@@ -163,7 +163,7 @@ def resolve(digits: str = "auto", digits_dir: Path | None = None) -> DigitSource
 
 
 def _are_several(digits: str) -> bool:
-    # A folder's name may have a plus too.
+    # The name of a folder may contain a plus too.
     return "+" in digits and not Path(digits).expanduser().is_dir()
 
 
@@ -178,7 +178,7 @@ def mnist_cache() -> Path:
 
 
 def _resolve_mnist(digits_dir: Path | None, *, or_uci: bool) -> DigitSource:
-    # Some of the four where the user points is a mishap to tell, not a reason to take others.
+    # If the folder of the user holds only some of the four files, report this; do not take files from elsewhere.
     if digits_dir is not None and not or_uci and _found(digits_dir):
         _found_all(digits_dir)
     cache = mnist_cache()
@@ -193,14 +193,14 @@ def _resolve_mnist(digits_dir: Path | None, *, or_uci: bool) -> DigitSource:
 
 
 def _spellings(stem: str) -> list[str]:
-    """List the file names under which a file is looked for; a later one is preferred."""
+    """Return the possible names of a file; later names are preferred."""
     return [name + packing for packing in (".gz", "") for name in (stem.replace("-idx", ".idx"), stem)]
 
 
 def _found(folder: Path) -> dict[str, Path]:
-    """Map those of the four files that a folder holds to where they lie."""
+    """Return the paths of those of the four files that a folder holds."""
     paths = ((stem, folder / name) for stem in FILES for name in _spellings(stem))
-    # Unlike Path.is_file, isfile takes a folder that may not be entered for one that holds nothing.
+    # Unlike Path.is_file, isfile raises no error in a folder without permission.
     return {stem: path for stem, path in paths if os.path.isfile(path)}  # noqa: PTH113
 
 
@@ -217,11 +217,11 @@ def _wanted_files() -> str:
 
 
 def _load_uci(split: str) -> Digits:
-    from sklearn.datasets import load_digits  # a second to import, and only UCI needs it
+    from sklearn.datasets import load_digits  # the import takes a second, and only UCI needs it
 
     bundled = load_digits()
     small, labels = torch.from_numpy(bundled.images), torch.from_numpy(bundled.target).long()
-    # 8 -> 20 pixels in a frame of 28, as MNIST has them; the padding goes first so that strokes end softly.
+    # 8 -> 20 pixels in a frame of 28, as in MNIST. The padding comes first, so that strokes end smoothly.
     framed = F.pad(small[:, None] * (255 / 16), (2, 2, 2, 2))
     large = F.interpolate(framed, size=30, mode="bicubic", antialias=True)[:, 0, 1:-1, 1:-1]
     images = large.round().clamp(0, 255).to(torch.uint8)
@@ -230,7 +230,7 @@ def _load_uci(split: str) -> Digits:
 
 
 def _uci_indices(labels: Int64[Tensor, "num"], split: str) -> Int64[Tensor, "kept"]:
-    """Choose a fixed share of every class."""
+    """Return the indices of a split: a fixed share of every class."""
     seen = [0] * NUM_CLASSES
     kept = []
     for index, label in enumerate(labels.tolist()):
@@ -253,7 +253,7 @@ def _load_folder(name: str, folder: Path, split: str) -> Digits:
     if part.start == part.stop:
         raise DataError(f"{images_path} has {len(images)} images, too few for a {split} split")
     kept = torch.from_numpy(images)[part]
-    if part.start:  # a copy of the few lets the many go
+    if part.start:  # a copy frees the memory of the other images
         kept = kept.clone()
     return Digits(kept, torch.from_numpy(labels)[part].long(), name, split)
 
@@ -270,18 +270,18 @@ def download_mnist(
     md5: Mapping[str, str] = MNIST_MD5,
     timeout_s: float = 20.0,
 ) -> None:
-    """Download those of MNIST's four files that a folder lacks.
+    """Download the missing files of MNIST into a folder.
 
-    A file appears whole and checked, or not at all.
+    A file is checked and then written atomically.
 
     Args:
-        folder: where the files go; made if it is not there.
-        mirrors: addresses, each ending in a slash, tried in this order for every file.
-        md5: what each packed file must sum to.
-        timeout_s: how long a mirror may stay silent.
+        folder: the folder for the files; it is created if needed.
+        mirrors: addresses that end in a slash, tried in this order for every file.
+        md5: the checksum of each packed file.
+        timeout_s: how long a mirror may stay silent, in seconds.
 
     Raises:
-        DataError: no mirror gave the right file, or the folder cannot be written.
+        DataError: if no mirror has the correct file, or the folder cannot be written.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     missing = [stem for stem in FILES if stem not in _found(folder)]
@@ -292,7 +292,7 @@ def download_mnist(
 
 
 def _fetch(name: str, md5: str, mirrors: Sequence[str], timeout_s: float, progress: Progress) -> bytes:
-    """Return a file from the first mirror that has it right."""
+    """Return a file from the first mirror whose copy has the right checksum."""
     failures = []
     for mirror in mirrors:
         try:
@@ -304,7 +304,9 @@ def _fetch(name: str, md5: str, mirrors: Sequence[str], timeout_s: float, progre
         if came == md5:
             return data
         failures.append(f"{mirror}{name}: md5 {came} of {len(data)} bytes, {md5} wanted")
-    raise DataError(f"cannot download MNIST ({'; '.join(failures)}); point --digits-dir at its files, or take uci")
+    raise DataError(
+        f"cannot download MNIST ({'; '.join(failures)}); name the folder of its files with --digits-dir, or use uci"
+    )
 
 
 def _get(url: str, timeout_s: float, progress: Progress) -> bytes:
@@ -327,4 +329,4 @@ def _write_whole(path: Path, data: bytes) -> None:
             part.write_bytes(data)
             part.replace(path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error}; XDG_CACHE_HOME chooses another cache") from error
+        raise DataError(f"cannot write {path}: {error}; set XDG_CACHE_HOME to another folder for the cache") from error

@@ -1,7 +1,7 @@
-"""Moving digits without an end, whose settings change as they go: what the live page shows.
+"""An endless stream of moving digits with settings that can change, for the live page.
 
-The clips of the experiment know their last frame before the first is drawn; here each frame follows from the one
-before, so that a slider takes effect at once and without a jump. Pixels are drawn as for the clips.
+A clip of the experiment is planned as a whole before its first frame is drawn. Here each frame follows from the
+previous one, so that a slider takes effect at once and without a jump. Pixels are drawn as for clips.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from saccade.errors import UsageError
 MAX_DIGITS = 5
 DIGIT_PX = 28
 LARGEST_SCALE = 1.2
-# Angle and scale swing back and forth; at tempo 1 a swing takes about so many frames.
+# Angle and scale oscillate; at tempo 1 an oscillation takes about this number of frames.
 _SWING_FRAMES = 100
-_DIGITS, _PIECES, _NOISE = range(3)  # what the random numbers of a stream are for
+_DIGITS, _PIECES, _NOISE = range(3)  # the uses of random numbers in a stream
 _CLASS, _INSTANCE, _Y, _X, _HEADING, _TURN_PHASE, _TURN_TEMPO, _SCALE_PHASE, _SCALE_TEMPO, _CORNER_Y, _CORNER_X = range(
     11
 )
@@ -32,22 +32,22 @@ _CLASS, _INSTANCE, _Y, _X, _HEADING, _TURN_PHASE, _TURN_TEMPO, _SCALE_PHASE, _SC
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What can be changed while digits move.
+    """The settings that can change while digits move.
 
-    *Conventions:* as for `Motion`: pixels, frames, degrees; scale 1 is a digit of 28 px.
+    *Conventions:* as for `Motion`: units are pixels, frames and degrees; a digit of scale 1 has 28 px.
 
     Args:
-        num_digits: 1 to 5.
-        max_angle_deg: how far digits turn to either side, 0 to 180.
-        scale_range: smallest and largest scale.
-        speed_px: how far digits move in a frame, 0 to 8.
-        tempo: how fast they rotate and change scale; at 1 a full swing takes about 100 frames.
+        num_digits: the number of digits, 1 to 5.
+        max_angle_deg: the largest rotation in either direction, 0 to 180.
+        scale_range: the smallest and largest scale, within 0.3 to 1.2.
+        speed_px: the distance that a digit moves per frame, 0 to 8.
+        tempo: the speed of rotation and scaling, 0 to 5; at 1 an oscillation takes about 100 frames.
         per_digit: whether each digit rotates and changes scale independently, or all together.
-        clutter: number of pieces of digits that move about, 0 to 8.
-        noise: standard deviation of the pixels' noise in grey levels, 0 to 64.
+        clutter: the number of moving pieces of digits, 0 to 8.
+        noise: the standard deviation of the pixel noise in grey levels, 0 to 64.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: if a value is outside its range.
     """
 
     num_digits: int = 2
@@ -71,21 +71,21 @@ class StreamSettings:
         }
         for name, (value, least, most) in ranges.items():
             if not least <= value <= most:
-                raise UsageError(f"{name} lies in {least} to {most:g}; got {value}")
+                raise UsageError(f"{name} must lie in {least} to {most:g}; got {value}")
         for name in ("num_digits", "clutter"):
             if not isinstance(getattr(self, name), int):
-                raise UsageError(f"{name} is a whole number; got {getattr(self, name)}")
+                raise UsageError(f"{name} must be a whole number; got {getattr(self, name)}")
         if not 0.3 <= low <= high <= LARGEST_SCALE:
-            raise UsageError(f"scale_range rises within 0.3 to {LARGEST_SCALE}; got {low} to {high}")
+            raise UsageError(f"scale_range must rise within 0.3 to {LARGEST_SCALE}; got {low} to {high}")
 
 
 @dataclass(frozen=True)
 class StreamTruth:
-    """Where every digit of a frame is.
+    """The position, angle and scale of every digit in a frame.
 
-    *Conventions:* as for `Poses`: (y, x) in pixels, the centre of the upper left pixel is (0, 0); angles count
-    counter-clockwise; boxes are (top, left, bottom, right), exclusive, all zero where nothing shows. A drawing that
-    nobody named has digit -1.
+    *Conventions:* as for `Poses`: positions are (y, x) in pixels; the centre of the upper left pixel is (0, 0). Angles
+    are counter-clockwise. Boxes are (top, left, bottom, right), bottom and right exclusive, all zero if no part is
+    visible. A drawing without a label has digit -1.
     """
 
     digit: Int64[Tensor, "digits"]
@@ -97,7 +97,7 @@ class StreamTruth:
 
 @dataclass
 class _Mover:
-    """A digit or a piece of one, and where it is: `place` is (y, x), each from 0 to 1 between its walls."""
+    """A digit or a piece of one, and its position: `place` is (y, x), each from 0 to 1 between the walls."""
 
     image: UInt8[Tensor, "28 28"]
     digit: int
@@ -106,11 +106,11 @@ class _Mover:
     chance: list[float]
 
     def swing(self, phase: int, tempo: int, cycles: float) -> float:
-        """Return a smooth value in [-1, 1], after so many cycles of a swing of ordinary tempo."""
+        """Return an oscillating value in [-1, 1], after a number of cycles of average tempo."""
         return math.sin(math.tau * (self.chance[phase] + cycles * (0.7 + 0.6 * self.chance[tempo])))
 
     def go(self, speed_px: float, room_px: float) -> None:
-        """Move on by a frame, and turn round at the walls."""
+        """Advance by one frame, and bounce off the walls."""
         for axis in (0, 1):
             along = self.place[axis] + self.heading[axis] * speed_px / max(room_px, 1.0)
             if not 0 <= along <= 1:
@@ -120,16 +120,16 @@ class _Mover:
 
 
 class DigitStream:
-    """Frames of moving digits, one after the other, as long as somebody looks.
+    """An endless sequence of frames of moving digits.
 
     The frames are a function of the digit images, the seed, and the settings at each frame. `settings` may be replaced
-    at any time: digits that are there go on from where they are.
+    at any time; the digits then continue from their current positions.
 
     Args:
         digits: the digit images to draw from.
-        settings: how they move.
-        seed: any integer; decides which digits are shown and where they begin.
-        canvas_px: height and width of a frame.
+        settings: the initial settings.
+        seed: any integer; it determines the digits and their starting positions.
+        canvas_px: the height and width of a frame in pixels.
 
     >>> from saccade.data import digits
     >>> stream = DigitStream(digits.load("uci", "test"), seed=1)
@@ -149,20 +149,20 @@ class DigitStream:
 
     @property
     def digits_shown(self) -> tuple[int | None, ...]:
-        """The digits on the screen; None for a drawing that nobody named."""
+        """The digits on the screen; None for a drawing without a label."""
         shown = self._digits[: self.settings.num_digits]
         return tuple(mover.digit if mover.digit >= 0 else None for mover in shown)
 
     def replace_digit(self, slot: int, image: UInt8[Tensor, "28 28"], label: int | None = None) -> None:
-        """Let a drawing take the place of a digit, and move on as that did.
+        """Replace the image of a digit by a drawing, which continues the motion of the digit.
 
         Args:
-            slot: which digit, from 0.
-            image: light on dark.
-            label: the digit that it shows, if known.
+            slot: the index of the digit, from 0.
+            image: the drawing, light on dark.
+            label: the digit that the drawing shows, if known.
 
         Raises:
-            UsageError: no such slot or label, an image of another size or type.
+            UsageError: if `slot` or `label` does not exist, or the image has another size or type.
         """
         if not 0 <= slot < MAX_DIGITS:
             raise UsageError(f"a stream has digits 0 to {MAX_DIGITS - 1}; got {slot}")
@@ -173,7 +173,7 @@ class DigitStream:
         self._digits[slot].image, self._digits[slot].digit = image.clone(), -1 if label is None else label
 
     def next_frame(self) -> tuple[UInt8[Tensor, "1 height width"], StreamTruth]:
-        """Return the next frame, and where its digits are."""
+        """Return the next frame and the ground truth of its digits."""
         settings = self.settings
         movers, poses, rooms = self._placed()
         angle, scale = (torch.tensor(values, dtype=torch.float64) for values in zip(*poses, strict=True))
@@ -194,12 +194,12 @@ class DigitStream:
         return frame, truth
 
     def skip_frame(self) -> None:
-        """Move on by a frame without drawing it."""
+        """Advance by one frame without drawing it."""
         movers, _, rooms = self._placed()
         self._go(movers, rooms)
 
     def _placed(self) -> tuple[list[_Mover], list[tuple[float, float]], list[float]]:
-        """Return what is in the next frame, its angles and scales, and the pixels from wall to wall that it has."""
+        """Return the movers of the next frame, their angles and scales, and their free pixels from wall to wall."""
         movers = self._digits[: self.settings.num_digits] + self._pieces[: self.settings.clutter]
         poses = [self._pose(mover, movers[0]) for mover in movers]
         return movers, poses, [max(self._canvas - DIGIT_PX * scale, 0.0) for _, scale in poses]
@@ -211,7 +211,7 @@ class DigitStream:
         self._cycles += self.settings.tempo / _SWING_FRAMES
 
     def _pose(self, mover: _Mover, first: _Mover) -> tuple[float, float]:
-        """Return angle and scale; all together they are those of the first digit."""
+        """Return angle and scale; without `per_digit`, they are those of the first digit."""
         leader = mover if self.settings.per_digit else first
         low, high = self.settings.scale_range
         angle = self.settings.max_angle_deg * leader.swing(_TURN_PHASE, _TURN_TEMPO, self._cycles)
@@ -239,7 +239,7 @@ class DigitStream:
         digit = int(chance[_CLASS] * 10)
         images = digits.images[digits.labels == digit]
         if not len(images):
-            raise UsageError(f"the digit images hold no {digit}; ten digits are needed")
+            raise UsageError(f"the digit images hold no {digit}; all ten digits are needed")
         return self._mover(images[int(chance[_INSTANCE] * len(images))], digit, chance)
 
     def _piece(self, digits: Digits, slot: int) -> _Mover:
@@ -255,7 +255,7 @@ class DigitStream:
         return _Mover(image, digit, [chance[_Y], chance[_X]], [math.sin(heading), math.cos(heading)], chance)
 
     def _chance(self, purpose: int, slot: int) -> list[float]:
-        """Return the random numbers in [0, 1) of a mover."""
+        """Return the random numbers of a mover, in [0, 1)."""
         drawn: list[float] = (
             draw_u32(self._seed, purpose, torch.tensor(slot), torch.arange(_CORNER_X + 1)).double() / 2**32
         ).tolist()

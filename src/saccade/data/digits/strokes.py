@@ -1,7 +1,7 @@
-"""Digits as a mouse or a finger draws them: few strokes of one width, straight between the points that were sampled.
+"""Digits as drawn with a mouse or a finger: few strokes of one width, straight between the sampled points.
 
-The shapes are written down here as strokes, several ways for most digits; each image bends, slants and shakes one of
-them. Images follow from split and index alone.
+The shapes are defined here as strokes, in several variants of each digit. Each image is a variant that is bent, slanted
+and jittered. It is a function of split and index alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SIZES = {"train": 12_000, "validation": 2_000, "test": 4_000}
-"""Images of each split, every class equally frequent."""
+"""The number of images in each split; all classes are equally frequent."""
 
 IMAGE_PX, DIGIT_PX = 28, 20
 _STROKE_WIDTHS_PX = (1.6, 3.4)
@@ -38,7 +38,7 @@ def _path(*parts: Points) -> Points:
     return np.concatenate(parts)
 
 
-# Ways to write each digit: strokes of (x, y) points, x to the right and y down, within 0 to 1.
+# Variants of each digit: strokes of (x, y) points, x to the right and y down, from 0 to 1.
 _WAYS: dict[int, list[list[Points]]] = {
     0: [
         [_arc(0.5, 0.5, 0.33, 0.5, 90, 450)],
@@ -116,17 +116,18 @@ _WAYS: dict[int, list[list[Points]]] = {
 
 
 def draw(strokes: Sequence[Points], *, width_px: float = 2.4) -> UInt8[Tensor, "28 28"]:
-    """Draw pen strokes as a digit image, framed as MNIST's are: 20 pixels large, its centre of mass in the middle.
+    """Draw pen strokes as a digit image framed like MNIST's: 20 pixels large, with the centre of mass in the middle.
 
     *Conventions:* points are (x, y), x to the right and y down, in any unit; the drawing keeps its proportions. Light
     on dark. A stroke of one point is a dot.
 
     Args:
-        strokes: the strokes; those without points are left out.
-        width_px: width of the line in the 28x28 image.
+        strokes: the strokes; strokes without points are ignored.
+        width_px: the line width in pixels of the 28x28 image.
 
     Raises:
-        ValueError: no point at all, one that is not finite, or points nearer than 1e-9 or farther than 1e9 apart.
+        ValueError: if there is no point, a point is not finite, or the extent of the drawing is outside 1e-9 to 1e9 (an
+            extent of 0 is a dot).
 
     >>> int(draw([np.array([[0.0, 0.0], [0.0, 100.0]])]).amax())
     255
@@ -139,25 +140,25 @@ def draw(strokes: Sequence[Points], *, width_px: float = 2.4) -> UInt8[Tensor, "
     with np.errstate(over="ignore"):
         extent = float(np.ptp(np.concatenate(kept), axis=0).max())
     if not (extent == 0 or 1e-9 < extent < 1e9):
-        raise ValueError(f"the drawing is {extent:g} wide or high; give its points in a unit of ordinary size")
+        raise ValueError(f"the drawing is {extent:g} wide or high; scale its points to between 1e-9 and 1e9")
     return _drawn([kept], np.array([width_px]))[0]
 
 
 @cache
 def images(split: str) -> tuple[UInt8[Tensor, "num 28 28"], Tensor]:
-    """Return all images of a split with their labels."""
+    """Return all images of a split, and their labels."""
     num = SIZES[split]
     chance = np.random.Generator(np.random.Philox(key=tuple(SIZES).index(split)))
     labels = np.arange(num) % 10
     written = [_written(int(label), chance) for label in labels]
     widths = chance.uniform(*_STROKE_WIDTHS_PX, num)
-    # Few at a time: their pixels stay in the processor's cache.
+    # Small parts, so that their pixels fit into the CPU's cache.
     parts = [_drawn(written[i : i + 50], widths[i : i + 50]) for i in range(0, num, 50)]
     return torch.cat(parts), torch.from_numpy(labels)
 
 
 def _written(digit: int, chance: np.random.Generator) -> list[Points]:
-    """Write a digit once: one of its ways, slanted, stretched, bent, with a hand that shakes and cuts corners."""
+    """Return the strokes of a random example of a digit: a variant that is slanted, stretched, bent and jittered."""
     ways = _WAYS[digit]
     strokes = ways[chance.integers(len(ways))]
     slant, turn = chance.normal(0, 0.12), chance.normal(0, 0.08)
@@ -172,14 +173,14 @@ def _written(digit: int, chance: np.random.Generator) -> list[Points]:
         points = _resampled(stroke, chance.uniform(0.07, 0.2))
         points = points + depth * np.sin(points[:, ::-1] * tempo + phase)
         points = points + chance.normal(0, shake, points.shape)
-        # Where a stroke begins and ends is the least sure of all.
+        # The ends of a stroke vary most.
         points[[0, -1]] += chance.normal(0, 0.035, (2, 2))
         found.append((points - 0.5) @ linear)
     return found
 
 
 def _resampled(stroke: Points, step: float) -> Points:
-    """Return points about `step` apart along a stroke, ends kept."""
+    """Return points about `step` apart along a stroke, including both ends."""
     lengths = np.linalg.norm(np.diff(stroke, axis=0), axis=1)
     along = np.concatenate(([0.0], np.cumsum(lengths)))
     wanted = np.linspace(0, along[-1], max(2, round(along[-1] / step) + 1))
@@ -193,10 +194,10 @@ def _drawn(drawings: Sequence[Sequence[Points]], width_px: NDArray[np.float64]) 
 
 
 def _fitted(strokes: Sequence[Points]) -> list[Points]:
-    """Bring a drawing to `DIGIT_PX` along its longer side, its centre of mass into the middle of the image."""
+    """Scale a drawing to `DIGIT_PX` along its longer side, and move its centre of mass to the middle of the image."""
     points = np.concatenate(strokes)
     extent = float((points.max(0) - points.min(0)).max())
-    # The line has a width: its middle stays a little inside.
+    # The factor 0.9 leaves room for the width of the line.
     zoom = 0.9 * DIGIT_PX / extent if extent > 0 else 0.0
     pairs = np.concatenate([np.stack((s[:-1], s[1:])) for s in strokes], 1)
     lengths = np.linalg.norm(pairs[1] - pairs[0], axis=1)
@@ -209,7 +210,7 @@ def _fitted(strokes: Sequence[Points]) -> list[Points]:
 
 
 def _segments(drawings: list[list[Points]]) -> tuple[Float[Tensor, "num segments 2"], Float[Tensor, "num segments 2"]]:
-    """Return where every straight piece begins and ends; a drawing with fewer repeats its first."""
+    """Return the start and the end of every straight segment; a drawing with fewer segments repeats its first."""
     pieces = []
     for drawing in drawings:
         parts = [np.stack((s[:-1], s[1:]), 1) if len(s) > 1 else np.stack((s, s), 1) for s in drawing]
@@ -223,7 +224,7 @@ def _segments(drawings: list[list[Points]]) -> tuple[Float[Tensor, "num segments
 def _rasterised(
     begin: Float[Tensor, "num segments 2"], end: Float[Tensor, "num segments 2"], width: Float[Tensor, "num"]
 ) -> Float[Tensor, "num 28 28"]:
-    """Return how much of every pixel the line covers, from its distance to the nearest piece; in [0, 1]."""
+    """Return the share of every pixel that the line covers, from the distance to the nearest segment; in [0, 1]."""
     axis = torch.arange(IMAGE_PX, dtype=torch.float32)
     along = end - begin
     direction = along / along.square().sum(-1, keepdim=True).clamp_min(1e-9)
@@ -231,7 +232,7 @@ def _rasterised(
     for k in range(begin.shape[1]):
         x, y = ((axis - begin[:, k, i, None]) for i in (0, 1))
         x, y = x[:, None, :], y[:, :, None]
-        # How far along the piece the nearest point lies, from 0 to 1.
+        # The position of the nearest point along the segment, from 0 to 1.
         share = x * direction[:, k, 0, None, None] + y * direction[:, k, 1, None, None]
         share.clamp_(0, 1)
         across = share * -along[:, k, 0, None, None]

@@ -1,4 +1,4 @@
-// The page: what is set goes to the server, what comes from it is shown.
+// The page: sends the settings to the server, and shows the frames from the server.
 
 import { Card, element, setText } from "./cards.js";
 import { Connection } from "./connection.js";
@@ -39,7 +39,7 @@ const sources = new Sources({
   notice,
 });
 
-// --- What comes from the server
+// --- Messages from the server
 
 function take(message) {
   const takers = { loading, hello, frame, digit, ended, busy, error: complain, closed: complain };
@@ -59,7 +59,7 @@ function hello(message) {
   find("models").style.setProperty("--columns", Math.min(3, cards.length));
   find("models").classList.toggle("alone", cards.length === 1);
   find("models").removeAttribute("aria-busy");
-  const what = knowsDigits ? "These weights know handwritten digits and nothing else: whatever they see, they look for digits. " : "";
+  const what = knowsDigits ? "These models know handwritten digits and nothing else: they look for digits in everything they see. " : "";
   const those = knowsDigits ? "these digits" : models.every(({ exclusive }) => exclusive) ? "this class" : "these classes";
   const percent = `The percentage under a verdict is the probability of exactly ${those}`;
   setText(find("about"), `${what}${percent}${least ? `; below ${Math.round(100 * least)} % there is no verdict` : ""}.`);
@@ -75,13 +75,13 @@ function hello(message) {
   announce(knowsDigits ? "The models are running" : "The models are ready");
 }
 
-/** Instead of cards without a picture, say what can be done. */
+/** Show what the user can do, instead of cards without a picture. */
 function showIdle(isIdle) {
   if (find("idle").hidden === !isIdle) return;
   find("idle").hidden = !isIdle;
   find("models").hidden = isIdle;
   if (!isIdle) return;
-  // Models mostly share their classes, which are then told once.
+  // Most models share their classes; the same classes are listed once.
   const kinds = new Map(cards.map(({ model }) => [model.classes.join(), model]));
   find("idle-told").replaceChildren(
     element("strong", { textContent: cards.map(({ title }) => title).join(", ") }),
@@ -100,7 +100,7 @@ function frame(message) {
   requestAnimationFrame(() => {
     showIdle(false);
     player.take(message);
-    // Only now may the next but one come: what the screen cannot show is never sent.
+    // The server waits for this message, so it never sends frames that the screen cannot show.
     connection.send("seen", { number: message.number });
     tellRate(message);
   });
@@ -114,7 +114,7 @@ function digit({ image }) {
 }
 
 function ended() {
-  // Behind the last frame, which waits for the screen too.
+  // After the last frame, which waits for the screen too.
   requestAnimationFrame(() => {
     player.setPaused(true);
     announce("The video has ended");
@@ -126,7 +126,7 @@ function complain({ message }) {
 }
 
 function busy({ limit }) {
-  notice(`The server is busy: ${limit === 1 ? "its one place is" : `all ${limit} places are`} taken. This page tries again automatically.`);
+  notice(`The server is busy: ${limit === 1 ? "its only place is" : `all ${limit} places are`} taken. This page tries again automatically.`);
 }
 
 function connectionChanged(to) {
@@ -136,7 +136,7 @@ function connectionChanged(to) {
   if (to === "lost") announce("The connection is lost; the page tries again");
 }
 
-// --- What is shown
+// --- Display
 
 function show(shown, isNew) {
   const isOn = (layer) => find(`layer-${layer}`).checked;
@@ -145,7 +145,7 @@ function show(shown, isNew) {
   };
   cards.forEach((card, i) => {
     card.draw(shown, layers, darkness.matches);
-    // A chart takes as long as a frame: while frames come, one a frame.
+    // Drawing a chart takes as long as drawing a frame, so each new frame redraws one chart.
     if (!isNew || player.paused || shown.number % cards.length === i) {
       card.drawTime(player.frames, player.at, darkness.matches);
     }
@@ -172,7 +172,7 @@ function describe(shown) {
   announce(`Frame ${shown.number}. ${said.join(". ")}`);
 }
 
-/** Say how many frames a second arrive, and how many were left out, and why. */
+/** Show the frame rate, the number of frames left out, and the reason. */
 function tellRate({ dropped, skipped }) {
   const now = performance.now();
   arrivals.push({ now, dropped, skipped });
@@ -200,9 +200,9 @@ function announce(text) {
   setText(find("announce"), text);
 }
 
-// --- What goes to the server
+// --- Messages to the server
 
-/** Tell everything: at the start, for another stream, and to a server that was started again. */
+/** Send the whole state: at the start, for a new stream, and to a restarted server. */
 function begin() {
   notice("");
   if (knowsDigits) connection.send("pace", { fps: state.settings.fps });
@@ -217,7 +217,7 @@ function begin() {
   change("start", { seed: state.seed, settings: streamSettings(state.settings), digits });
 }
 
-/** Return which models shall run, and what of it is drawn. */
+/** Return the models to run, and the results that the page shows. */
 function wanted() {
   const names = (some) => some.map((card) => card.model.name);
   const wantsPixels = (card) => find(card.model.has_attention ? "layer-saliency" : "layer-attention").checked;
@@ -232,11 +232,11 @@ function showWanted() {
   change("show", wanted());
 }
 
-/** Send a change, and let it be seen while the picture stands still, and in the link. */
+/** Send a change; if paused, request a frame that shows it; update the link. */
 function change(type, fields) {
   connection.send(type, fields);
   if (player.paused) connection.send("step");
-  if (!knowsDigits) return; // there is nothing that a link could hold
+  if (!knowsDigits) return; // a link holds only settings of digits
   clearTimeout(linkTimer);
   linkTimer = setTimeout(() => history.replaceState(null, "", toFragment(state)), 300);
 }
@@ -290,5 +290,5 @@ addEventListener("keydown", (event) => {
   keys[event.key]();
 });
 darkness.onchange = redraw;
-// Who wants less motion begins with a picture that stands still.
+// For users who prefer reduced motion, the page starts paused.
 if (matchMedia("(prefers-reduced-motion: reduce)").matches) player.setPaused(true);

@@ -1,12 +1,12 @@
-// The webcam: the middle of its picture, shrunk to what the models see, sent as bytes.
+// The webcam: sends the middle of its picture, resized to the frames of the models, as bytes.
 
 const SHORT_SIDE = 64;
 const LONGEST_SIDE = 256;
 
 export class Camera {
   /**
-   * video: shows the picture. send: takes a frame's bytes. fps: tells how many a second at most.
-   * changed: called when it is switched on or off.
+   * video: the element that shows the picture. send: sends a frame's bytes. fps: returns the maximum frame rate.
+   * changed: called when the camera is switched on or off.
    */
   constructor(video, send, fps, changed) {
     Object.assign(this, { video, send, fps, changed });
@@ -15,15 +15,15 @@ export class Camera {
     this.wants(1, [SHORT_SIDE, SHORT_SIDE]);
   }
 
-  /** Send grey or RGB (1 or 3 channels) of a size; null keeps the picture's proportions. */
+  /** Set the format of frames: 1 channel (grey) or 3 (RGB), and a size; null keeps the picture's aspect ratio. */
   wants(channels, size) {
     Object.assign(this, { channels, size });
   }
 
-  /** Ask for the camera and begin to send; throws an error with a line for people. */
+  /** Request the camera and start to send; throws an error whose message is for the user. */
   async start() {
     if (!navigator.mediaDevices?.getUserMedia) {
-      throw new Error("Browsers give the camera only to pages at localhost or over HTTPS.");
+      throw new Error("Browsers allow the camera only at localhost or over HTTPS; open this page in one of these ways.");
     }
     this.switched(true);
     let stream;
@@ -34,7 +34,7 @@ export class Camera {
     } catch (error) {
       this.switched(false);
       const denied = error.name === "NotAllowedError";
-      throw new Error(denied ? "The camera may not be used; allow it for this page." : `No camera: ${error.message}`);
+      throw new Error(denied ? "Access to the camera was denied; allow it for this page." : `No camera: ${error.message}`);
     }
     if (!this.isOn || this.stream) { // another source was chosen meanwhile
       stream.getTracks().forEach((track) => track.stop());
@@ -59,7 +59,7 @@ export class Camera {
     this.changed(isOn);
   }
 
-  /** Send the frame that shows now, and the next one when it is due: late ones do not make the others late. */
+  /** Send the current frame, and the next one when it is due; a late frame does not delay the others. */
   next() {
     if (!this.stream) return;
     const now = performance.now();
@@ -87,7 +87,7 @@ export class Camera {
   }
 }
 
-/** Return the size at which models without a size of their own see a picture. */
+/** Return the frame size of a picture for models without a fixed size. */
 function fitting(height, width) {
   const zoom = SHORT_SIDE / Math.min(height, width);
   return [height, width].map((edge) => Math.min(LONGEST_SIDE, Math.round(edge * zoom)));

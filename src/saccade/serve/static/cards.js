@@ -1,20 +1,20 @@
-// A card a model: the frame with where the model looks, its verdict, its probabilities now and over time.
+// One card per model: the frame and where the model looks, its verdict, its probabilities now and over time.
 
 import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
 
 const KINDS = {
-  "lenet-lstm": ["LeNet-LSTM", "No attention. The bright pixels are those that its verdict depends on."],
+  "lenet-lstm": ["LeNet-LSTM", "No attention. The bright pixels are those that influence its verdict most."],
   "stn-lstm": ["STN-LSTM", "Spatial transformer: one window on the whole frame."],
   "dcn-lstm": ["DCN-LSTM", "Deformable convolution: each unit chooses its own points."],
 };
 const MARGIN_PX = 4;
-const MOST_BARS = 10; // beside each other, with names of at most so many characters
+const MOST_BARS = 10; // side by side, if no name has more than SHORT_NAME characters
 const SHORT_NAME = 2;
-const MOST_ROWS = 5; // below each other: the strongest
-const LENGTHS = [8, 16]; // of verdicts in large letters, and in small ones on a single line
+const MOST_ROWS = 5; // below each other: the most probable classes
+const LENGTHS = [8, 16]; // the longest verdict in large letters, and in small letters on one line
 
 export class Card {
-  /** model: as the server's hello has it. index: which card it is. switched: called when it is switched on or off. */
+  /** model: from the server's hello. index: the card's position. switched: called when the card is switched on or off. */
   constructor(model, index, minConfidence, switched) {
     this.model = model;
     this.minConfidence = minConfidence;
@@ -42,7 +42,7 @@ export class Card {
         ]),
         (this.cropFigure = element("figure", { className: "crop", hidden: true }, [
           (this.crop = picture(`What the encoder of ${this.title} receives`)),
-          "what it keeps",
+          "its crop",
         ])),
       ]),
       (this.bars = element("div", { className: `bars ${this.inRows ? "rows" : ""}` }, this.kinds.map((k) => bar(classes[k])))),
@@ -50,7 +50,7 @@ export class Card {
     ]);
     this.bars.style.setProperty("--longest", Math.max(...classes.map((name) => name.length)));
     this.element.dataset.kind = model.kind;
-    // On a phone, where cards stand in bands of three.
+    // For phones, where cards are laid out in bands of three.
     this.element.style.setProperty("--column", (index % 3) + 1);
     this.element.style.setProperty("--band", Math.floor(index / 3));
     this.bars.setAttribute("role", "img");
@@ -61,7 +61,7 @@ export class Card {
     return this.switch.checked;
   }
 
-  /** Draw a frame, the server's message, and where the model looks. */
+  /** Draw a frame (a message of the server) and where the model looks. */
   draw(frame, layers, dark) {
     const look = frame.models[this.model.name]?.look ?? {};
     this.shape(frame.size);
@@ -75,7 +75,7 @@ export class Card {
     drawFrame(small, bytesOf(look.crop.pixels), look.crop.size, smaller);
   }
 
-  /** Give the picture the proportions of the frame, where they have changed. */
+  /** Give the picture the aspect ratio of the frame if it has changed. */
   shape([height, width]) {
     const aspect = `${width + 2 * MARGIN_PX} / ${height + 2 * MARGIN_PX}`;
     if (this.aspect === aspect) return;
@@ -83,7 +83,7 @@ export class Card {
     this.view.style.setProperty("--aspect", aspect);
   }
 
-  /** Say what the model says. Apart from drawing, which asks for widths: in turns, each would cost a layout. */
+  /** Show the verdict and the probabilities. `draw` reads widths: calls in turn would cost a layout each. */
   tell(frame) {
     const seen = frame.models[this.model.name];
     this.element.classList.toggle("off", !seen);
@@ -114,7 +114,7 @@ export class Card {
     this.words = verdict.sure ? `${words}, ${judged ? (right ? "right, " : "wrong, ") : ""}${percent} percent` : "not sure";
   }
 
-  /** Draw the probabilities of the frames that are kept, `now` being shown. */
+  /** Draw the probabilities of the stored frames; `now` is the index of the frame shown. */
   drawTime(frames, now, dark) {
     const rows = frames.map((frame) => frame.models[this.model.name]?.probabilities ?? null);
     const known = rows.findIndex((row) => row);
@@ -125,7 +125,7 @@ export class Card {
     });
   }
 
-  /** Say in words what the pictures show, for those who do not see them. */
+  /** Describe the charts in words, for screen readers. */
   describe(frame) {
     const seen = frame?.models[this.model.name];
     const likely = (seen?.probabilities ?? [])
@@ -161,7 +161,7 @@ export function element(tag, properties = {}, children = []) {
   return made;
 }
 
-/** Change a text only where it differs: every change costs a layout. */
+/** Set a text only if it differs, since every change costs a layout. */
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }

@@ -1,11 +1,11 @@
-// The WebSocket to the server: opens, comes back by itself, and says how it stands.
+// The WebSocket to the server: opens, reconnects automatically, and reports its state.
 
 const FIRST_WAIT_MS = 400;
 const LONGEST_WAIT_MS = 4000;
 const BUSY_WAIT_MS = 3000;
 
 export class Connection {
-  /** take: gets every message. changed: gets "open", "lost" or "busy". */
+  /** take: called with every message. changed: called with "open", "lost" or "busy". */
   constructor(take, changed) {
     this.take = take;
     this.changed = changed;
@@ -14,7 +14,7 @@ export class Connection {
   }
 
   open() {
-    // Beside the page, whatever name and path a proxy gives it.
+    // Relative to the page, since a proxy may change the name and the path.
     const address = new URL("api/stream", location.href);
     address.protocol = address.protocol.replace("http", "ws");
     let wasOpen = false;
@@ -32,7 +32,7 @@ export class Connection {
     };
     socket.onclose = () => {
       this.changed(this.busy ? "busy" : "lost");
-      if (!wasOpen) dispatchEvent(new Event("refused")); // perhaps; a WebSocket does not tell
+      if (!wasOpen) dispatchEvent(new Event("refused")); // perhaps refused: a WebSocket does not report the reason
       setTimeout(() => this.open(), this.busy ? BUSY_WAIT_MS : this.waitMs);
       this.busy = false;
       this.waitMs = Math.min(LONGEST_WAIT_MS, this.waitMs * 2);
@@ -48,7 +48,7 @@ export class Connection {
     if (this.isOpen) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
-  /** Send bytes unless earlier ones still wait; return whether they went. */
+  /** Send bytes unless earlier data is still queued; return whether they were sent. */
   sendBytes(bytes) {
     if (!this.isOpen || this.socket.bufferedAmount > 0) return false;
     this.socket.send(bytes);

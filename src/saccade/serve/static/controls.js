@@ -1,17 +1,17 @@
-// Sliders, and the digits that somebody chose or drew.
+// The sliders, and the digits that the user chose or drew.
 
 import { element, setText } from "./cards.js";
 import { Pad } from "./pad.js";
 import { SLIDERS, freshSeed, streamSettings } from "./settings.js";
 
 const PLACES = ["1st", "2nd", "3rd", "4th", "5th"];
-const SLIDER_RESTS_MS = 40; // it moves faster than anyone sees
+const SLIDER_RESTS_MS = 40; // it sends changes faster than anyone can see
 const find = (id) => document.getElementById(id);
 
 export class Controls {
   /**
-   * state: seed, settings and chosen digits; changed here. send: takes the type and fields of a message.
-   * begin: called for another stream. announce: says a line to those who do not see.
+   * state: seed, settings and chosen digits; changed here. send: sends a message, given its type and fields.
+   * begin: starts a new stream. announce: passes a line to screen readers.
    */
   constructor(state, { send, begin, announce }) {
     Object.assign(this, { state, send, begin, announce });
@@ -21,7 +21,7 @@ export class Controls {
     this.reflect();
   }
 
-  /** Let everything say how it stands; after a link was opened, the drawing that came with it too. */
+  /** Set all controls to the state, including a drawing from a link. */
   reflect() {
     const { settings, digits } = this.state;
     for (const { name, input, output, unit, sign, step } of this.sliders) {
@@ -100,7 +100,7 @@ export class Controls {
   choose(digit) {
     this.state.digits.set(this.place, digit);
     this.send(...asMessage(this.place, digit));
-    this.announce(`Your digit is the ${PLACES[this.place]} one now`);
+    this.announce(`Your digit is now the ${PLACES[this.place]} one`);
   }
 
   draw(strokes) {
@@ -115,7 +115,7 @@ export class Controls {
   }
 }
 
-/** Return type and fields of the message that puts a chosen digit in a place. */
+/** Return the type and fields of the message that puts a chosen digit in a place. */
 export function asMessage(slot, digit) {
   return [digit.strokes ? "draw" : "pick", { slot, ...digit }];
 }

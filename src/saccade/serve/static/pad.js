@@ -3,10 +3,10 @@
 const SIZE = 256;
 const HANDED_OVER_AFTER_MS = 700;
 const KEY_STEP = 12;
-const MOST_POINTS = 60; // of a stroke, so that a drawing fits into a link
+const MOST_POINTS = 60; // per stroke, so that a drawing fits into a link
 
 export class Pad {
-  /** drawn: gets the strokes, [[[x, y], ...], ...] within 0 to 255, when the hand rests. */
+  /** drawn: called with the strokes, [[[x, y], ...], ...] in 0 to 255, after a pause in drawing. */
   constructor(canvas, drawn) {
     this.canvas = canvas;
     this.ctx = canvas.getContext("2d");
@@ -38,7 +38,7 @@ export class Pad {
 
   down(event) {
     clearTimeout(this.timer);
-    // A drawing that was handed over makes room for the next one.
+    // After a drawing was submitted, the next stroke starts a new one.
     if (this.isDone) this.strokes = [];
     this.isDone = false;
     this.canvas.setPointerCapture(event.pointerId);
@@ -129,7 +129,7 @@ function clamped(value) {
   return Math.min(255, Math.max(0, Math.round(value)));
 }
 
-/** Leave out points that hardly bend a stroke (Ramer, Douglas and Peucker), the more the longer it is. */
+/** Reduce a stroke to at most MOST_POINTS points (Ramer, Douglas and Peucker). */
 function simplified(stroke) {
   for (let tolerance = 1; ; tolerance *= 1.5) {
     const kept = thinned(stroke, tolerance);

@@ -1,9 +1,9 @@
-// The frames of the last seconds, and which of them shows: pause, step, scrub.
+// The frames of the last seconds, and which of them is shown: pause, step, scrub.
 
 const KEPT = 300;
 
 export class Player {
-  /** parts: the elements. send: to the server. show: draws a frame, told whether it just came. */
+  /** parts: the elements. send: sends a message. show: draws a frame, given the frame and whether it is new. */
   constructor(parts, send, show) {
     Object.assign(this, { parts, send, show });
     this.frames = [];
@@ -23,21 +23,21 @@ export class Player {
     return this.frames[this.at];
   }
 
-  /** Forget everything: another server numbers anew. */
+  /** Remove all frames, since a new server numbers its frames from the start. */
   clear() {
     this.frames = [];
     this.at = -1;
     this.reflect();
   }
 
-  /** Take a frame from the server and show it, unless an earlier one is looked at. */
+  /** Store a frame from the server; show it unless the user looks at an earlier one. */
   take(frame) {
     this.frames.push(frame);
     if (this.frames.length > KEPT) {
       this.frames.shift();
       this.at = Math.max(0, this.at - 1);
     }
-    // What was under way when the pause came is kept for later.
+    // Frames that were in transit when the pause began are stored, not shown.
     const shows = !this.paused || frame.stepped || this.at < 0;
     if (shows) this.at = this.frames.length - 1;
     this.reflect();
@@ -52,7 +52,7 @@ export class Player {
     if (paused && this.now) this.show(this.now, false);
   }
 
-  /** One frame on or back; behind the last one kept comes one from the server. */
+  /** Move by one frame; after the last stored frame, request one from the server. */
   move(by) {
     if (!this.paused) this.setPaused(true);
     if (by > 0 && this.at === this.frames.length - 1) this.send("step");
@@ -66,14 +66,14 @@ export class Player {
     this.show(this.now, false);
   }
 
-  /** Let the buttons and the slider say how it stands. */
+  /** Update the buttons and the slider. */
   reflect() {
     const { pause, back, step, scrub } = this.parts;
     const label = this.paused ? "Play" : "Pause";
     if (pause.textContent !== label) pause.textContent = label;
     back.disabled = this.at <= 0;
     step.disabled = !this.frames.length;
-    // Under the hand of someone who moves it, or hears it, the slider stays where it is.
+    // While the slider has focus it does not move, so that users can drag it or hear its value.
     if (!this.paused && document.activeElement === scrub) return;
     scrub.min = this.frames[0]?.number ?? 1;
     scrub.max = this.frames.at(-1)?.number ?? 1;

@@ -1,8 +1,8 @@
-// Says why the server refuses this page. No module: those are what browsers name their origin for, and what is refused.
+// Shows why the server refuses this page. Not a module: browsers request modules with an origin, which may be refused.
 
 async function tellRefusal() {
   try {
-    const answer = await fetch("api/status", { method: "POST" }); // with the origin, and no page's place
+    const answer = await fetch("api/status", { method: "POST" }); // POST sends the origin, and takes no page's place
     if (answer.status !== 403) return;
     const notice = document.getElementById("notice");
     notice.textContent = await answer.text();
@@ -10,7 +10,7 @@ async function tellRefusal() {
     document.getElementById("rate").textContent = "no connection";
     document.querySelector(".waiting")?.remove();
   } catch {
-    // The server is gone, which is told elsewhere.
+    // The server is not reachable; connection.js reports this.
   }
 }
 

@@ -1,4 +1,4 @@
-// What can be set, and the link that holds it.
+// The settings, and the link that contains them.
 
 export const SLIDERS = [
   { name: "num_digits", key: "n", label: "Digits", min: 1, max: 5, step: 1, unit: "" },
@@ -16,12 +16,12 @@ export const DEFAULTS = {
   num_digits: 2, max_angle_deg: 60, scale_low: 0.6, scale_high: 1, speed_px: 1.5, tempo: 1, per_digit: true, clutter: 0, noise: 0, fps: 25,
 };
 
-/** Return the settings of the stream alone, as the server wants them. */
+/** Return the settings of the stream, as the server expects them. */
 export function streamSettings({ fps, ...settings }) {
   return settings;
 }
 
-/** Draw a seed that fits into a link. */
+/** Return a random seed that is short in a link. */
 export function freshSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0] % 100000;
 }
@@ -40,7 +40,7 @@ export function toFragment({ seed, settings, digits }) {
   return `#${fields}`;
 }
 
-/** Read a fragment; what is missing or makes no sense is as at first. */
+/** Parse a fragment; missing or invalid values become the defaults, a missing seed a random one. */
 export function fromFragment(fragment) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   const seed = fields.has("s") ? bounded(fields.get("s"), 0, 2 ** 31 - 1, 1, 0) : freshSeed();
@@ -70,7 +70,7 @@ function bounded(text, min, max, step, otherwise) {
   return Number(Math.min(max, Math.max(min, rounded)).toFixed(4));
 }
 
-// A stroke is the number of its points and their coordinates, a byte each.
+// A stroke is encoded as the number of its points and their coordinates, one byte each.
 function packed(strokes) {
   const bytes = strokes.flatMap((stroke) => [stroke.length, ...stroke.flat()]);
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");

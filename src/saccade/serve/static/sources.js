@@ -1,4 +1,4 @@
-// Where frames come from: the webcam, a video file, or for models that know digits the generator.
+// The sources of frames: the webcam, a video file and, for models that know digits, the generator.
 
 import { Camera } from "./camera.js";
 import { setText } from "./cards.js";
@@ -10,8 +10,8 @@ const all = (selector) => [...document.querySelectorAll(selector)];
 
 export class Sources {
   /**
-   * send: takes the type and fields of a message. sendBytes: takes a frame of the camera. fps: tells how many a second.
-   * play: ends a pause. notice: shows a line.
+   * send: sends a message, given its type and fields. sendBytes: sends a frame of the camera. fps: returns the frame
+   * rate. play: ends a pause. notice: shows a line.
    */
   constructor({ send, sendBytes, fps, play, notice }) {
     Object.assign(this, { send, play, notice });
@@ -32,23 +32,23 @@ export class Sources {
   }
 
   /**
-   * The server is there (again): token and limit of uploads to it, whether its models know digits, and what they want
-   * of a frame.
+   * Start with a new connection: token and size limit of uploads, whether the models know digits, and the frames that
+   * they expect.
    */
   connected({ token, limits, knows_digits: knowsDigits, frame_format: { channels, size, fps } }) {
     Object.assign(this, { token, knowsDigits, uploadBytes: limits.upload_bytes });
-    // A video is with the server only as long as the connection lasts.
+    // The server keeps a video only as long as the connection lasts.
     this.hasVideo = false;
     find("seek").hidden = true;
     this.camera.wants(channels, size ?? (knowsDigits ? [64, 64] : null));
     const shrunk = `${size ? `${size[1]}x${size[0]}` : "64"} ${channels === 1 ? "grey" : "colour"} pixels`;
     setText(find("camera-told"), knowsDigits
-      ? "Hold a thick, dark digit on white paper before the camera. The middle square is shrunk to 64x64 grey pixels here, and goes nowhere but to this server."
-      : `The ${size ? "middle of the " : ""}picture is shrunk to ${shrunk}${size ? "" : " at its shorter side"} here${fps ? `, ${told(fps)} times a second` : ""}, and goes nowhere but to this server.`);
+      ? "Hold a thick, dark digit on white paper in front of the camera. Your browser shrinks the middle square to 64x64 grey pixels, and sends it to this server only."
+      : `Your browser shrinks the ${size ? "middle of the " : ""}picture to ${shrunk}${size ? "" : " on its shorter side"}${fps ? `, ${told(fps)} times per second` : ""}, and sends it to this server only.`);
     this.show(this.camera.isOn ? "camera" : this.home);
   }
 
-  /** What shows where nobody has chosen; a camera waits until it is asked for. */
+  /** The source that is shown by default; the camera starts only on request. */
   get home() {
     return this.knowsDigits ? "digits" : "camera";
   }
@@ -57,7 +57,7 @@ export class Sources {
     this.token = null;
   }
 
-  /** Go on from the frame that the slider says; while it moves, in steps that the server takes. */
+  /** Continue from the frame of the slider; the rate of messages is limited while it moves. */
   seek() {
     this.soughtAt = performance.now();
     setText(find("position-told"), find("position").value);
@@ -67,15 +67,15 @@ export class Sources {
     }, SEEK_EVERY_MS);
   }
 
-  /** Let the slider say which frame of the video shows, counted from 0. */
+  /** Set the slider to the frame of the video that is shown, counted from 0. */
   showPosition(position, isNew) {
-    // What comes just after it was moved was under way before.
+    // Frames that arrive just after the slider was moved were sent before.
     if (isNew && performance.now() - this.soughtAt < SLIDER_RESTS_MS) return;
     find("position").value = position + 1;
     setText(find("position-told"), `${position + 1}`);
   }
 
-  /** Let the page say where frames come from. */
+  /** Show which source is selected, and its controls. */
   show(kind) {
     this.kind = kind;
     for (const radio of all('[name="source"]')) radio.checked = radio.value === kind;
@@ -124,11 +124,11 @@ export class Sources {
     find("file").value = "";
   }
 
-  /** Give a file to the server; return what came of it. */
+  /** Upload a file; return a text about the result. */
   async outcome(file) {
     if (!this.token) return "there is no connection yet; try again in a moment.";
     const most = this.uploadBytes;
-    if (file.size > most) return `the file is larger than ${most >> 20} MB; give a smaller video.`;
+    if (file.size > most) return `the file is larger than ${most >> 20} MB; choose a smaller video.`;
     try {
       const answer = await fetch(`api/video/${this.token}`, { method: "POST", body: file });
       const { message, frames, size, fps, warning } = await answer.json();
@@ -139,7 +139,7 @@ export class Sources {
       find("seek").hidden = frames < 2;
       return `${frames} frames, seen as ${size[1]}x${size[0]} px at ${told(fps)}/s. ${warning ?? ""}`;
     } catch {
-      return "the upload broke off; the server may have refused it, or be gone.";
+      return "the upload failed; the server may have refused it or stopped; try again.";
     }
   }
 
