@@ -1,6 +1,6 @@
-"""Record the moving picture of the live page that README shows: python recipes/live_page.py docs/images/live.gif
+"""Record the pictures of the live page in README and guide: python recipes/live_page.py docs/images
 
-It needs the extra `dev` and Chromium. The page is paused and stepped, so that the picture is smooth on any machine.
+It needs the extra `dev` and Chromium. The page is paused and stepped, so that the GIF is smooth on any machine.
 """
 
 from __future__ import annotations
@@ -18,38 +18,44 @@ from playwright.sync_api import Page, sync_playwright
 
 from saccade.data.video import write_gif
 
-WIDTH_PX, HEIGHT_PX, SCALE = 1160, 850, 0.8
+LAPTOP, PHONE, SCALE = {"width": 1160, "height": 850}, {"width": 390, "height": 844}, 0.8
 NUM_PICTURES, EVERY, FPS = 40, 2, 10
 
 
-def main(path: Path) -> None:
-    """Serve the package's models on strokes, and write a GIF of the page."""
+def main(folder: Path) -> None:
+    """Serve the package's models on strokes; write `live.gif`, `serve-laptop.png` and `serve-phone.png`."""
     command = [sys.executable, "-m", "saccade.cli", "serve", "--digits", "strokes", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
         try:
             assert server.stderr is not None
             address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            size = {"width": WIDTH_PX, "height": HEIGHT_PX}
-            page = browser.new_page(viewport=size, device_scale_factor=SCALE, color_scheme="light")
-            page.goto(address)
-            pictures = record(page)
+            pictures = record(browser.new_page(viewport=LAPTOP, device_scale_factor=SCALE), address)
+            write_gif(folder / "live.gif", torch.stack(pictures), fps=FPS)
+            for name, viewport, scheme in (("laptop", LAPTOP, "light"), ("phone", PHONE, "dark")):
+                page = browser.new_page(viewport=viewport, color_scheme=scheme)
+                stream(page, address, 200)
+                page.screenshot(path=folder / f"serve-{name}.png")
         finally:
             server.terminate()
-    write_gif(path, torch.stack(pictures), fps=FPS)
-    print(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
 
 
-def record(page: Page) -> list[torch.Tensor]:
-    """Return pictures of the page, some frames apart."""
+def stream(page: Page, address: str, num_frames: int) -> None:
+    """Open the page, wait for so many frames, and pause it."""
+    page.goto(address)
     page.wait_for_selector(".card")
-    last = NUM_PICTURES * EVERY + 20
-    while int(page.locator("#scrub").get_attribute("max") or 0) < last:
+    while int(page.locator("#scrub").get_attribute("max") or 0) < num_frames:
         page.wait_for_timeout(200)
     page.click("#pause")
     page.evaluate("scrollTo(0, 0)")
+
+
+def record(page: Page, address: str) -> list[torch.Tensor]:
+    """Return pictures of the page, some frames apart."""
+    first, last = 20, 20 + NUM_PICTURES * EVERY
+    stream(page, address, last)
     pictures = []
-    for number in range(20, last, EVERY):
+    for number in range(first, last, EVERY):
         page.locator("#scrub").fill(str(number))
         page.wait_for_timeout(120)
         with av.open(io.BytesIO(page.screenshot())) as container:
