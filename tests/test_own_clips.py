@@ -1,8 +1,8 @@
 """From a folder of clips to a prediction, as a user does it: at the command line, and in Python."""
 
 import json
-import sys
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
