@@ -126,3 +126,10 @@ def test_of_many_videos_two_are_decoded_at_once(untrained, monkeypatch):
         while opened.get("/api/status").json()["pages"] and time.monotonic() < end:
             time.sleep(0.02)
     assert max(running) == 2
+
+
+def test_a_slash_too_many_is_no_address(server):
+    for path in ("/index.html/", "/api/status/"):
+        status, _, headers = server.get(path)
+        assert status == 404
+        assert "location" not in {name.lower() for name in headers}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -96,6 +97,53 @@ def test_senders_that_go_give_the_decoders_back_to_all(make_server, untrained, c
             connection.close()
         with begin_upload(made, tokens[3], clip) as connection:
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")  # before stopped ones would be given up
+
+
+@needs_proc
+def test_an_upload_ends_with_its_page(make_server, untrained, clip, tmp_path):
+    made = make_server("--port", 0, "--max-clients", 1, "--model", untrained[0], TMPDIR=tmp_path)
+    made.wait_until_ready()
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):  # one after the other on the only place
+            with Page(made) as page:
+                token = page.start()["token"]
+                stack.enter_context(begin_upload(made, token, clip[:100], 10_000_000))
+                wait_for(lambda: list(tmp_path.glob("saccade-upload-*/upload")))
+            made.wait_for_pages(0)
+            wait_for(lambda: not list(tmp_path.glob("saccade-upload-*")))
+        with Page(made) as page:
+            stack.enter_context(begin_upload(made, page.start()["token"], clip))
+            (decoder,) = stopped_decoders(made, 1)
+        wait_for(lambda: has_ended(decoder))
+    assert "Traceback" not in made.log.read_text()
+
+
+@needs_proc
+def test_a_disk_that_is_full_is_told(make_server, untrained, tmp_path):
+    made = make_server("--port", 0, "--model", untrained[0], TMPDIR=tmp_path)
+    made.wait_until_ready()
+    resource.prlimit(made.process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+    with Page(made) as page:
+        token = page.start()["token"]
+        page.say("pause", paused=True)
+        status, body, _ = made.post(f"/api/video/{token}", bytes(1_000_000))
+    assert (status, json.loads(body)["message"]) == (507, "the server cannot store the video: File too large")
+    assert list(tmp_path.glob("saccade-upload-*")) == []
+
+
+def test_clients_that_break_off_leave_no_debt(make_server, untrained):
+    made = make_server("--port", 0, "--model", untrained[0])
+    made.wait_until_ready()
+    head = (
+        f"GET /api/stream HTTP/1.1\r\nHost: {made.netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    for _ in range(1500):
+        with contextlib.suppress(OSError), made.connect() as connection:
+            connection.sendall(head.encode())
+    # A hundred requests a second are allowed, so that a debt would last for over ten seconds.
+    wait_for(lambda: made.get("/api/status")[0] == 200, seconds=6)
+    assert "Traceback" not in made.log.read_text()
 
 
 @pytest.mark.parametrize("is_whole", [False, pytest.param(True, marks=needs_proc)], ids=["receiving", "decoding"])

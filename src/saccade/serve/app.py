@@ -19,7 +19,7 @@ import saccade
 from saccade.errors import DataError
 from saccade.serve import upload
 from saccade.serve.address import Name
-from saccade.serve.connection import Limited, have_own_share
+from saccade.serve.connection import Limited, have_own_share, is_open
 from saccade.serve.guard import Below, Guard
 from saccade.serve.messages import FPS, MAX_POINTS, MAX_STROKES
 
@@ -53,18 +53,25 @@ class Pages:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.by_token: dict[str, Live | None] = {}
+        self._left: dict[str, asyncio.Event] = {}
 
     def enter(self) -> str | None:
         """Add a page and return its token; return None if the limit is reached."""
         if len(self.by_token) >= self.limit:
             return None
         token = secrets.token_urlsafe(16)
-        self.by_token[token] = None
+        self.by_token[token], self._left[token] = None, asyncio.Event()
         return token
 
     def leave(self, token: str) -> None:
         """Remove a page."""
         del self.by_token[token]
+        self._left.pop(token).set()
+
+    async def wait_until_left(self, token: str) -> None:
+        """Wait until a page is removed."""
+        if token in self._left:
+            await self._left[token].wait()
 
 
 def create_app(
@@ -100,11 +107,11 @@ def create_app(
         if app.state.engine.done() and not app.state.engine.exception():
             await asyncio.to_thread(app.state.engine.result().close)
 
-    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    # The middleware that is added last handles a request first.
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    # The middleware that is added last handles a request first. What the guard refuses costs others nothing.
     app.add_middleware(Below, prefix=prefix)
-    app.add_middleware(Guard, names=names, allowed=allowed)
     app.add_middleware(Limited)
+    app.add_middleware(Guard, names=names, allowed=allowed)
     _serve_files(app, prefix)
     _serve_status(app, pages)
     _serve_stream(app, pages)
@@ -142,6 +149,8 @@ def _serve_stream(app: FastAPI, pages: Pages) -> None:
         """Stream frames to a page until it disconnects."""
         with contextlib.suppress(WebSocketDisconnect):  # a page may disconnect at any time
             await socket.accept()
+            if not is_open():
+                return
             if (token := pages.enter()) is None:
                 await socket.send_json({"type": "busy", "limit": pages.limit})
                 await socket.close(TRY_AGAIN_LATER)
@@ -157,7 +166,8 @@ async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaita
     await socket.send_json({"type": "loading"})
     try:
         # Messages that the page sends before the models are loaded are discarded.
-        engine = await _unless_gone(asyncio.shield(loading), socket.receive, "websocket.disconnect")
+        gone = asyncio.ensure_future(_comes(socket.receive, "websocket.disconnect"))
+        engine = await _unless(asyncio.shield(loading), gone)
     except Exception as error:  # the page shows the message of any error
         await socket.send_json({"type": "closed", "message": f"the models cannot be loaded: {error}"})
         await socket.close(1011)
@@ -225,22 +235,27 @@ def _serve_uploads(app: FastAPI, pages: Pages) -> None:
         have_own_share()
         under_way.add(token)
         try:
-            decoded = await _decoded(request, decoders, live.frame_format)
+            left = pages.wait_until_left(token)
+            decoded = await _decoded(request, decoders, live.frame_format, left)
         except DataError as error:
             return _refused(str(error), 422)
+        except OSError as error:
+            return _refused(f"the server cannot store the video: {error.strerror}", 507)
         except ClientDisconnect:
             decoded = None
         finally:
             under_way.discard(token)
         if decoded is None:
-            return Response(status_code=400)  # the sender has gone and reads no answer
+            return Response(status_code=400, headers={"Connection": "close"})  # mostly nobody reads it
         await live.show_video(decoded)
         time, _, height, width = decoded.shape
         return JSONResponse({"frames": time, "size": [height, width], "fps": decoded.fps, "warning": decoded.warning})
 
 
-async def _decoded(request: Request, decoders: asyncio.Semaphore, frame_format: FrameFormat) -> Decoded | None:
-    """Receive and decode a video; return None if the sender disconnects first."""
+async def _decoded(
+    request: Request, decoders: asyncio.Semaphore, frame_format: FrameFormat, left: Coroutine[Any, Any, None]
+) -> Decoded | None:
+    """Receive and decode a video; return None if the sender disconnects or the page leaves first."""
     has_come = asyncio.Event()
 
     async def body() -> AsyncIterator[bytes]:
@@ -252,26 +267,27 @@ async def _decoded(request: Request, decoders: asyncio.Semaphore, frame_format: 
         await has_come.wait()
         return await request.receive()
 
-    return await _unless_gone(upload.take(body(), decoders, frame_format), receive, "http.disconnect")
+    taken = asyncio.ensure_future(upload.take(body(), decoders, frame_format))
+    disconnected = asyncio.ensure_future(_comes(receive, "http.disconnect"))
+    return await _unless(taken, disconnected, asyncio.ensure_future(left))
 
 
-async def _unless_gone(
-    work: Coroutine[Any, Any, T] | asyncio.Future[T], receive: Callable[[], Awaitable[Message]], goodbye: str
-) -> T | None:
-    """Return the result of the work; if a message of type `goodbye` arrives first, cancel the work and return None."""
+async def _comes(receive: Callable[[], Awaitable[Message]], kind: str) -> None:
+    """Wait for a message of a type; discard others."""
+    while (await receive())["type"] != kind:
+        pass
 
-    async def leave() -> None:
-        while (await receive())["type"] != goodbye:
-            pass
 
-    working, leaving = asyncio.ensure_future(work), asyncio.create_task(leave())
+async def _unless(work: asyncio.Future[T], *ends: asyncio.Future[None]) -> T | None:
+    """Return the result of the work; if one of the ends comes first, cancel the work and return None."""
+    futures: list[asyncio.Future[Any]] = [work, *ends]
     try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
     finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
 
 
 def _declared_length(request: Request) -> int:

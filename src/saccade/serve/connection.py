@@ -15,7 +15,9 @@ from contextvars import ContextVar
 from typing import Any, cast
 
 import uvicorn
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from saccade.serve.allowance import Allowance
 
@@ -27,6 +29,9 @@ MAX_STALL_S = 30.0
 
 MAX_ASKING = 64
 """The maximum number of connections without a request in progress; above it, the longest idle one is closed."""
+
+MAX_DELAY_S = 1.0
+"""The maximum time that a request waits because of the limit on their rate, in seconds."""
 
 # Reads are small: even if they contain only pings, each blocks the event loop for a few milliseconds at most.
 _READ_BYTES = 4096
@@ -162,7 +167,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         """Resume uvicorn's protocol, and stop the time limit for the client to read."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self.is_open:
             self._stop_stalling()
         self.protocol.resume_writing()
 
@@ -175,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection once all data is sent, or once the client reads no more."""
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is not None and self.is_open:
             self._transport.close()
             self._watch_reader()
 
@@ -188,9 +193,16 @@ class Connection(asyncio.BufferedProtocol):
         self._connections.begin_to_answer(self)
 
     def end_request(self) -> None:
-        """Register that the application has answered the request."""
+        """Register that the application has answered the request, and take back the connection's own share."""
+        # A page that has left may keep its connection open for some time.
+        self._reading = self._connections.reading
         if self._transport is not None:
             self._connections.begin_to_ask(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is connected."""
+        return self._transport is not None and not self._transport.is_closing()
 
     def have_own_share(self) -> None:
         """Give this connection its own share of reading time, independent of other connections."""
@@ -207,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reflect()
 
     def _reflect(self) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or not self.is_open:
             return
         if self._rests or self._is_held:
             self._transport.pause_reading()
@@ -264,17 +276,36 @@ class Limited:
         self._requests = Allowance(_REQUESTS_PER_S, _REQUESTS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, with a delay if the rate exceeds the limit."""
+        """Answer a request, with a delay if the rate exceeds the limit; refuse it if the delay would be too long."""
         connection = _current.get(None)
         if scope["type"] not in ("http", "websocket") or connection is None:
             await self._app(scope, receive, send)
             return
+        delay_s = self._requests.charge(1.0)
+        if delay_s > MAX_DELAY_S:  # or clients that have gone would make others wait
+            self._requests.charge(-1.0)
+            await _refuse(scope, receive, send)
+            return
         connection.begin_request()
         try:
-            await asyncio.sleep(self._requests.charge(1.0))
+            await asyncio.sleep(delay_s)
             await self._app(scope, receive, send)
         finally:
             connection.end_request()
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).close()
+        return
+    response = PlainTextResponse("too many requests; try again in a moment\n", 503, headers={"Connection": "close"})
+    await response(scope, receive, send)
+
+
+def is_open() -> bool:
+    """Return whether the client of the current request is still connected."""
+    connection = _current.get(None)
+    return connection is None or connection.is_open
 
 
 def have_own_share() -> None:
