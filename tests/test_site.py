@@ -146,15 +146,16 @@ def test_pages_name_no_other_host_to_load_from(site, pages):
 
 def test_pages_load_nothing_else_and_fit_a_phone(site, pages, chromium):
     context = chromium.new_context(viewport=PHONE)
-    tab, asked, wide = context.new_page(), [], []
+    tab, asked, wide, broken = context.new_page(), [], [], []
     tab.on("request", lambda request: asked.append(request.url))
     for name in pages:
         tab.goto((site / name).as_uri())
         # The column of text would scroll sideways, not the document.
         if tab.eval_on_selector(".content", "column => column.scrollWidth > column.clientWidth"):
             wide.append(name)
+        broken += tab.eval_on_selector_all("img", "all => all.filter(one => !one.naturalWidth).map(one => one.src)")
     context.close()
-    assert wide == []
+    assert (wide, broken) == ([], [])
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 

@@ -60,7 +60,7 @@ class _Training(TypedDict, total=False):
 
 class _Learned(TypedDict, total=False):
     config: dict[str, Any]
-    facts: dict[str, str | int | float | bool | None]
+    facts: dict[str, Any]
 
 
 class _Described(TypedDict, total=False):
@@ -100,7 +100,9 @@ class Header:
     @property
     def facts(self) -> dict[str, Any]:
         """A description of the training data, as columns of a result row."""
-        return dict(self.data.get("facts", {}))
+        found = self.data.get("facts", {})
+        # A cell of a table holds one value.
+        return {name: v if v is None or isinstance(v, str | int | float) else str(v) for name, v in found.items()}
 
     @property
     def seed(self) -> int:

@@ -407,7 +407,7 @@ def _help() -> str:
         [
             "usage: saccade VERB [--help] [options]",
             "",
-            "Classify video with learned visual attention, accurate when objects rotate and change scale.",
+            "Classify video with learned visual attention, and see where each model looks.",
             "",
             *lines,
             "",

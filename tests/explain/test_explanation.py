@@ -273,7 +273,7 @@ def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_mod
     assert figure(found, "Most probable classes") == ("07\u00a012.5\u00a0%, 17\u00a05.0\u00a0%",)
     assert figure(found, "Decided at") == ("frame 3 (1.5 s)",)
     assert figure(found, "Input frames") == ("5",)
-    assert figure(found, "Input size") == ("32x64 px",)
+    assert figure(found, "Input size") == ("64x32 px",)
 
 
 # Names and colours.

@@ -163,7 +163,7 @@ def test_only_what_a_model_has_can_be_shown(clip, generated, three_models):
 def test_what_a_reader_must_know_stands_on_top(tmp_path, three_models):
     path = save_npz(tmp_path / "clip.npz", noise(5, 30, 40))
     shown = Reader(rendered(explained(path, three_models[:1], max_frames=4))).text
-    assert "the first 4 frames · 30x40 px · shown at 10 frames/s" in shown
+    assert "the first 4 frames · 40x30 px · shown at 10 frames/s" in shown
     assert "The clip continues after 4 frames" in shown
     assert "The clip continues" not in Reader(rendered(explained(path, three_models[:1]))).text
 

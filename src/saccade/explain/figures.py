@@ -83,7 +83,7 @@ def _verdict(explanation: Explanation) -> list[Figure]:
         each("Decided at", lambda column: _decided(column)),
         each("Most probable classes", lambda column: listed(column.prediction.top)),
         each("Input frames", lambda column: str(column.prediction.num_frames)),
-        each("Input size", lambda column: "{}x{} px".format(*column.frame_size)),
+        each("Input size", lambda column: "{1}x{0} px".format(*column.frame_size)),
     ]
 
 

@@ -10,7 +10,7 @@ def facts(explanation: Explanation) -> str:
     """Describe the clip in one line."""
     height, width = explanation.file_size
     first = "the first " if explanation.cut else ""
-    parts = [f"{first}{explanation.num_frames} frames", f"{height}x{width} px"]
+    parts = [f"{first}{explanation.num_frames} frames", f"{width}x{height} px"]
     parts.append(f"{explanation.fps:.4g} frames/s" if explanation.fps else f"shown at {SHOWN_FPS:.0f} frames/s")
     if explanation.truth:
         parts.append(f"shows {_and([str(digit) for digit in explanation.truth.digits])}")
