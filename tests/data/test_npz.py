@@ -113,6 +113,7 @@ def test_a_broken_archive_is_told_in_a_line_with_its_path(tmp_path, kind):
         tracemalloc.stop()
     assert str(path) in str(told.value)
     assert "\n" not in str(told.value)
+    assert "ends within a frame" in str(told.value) or kind != "93 GiB in time"
     assert peak < 20e6  # no memory for what is only claimed
 
 
