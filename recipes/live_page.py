@@ -20,6 +20,7 @@ from saccade.data.video import write_gif
 
 LAPTOP, PHONE, SCALE = {"width": 1160, "height": 850}, {"width": 390, "height": 844}, 0.8
 NUM_PICTURES, EVERY, FPS = 40, 2, 10
+SEED = 3  # of the digits: two that seldom overlap
 
 
 def main(folder: Path) -> None:
@@ -42,7 +43,7 @@ def main(folder: Path) -> None:
 
 def stream(page: Page, address: str, num_frames: int) -> None:
     """Open the page, wait for so many frames, and pause it."""
-    page.goto(address)
+    page.goto(f"{address}#s={SEED}")
     page.wait_for_selector(".card")
     while int(page.locator("#scrub").get_attribute("max") or 0) < num_frames:
         page.wait_for_timeout(200)
