@@ -194,10 +194,9 @@ def test_a_header_of_other_types_is_told_in_a_line(run, tmp_path, capsys):
 
 def test_a_claim_takes_no_memory(run, tmp_path):
     def change(described):
-        described["model"] = "dcn-lstm"
-        described["arguments"] |= {"hidden_size": 10**7}
+        described["frame_format"]["channels"] = 10**8  # weights of over 100 GB in the first convolution
 
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match=r"does not fit: encoder\..* should be .*100000000.*, is \("):
         checkpoint.load(copied(run, tmp_path / "run", change))
 
 
