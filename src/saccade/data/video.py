@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade import files
+from saccade.clips import MAX_FPS, MIN_FPS
 from saccade.data import npz
 from saccade.data.container import ADVICE, LONGEST_STILL_S, Decoder, opened, rate
 from saccade.errors import DataError
@@ -347,8 +348,8 @@ def _muxed(
 
 
 def _rate(fps: float) -> Fraction:
-    if not 0.01 <= fps <= 1000:
-        raise ValueError(f"fps is {fps}; a number from 0.01 to 1000 is needed")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"fps is {fps}; a number from {MIN_FPS} to {MAX_FPS} is needed")
     return Fraction(fps).limit_denominator(1000)
 
 
