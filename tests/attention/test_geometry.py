@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.attention.geometry import Grid, all_positions, quadrilateral, read_between, through_map
+from saccade.attention.geometry import all_positions, grid_of, quadrilateral, read_between, through_map
 from saccade.nn import SpatialTransformer
 
 from .stand_ins import Says
@@ -29,9 +29,7 @@ def test_positions_lie_at_the_centre_of_what_they_see(stack):
             nn.init.ones_(layer.weight)
     frame = torch.zeros(1, 1, 60, 76, requires_grad=True)
     map = network(frame)
-    grid = Grid()
-    for layer in network:
-        grid = grid.then(layer)
+    grid = grid_of(network, (60, 76))
     middle = torch.tensor([map.shape[2] // 2, map.shape[3] // 2])
     for unit in (middle, middle + torch.tensor([1, -1])):
         seen = torch.autograd.grad(map[0, 0, unit[0], unit[1]], frame, retain_graph=True)[0][0, 0]

@@ -7,6 +7,7 @@ from torch import nn
 from saccade.attention import look, sampling_points
 from saccade.clips import FrameFormat
 from saccade.labels import Labels
+from saccade.models.efficientnet import EfficientNetLite0
 from saccade.models.encoder import FrameEncoder
 from saccade.models.inputs import PlainFrames
 from saccade.models.video_classifier import VideoClassifier
@@ -88,6 +89,19 @@ def test_parts_of_a_sequence_tell_their_own_way():
     frame, layer = random_frames(1)[0], constant_offsets(DeformConv2d(4, 1, 3, padding=1), (1.0, 0.0))
     sequence = nn.Sequential(Block(shortcut=True), layer)
     assert torch.allclose(sampling_points(sequence, frame, (5, 6)).mean(0), torch.tensor([12.0, 12.0]))
+
+
+@pytest.mark.parametrize(
+    ("size", "start_px"), [((192, 160), (15.0, 15.0)), ((177, 191), (0.0, 14.0)), ((150, 163), (5.0, 2.0))]
+)
+def test_same_padding_moves_points_by_the_size_of_the_frame(size, start_px):
+    # Above even sizes a map starts at 1, above odd ones at 0: 150, 75, 38, 19 make 1 + 2 * 0 + 4 * 1 + 8 * 0.
+    torch.manual_seed(0)
+    layer = constant_offsets(DeformConv2d(112, 4, 3, padding=1), (0.5, -1.0))
+    sequence = nn.Sequential(EfficientNetLite0(stride=16), layer).eval()
+    points = sampling_points(sequence, random_frames(1, size, channels=3)[0].float(), (4, 3))
+    middle = torch.tensor([start_px[0] + 16 * 4.5, start_px[1] + 16 * 2.0])
+    assert torch.allclose(points.mean(0), middle, atol=1e-3)
 
 
 def test_attention_in_a_model_that_does_not_tell_its_way_is_refused():

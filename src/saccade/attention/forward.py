@@ -126,6 +126,7 @@ class _Watch:
                 self.route,
                 [given[stage.layer.positions][1].detach() for stage in stages],
                 [(_size(given[stage.layer][0]), _size(given[stage.layer][1])) for stage in stages],
+                _size(self.pixels),
             ),
             [given[stage.layer][1] for stage in stages],
             [given[stage.readout][1] for stage in stages],

@@ -7,12 +7,15 @@ frame, both in (x, y) with -1 and 1 at the outer edges of the border pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from saccade.models.efficientnet import SameConv2d
 
 Size = tuple[int, int]
 Pair = tuple[float, float]
@@ -25,7 +28,7 @@ class Grid:
 
     `start_px` is the centre of the receptive field of position (0, 0). `step_px` is the distance between neighbours.
 
-    >>> Grid().then(nn.Conv2d(1, 1, 5, stride=2, padding=2)).then(nn.MaxPool2d(2))
+    >>> grid_of([nn.Conv2d(1, 1, 5, stride=2, padding=2), nn.MaxPool2d(2)], (64, 64))
     Grid(start_px=(1.0, 1.0), step_px=(4.0, 4.0))
 
     Source: Araujo, Norris and Sim, "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
@@ -34,9 +37,11 @@ class Grid:
     start_px: Pair = (0.0, 0.0)
     step_px: Pair = (1.0, 1.0)
 
-    def then(self, layer: Windowed) -> Grid:
-        """Return the grid of the map that a convolution or pooling layer computes from this grid's map."""
+    def then(self, layer: Windowed, size: Size) -> Grid:
+        """Return the grid of the map that a layer computes from this grid's map, of a size (height, width)."""
         kernel, padding = as_pair(layer.kernel_size), as_pair(layer.padding)
+        if isinstance(layer, SameConv2d):
+            padding = layer.padding_before(size)
         stride, dilation = as_pair(layer.stride), as_pair(getattr(layer, "dilation", 1))
         centre = [d * (k - 1) / 2 - p for k, p, d in zip(kernel, padding, dilation, strict=True)]
         start = [at + step * c for at, step, c in zip(self.start_px, self.step_px, centre, strict=True)]
@@ -46,6 +51,27 @@ class Grid:
     def place(self, positions: Float[Tensor, "*any 2"]) -> Float[Tensor, "*any 2"]:
         """Map positions in this map, which may lie between its pixels, to positions in the lower map."""
         return positions * per_axis(self.step_px, positions) + per_axis(self.start_px, positions)
+
+
+def grid_of(layers: Iterable[Windowed], size: Size) -> Grid:
+    """Return the grid of the map that layers compute, one after the other, from a map of a size (height, width)."""
+    grid = Grid()
+    for layer in layers:
+        grid, size = grid.then(layer, size), _size_after(layer, size)
+    return grid
+
+
+def _size_after(layer: Windowed, size: Size) -> Size:
+    kernel, padding, stride, dilation = (
+        as_pair(value) for value in (layer.kernel_size, layer.padding, layer.stride, getattr(layer, "dilation", 1))
+    )
+    if isinstance(layer, SameConv2d):
+        return -(-size[0] // 2), -(-size[1] // 2)
+    y, x = (
+        int((num + 2 * p - d * (k - 1) - 1) // s + 1)
+        for num, p, d, k, s in zip(size, padding, dilation, kernel, stride, strict=True)
+    )
+    return y, x
 
 
 def as_pair(value: str | int | tuple[int, ...]) -> Pair:

@@ -1,4 +1,4 @@
-"""The attention layers of an encoder, in order, and the grids of the maps between them."""
+"""The attention layers of an encoder, in order, and the layers between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from saccade.attention.geometry import Grid, Windowed
+from saccade.attention.geometry import Windowed
 from saccade.labels import Labels
 from saccade.nn import AttentionLayer, DeformConv2d, OffsetResample2d, SpatialTransformer, attention_layers
 
@@ -26,19 +26,20 @@ class Stage:
 
     Args:
         layer: the layer.
-        below: the grid of the layer's input map in the output of the previous stage, or in the frame.
+        below: the layers that compute its input map from the output of the previous stage, or from the frame, as far
+            as they move positions.
         readout: the module that gives the layer's output after normalisation and rectification, which is the input of
             the next layer; its positions are those of the layer.
     """
 
     layer: AttentionLayer
-    below: Grid
+    below: tuple[Windowed, ...]
     readout: nn.Module
 
 
 @dataclass(frozen=True)
 class Route:
-    """The attention layers of an encoder in the order of the forward pass, and the grids between them.
+    """The attention layers of an encoder in the order of the forward pass, and the layers between them.
 
     Args:
         stages: the attention layers.
@@ -69,17 +70,18 @@ def route_of(model: nn.Module) -> Route:
         ValueError: if attention layers follow a layer whose positions are not known.
     """
     encoder = encoder_of(model)
-    stages: list[tuple[AttentionLayer, Grid]] = []
+    stages: list[tuple[AttentionLayer, tuple[Windowed, ...]]] = []
     readouts: list[nn.Module] = []
     last: nn.Module | None = None
-    grid, end = Grid(), "the end of its path"
+    below: list[Windowed] = []
+    end = "the end of its path"
     for module in _path_of(encoder):
         if isinstance(module, SpatialTransformer | Deformable):
-            stages.append((module, grid))
+            stages.append((module, tuple(below)))
             readouts.append(module)
-            grid = Grid()
+            below = []
         elif isinstance(module, Windowed):
-            grid = grid.then(module)
+            below.append(module)
         elif not (isinstance(module, _POINTWISE) or getattr(module, "pointwise", False)):
             end = type(module).__name__
             break

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from saccade.attention.geometry import Size, per_axis, read_between, through_map
+from saccade.attention.geometry import Grid, Size, grid_of, per_axis, read_between, through_map
 from saccade.attention.route import Deformable, Route
 from saccade.attention.taps import Taps, taps_of
 from saccade.nn import SpatialTransformer
@@ -24,11 +24,18 @@ class Said:
         route: the route.
         positions: the output of each stage's `positions`.
         sizes: (height, width) of each stage's input and of its output.
+        frame_size: (height, width) of the frames.
     """
 
     route: Route
     positions: Sequence[Tensor]
     sizes: Sequence[tuple[Size, Size]]
+    frame_size: Size
+
+    def below(self, index: int) -> Grid:
+        """Return the grid of a stage's input map in the output of the previous stage, or in the frame."""
+        size = self.frame_size if index == 0 else self.sizes[index - 1][1]
+        return grid_of(self.route.stages[index].below, size)
 
     def theta(self, index: int) -> Float[Tensor, "frames 2 3"]:
         """Return the affine maps of a stage that is a spatial transformer."""
@@ -46,7 +53,7 @@ class Said:
         self, index: int, positions: Float[Tensor, "frames units points 2"]
     ) -> Float[Tensor, "frames units points 2"]:
         """Map positions in the input map of a stage to the frame, ignoring the offsets of the stages below."""
-        positions = self.route.stages[index].below.place(positions)
+        positions = self.below(index).place(positions)
         if index == 0:
             return positions
         return self.to_frame(index - 1, self.centres(index - 1, positions))
@@ -88,7 +95,7 @@ class Said:
             found, divided = self._crop_to_map(index, positions), share
         else:
             found, divided = self._divide(index, positions, share, tap_weights.get(index), channel)
-        found = stage.below.place(found)
+        found = self.below(index).place(found)
         return (found, divided) if index == 0 else self.trace(index - 1, found, divided, tap_weights)
 
     def _divide(

@@ -11,7 +11,7 @@ from saccade.nn.deform_conv import DeformConv2d
 from saccade.nn.heads import PairHead
 from saccade.nn.offset_resample import OffsetResample2d
 from saccade.nn.spatial_transformer import SpatialTransformer
-from saccade.nn.temporal import GRU, LSTM, TEMPORAL, State, Temporal
+from saccade.nn.temporal import GRU, LSTM, TEMPORAL, Mean, State, Temporal, Transformer
 
 __all__ = [
     "GRU",
@@ -19,11 +19,13 @@ __all__ = [
     "TEMPORAL",
     "AttentionLayer",
     "DeformConv2d",
+    "Mean",
     "OffsetResample2d",
     "PairHead",
     "SpatialTransformer",
     "State",
     "Temporal",
+    "Transformer",
     "attention_layers",
     "num_attention_parameters",
     "recorded",
