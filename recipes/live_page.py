@@ -16,7 +16,7 @@ import av
 import torch
 from playwright.sync_api import Page, sync_playwright
 
-from saccade.data.video import write_gif
+from saccade.data.video_writing import write_gif
 
 LAPTOP, PHONE, SCALE = {"width": 1160, "height": 850}, {"width": 390, "height": 844}, 0.8
 NUM_PICTURES, EVERY, FPS = 40, 2, 10

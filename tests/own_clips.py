@@ -2,7 +2,7 @@
 
 import torch
 
-from saccade.data.video import write_mp4
+from saccade.data.video_writing import write_mp4
 
 CLASSES = ("across take2", "down")
 

@@ -14,10 +14,11 @@ from av.stream import Disposition
 from PIL import Image, ImageOps
 from torch.nn import functional as F
 
-from saccade.data.container import Times
 from saccade.data.ending import is_cut_off
-from saccade.data.folder import find_clips
-from saccade.data.video import SUFFIXES, describe, read_clip, write_gif, write_mp4
+from saccade.data.finding import find_clips
+from saccade.data.times import Times
+from saccade.data.video import SUFFIXES, describe, read_clip
+from saccade.data.video_writing import write_gif, write_mp4
 from saccade.errors import DataError
 
 ODD = Path(__file__).parent / "odd_files"
@@ -181,6 +182,22 @@ def test_sizes_that_are_only_claimed_take_no_memory(tmp_path):
         )
         with pytest.raises(DataError, match=r"a\.gif"):
             describe(path)
+
+
+@pytest.mark.parametrize(
+    ("container_format", "codec", "pixels"),
+    [
+        ("matroska", "ffv1", "gray"),
+        ("avi", "mjpeg", "yuvj420p"),
+        ("apng", "apng", "gray"),
+    ],
+)
+def test_frames_of_a_hundred_megapixels_are_refused_before_they_take_memory(tmp_path, container_format, codec, pixels):
+    path = tmp_path / f"a.{container_format}"
+    large = torch.zeros(1, 1, 10_000, 10_000, dtype=torch.uint8)
+    path.write_bytes(encoded(container_format, codec, large, pixels=pixels))
+    with pytest.raises(DataError, match=rf"a\.{container_format} has frames of .*pixels"):
+        read_clip(path, size=(8, 8))
 
 
 @pytest.mark.parametrize(

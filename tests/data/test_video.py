@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from saccade.data.video import SUFFIXES, read_clip, write_gif, write_mp4, write_png
+from saccade.data.video import SUFFIXES, read_clip
+from saccade.data.video_writing import write_gif, write_mp4, write_png
 from saccade.errors import DataError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -402,6 +403,11 @@ def test_damaged_real_files_give_frames_with_a_warning_or_one_clear_line():
     assert not any("\n" in line for line in lines)
     for clip in clips:
         assert clip.warning is None or f"damaged: {len(clip.frames)} " in clip.warning
+
+
+@real_files
+def test_a_chain_of_ogg_streams_repeats_its_headers_without_damage():
+    assert read_clip(REAL / "odd" / "corrupt" / "chained-video.ogv").warning is None
 
 
 @real_files

@@ -7,7 +7,8 @@ from saccade import checkpoint, models, weights
 from saccade.checkpoint import Header
 from saccade.clips import FrameFormat
 from saccade.data.digits import DigitsConfig, schemes
-from saccade.data.video import read_clip, write_gif, write_mp4
+from saccade.data.video import read_clip
+from saccade.data.video_writing import write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.explain import ExplainConfig, explain_clip
 from saccade.explain.figures import figures_of

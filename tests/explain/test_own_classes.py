@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from saccade.clips import FrameFormat
-from saccade.data.video import read_clip, write_mp4
+from saccade.data.video import read_clip
+from saccade.data.video_writing import write_mp4
 from saccade.errors import UsageError
 from saccade.explain import ExplainConfig, explain, explain_clip, page
 from saccade.labels import Labels

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from saccade import cli
-from saccade.data.video import read_clip, write_mp4
+from saccade.data.video import read_clip
+from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, MissingExtraError
 from saccade.explain import ExplainConfig, explain, explain_clip, pictures
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from saccade.data import video
+from saccade.data import video_writing
 
 from .talk import Page
 
@@ -23,7 +23,7 @@ from .talk import Page
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    video.write_mp4(path, torch.zeros(8, 1, 64, 64, dtype=torch.uint8), fps=20)
+    video_writing.write_mp4(path, torch.zeros(8, 1, 64, 64, dtype=torch.uint8), fps=20)
     return path.read_bytes()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data import digits, video
+from saccade.data import digits, video_writing
 from saccade.data.digits import DigitStream, StreamSettings
 
 from .tab import WAIT_MS, Tab, with_camera, write_y4m
@@ -311,7 +311,7 @@ def test_without_a_camera_the_page_says_so_and_goes_on(tab):
 
 def test_videos_good_broken_and_too_large(tab, clip, tmp_path):
     page = tab.page
-    video.write_mp4(tmp_path / "good.mp4", clip[0], fps=20)
+    video_writing.write_mp4(tmp_path / "good.mp4", clip[0], fps=20)
     (tmp_path / "<b>broken.mp4").write_bytes((tmp_path / "good.mp4").read_bytes()[:300])
     with (tmp_path / "large.mp4").open("wb") as large:
         large.truncate(65 << 20)

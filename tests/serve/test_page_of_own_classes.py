@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.data import video
+from saccade.data import video_writing
 from saccade.labels import Labels
 
 from .conftest import OWN, RGB, write_checkpoint
@@ -104,7 +104,7 @@ def test_a_video_is_seen_in_colour_at_the_rate_of_the_models(tab, tmp_path):
     halves = torch.zeros(50, 3, 128, 192, dtype=torch.uint8)
     halves[:, 1, :, :96] = 220
     halves[:, 2, :, 96:] = 220
-    video.write_mp4(tmp_path / "take2.mp4", halves, fps=25)
+    video_writing.write_mp4(tmp_path / "take2.mp4", halves, fps=25)
     page = tab.page
     with page.expect_file_chooser() as chooser:
         page.click("#idle-video")
@@ -124,7 +124,7 @@ def test_of_many_classes_the_strongest_show(browser, make_server, tmp_path):
     path = write_checkpoint(tmp_path / "many.safetensors", loud=30, labels=Labels(names), frame_format=RGB)
     live = make_server("--port", 0, "--min-confidence", 0, "--model", path)
     tab = Tab(browser, live.address)
-    video.write_gif(tmp_path / "noise.gif", torch.randint(0, 256, (3, 1, 64, 96), dtype=torch.uint8), fps=10)
+    video_writing.write_gif(tmp_path / "noise.gif", torch.randint(0, 256, (3, 1, 64, 96), dtype=torch.uint8), fps=10)
     tab.page.wait_for_selector("#idle:visible")
     tab.page.set_input_files("#file", tmp_path / "noise.gif")
     tab.wait_for("document.getElementById('pause').textContent === 'Play'")

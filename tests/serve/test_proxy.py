@@ -8,7 +8,7 @@ import ssl
 import pytest
 import torch
 
-from saccade.data import video
+from saccade.data import video_writing
 
 from .proxy import Proxy, make_certificate
 from .tab import WAIT_MS, Tab, with_camera, write_y4m
@@ -80,7 +80,7 @@ def test_the_page_its_camera_and_its_videos_work(behind, browser, options, how, 
     tab.wait_for("document.getElementById('truth').textContent === ''")
     tab.stream(5)
     assert tab.page.is_hidden("#notice")
-    video.write_mp4(tmp_path / "clip.mp4", torch.zeros(10, 1, 64, 64, dtype=torch.uint8), fps=20)
+    video_writing.write_mp4(tmp_path / "clip.mp4", torch.zeros(10, 1, 64, 64, dtype=torch.uint8), fps=20)
     tab.page.locator("label", has_text="Video").first.click()
     tab.page.set_input_files("#file", tmp_path / "clip.mp4")
     tab.wait_for("document.getElementById('video-state').textContent.includes('10 frames')")

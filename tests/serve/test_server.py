@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from saccade.data import video
+from saccade.data import video_writing
 
 from .talk import SETTINGS, Page
 
@@ -167,7 +167,7 @@ def test_a_page_that_breaks_off_gives_its_place_back(server):
 def mp4(tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     frames = torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    video.write_mp4(path, frames, fps=20)
+    video_writing.write_mp4(path, frames, fps=20)
     return path.read_bytes()
 
 

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from saccade.clips import FrameFormat
-from saccade.data import video
+from saccade.data import video, video_writing
 from saccade.errors import DataError
 from saccade.serve import decode as decoder
 from saccade.serve import upload
@@ -38,7 +38,7 @@ def clip():
 @pytest.fixture(scope="module")
 def mp4(clip, tmp_path_factory):
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
-    video.write_mp4(path, clip, fps=10)
+    video_writing.write_mp4(path, clip, fps=10)
     return path.read_bytes()
 
 
@@ -85,7 +85,7 @@ def test_a_video_becomes_frames_as_the_models_see_them(tmp_path, uploads):
     # A third of it red, then green, then blue; 30 frames a second.
     colours = torch.tensor([[220, 30, 30], [30, 220, 30], [30, 30, 220]], dtype=torch.uint8)
     frames = colours.repeat_interleave(20, 0).view(60, 3, 1, 1).expand(-1, -1, 120, 160)
-    video.write_mp4(tmp_path / "colour.mp4", frames, fps=30)
+    video_writing.write_mp4(tmp_path / "colour.mp4", frames, fps=30)
     decoded = take((tmp_path / "colour.mp4").read_bytes(), FrameFormat(3, (64, 96), fps=12))
     assert decoded.shape == (24, 3, 64, 96)
     assert decoded.fps == 12
@@ -102,7 +102,7 @@ def test_a_file_without_time_stamps_plays_at_the_rate_of_the_models(tmp_path):
 
 
 def test_a_large_video_is_made_smaller(tmp_path):
-    video.write_gif(tmp_path / "large.gif", torch.zeros(3, 1, 240, 320, dtype=torch.uint8), fps=10)
+    video_writing.write_gif(tmp_path / "large.gif", torch.zeros(3, 1, 240, 320, dtype=torch.uint8), fps=10)
     header = answer((tmp_path / "large.gif").read_bytes(), tmp_path)
     assert (header["time"], header["height"], header["width"]) == (3, 64, 85)
 
@@ -125,26 +125,26 @@ def test_a_long_video_is_cut_and_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(video, "read_clip", counted)
     monkeypatch.setattr(upload, "MAX_FRAMES", 30)
-    video.write_mp4(tmp_path / "long.mp4", torch.zeros(50, 1, 32, 32, dtype=torch.uint8), fps=30)
+    video_writing.write_mp4(tmp_path / "long.mp4", torch.zeros(50, 1, 32, 32, dtype=torch.uint8), fps=30)
     header = answer((tmp_path / "long.mp4").read_bytes(), tmp_path)
     assert header["time"] == 30
     assert header["warning"] == "only the first 30 frames are shown"
     assert max(decoded) == 31  # the one more tells that it is long; the rest would cost memory for nothing
-    video.write_mp4(tmp_path / "just.mp4", torch.zeros(30, 1, 32, 32, dtype=torch.uint8), fps=30)
+    video_writing.write_mp4(tmp_path / "just.mp4", torch.zeros(30, 1, 32, 32, dtype=torch.uint8), fps=30)
     header = answer((tmp_path / "just.mp4").read_bytes(), tmp_path)
     assert (header["time"], header["warning"]) == (30, None)
 
 
 def test_of_large_frames_in_colour_fewer_are_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(upload, "MAX_CLIP_BYTES", 10 * 3 * 64 * 64)
-    video.write_mp4(tmp_path / "long.mp4", torch.zeros(31, 1, 64, 64, dtype=torch.uint8), fps=30)
+    video_writing.write_mp4(tmp_path / "long.mp4", torch.zeros(31, 1, 64, 64, dtype=torch.uint8), fps=30)
     data = (tmp_path / "long.mp4").read_bytes()
     assert [answer(data, tmp_path, FrameFormat(channels))["time"] for channels in (1, 3)] == [30, 10]
 
 
 def test_a_cut_video_shows_what_is_left(tmp_path):
     frames = torch.randint(0, 256, (40, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    video.write_gif(tmp_path / "whole.gif", frames, fps=10)
+    video_writing.write_gif(tmp_path / "whole.gif", frames, fps=10)
     data = (tmp_path / "whole.gif").read_bytes()
     header = answer(data[: len(data) // 2], tmp_path)
     assert 1 <= header["time"] < 40

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from saccade import files, run_folder
 from saccade.checkpoint import versions
-from saccade.data import video
+from saccade.data import video_writing
 from saccade.explain import page, pictures
 from saccade.explain.config import ExplainConfig
 from saccade.explain.explanation import Explanation, explain_clip
@@ -34,9 +34,9 @@ def explain(config: ExplainConfig) -> Path:
     else:
         frames, fps = pictures.moving(explanation), shown_fps(explanation)
         if config.chosen_format == "gif":
-            video.write_gif(config.path, frames, min(fps, video.MAX_GIF_FPS))
+            video_writing.write_gif(config.path, frames, min(fps, video_writing.MAX_GIF_FPS))
         else:
-            video.write_mp4(config.path, frames, fps)
+            video_writing.write_mp4(config.path, frames, fps)
     return config.path
 
 

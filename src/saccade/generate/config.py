@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saccade import files
 from saccade.data.digits import SPLITS
-from saccade.data.video import MAX_GIF_FPS, write_gif, write_mp4
+from saccade.data.video_writing import MAX_GIF_FPS, write_gif, write_mp4
 from saccade.errors import UsageError, unknown_name
 
 

@@ -18,7 +18,7 @@ import saccade
 from saccade import files, foreign, run_folder
 from saccade.clips import Poses
 from saccade.data.digits import Digits, DigitsConfig, MovingDigits
-from saccade.data.video import write_png
+from saccade.data.video_writing import write_png
 from saccade.errors import DataError, Interrupted, UsageError
 from saccade.generate.config import FORMATS, GenerateConfig
 from saccade.generate.contact_sheet import draw_contact_sheet

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade import checkpoint, run_folder, visualize
-from saccade.data import video
+from saccade.data import video_writing
 from saccade.data.digits import Motion, MovingDigits
 from saccade.device import choose_device
 from saccade.reproduce import looks
@@ -40,7 +40,7 @@ class Pictures:
             frames = clips.batch(torch.tensor([SAMPLE])).frames[0]
             self._clips[condition] = frames
             strips[condition] = (frames[:, 0], clips.labels.names[SAMPLE])
-            video.write_gif(self._folder / f"{condition}.gif", frames, fps=10)
+            video_writing.write_gif(self._folder / f"{condition}.gif", frames, fps=10)
         visualize.draw_samples(path := self._folder / "samples.png", strips)
         return path
 
@@ -67,7 +67,7 @@ class Pictures:
                     self._looks[key] = strip.picture()
         order = [(c, model) for c in self._config.all_conditions for model in self._config.models]
         if found := [self._looks[key] for key in order if key in self._looks]:
-            video.write_png(self._folder / "attention.png", torch.cat(found, 1))
+            video_writing.write_png(self._folder / "attention.png", torch.cat(found, 1))
 
     def _strip(self, training: Training, condition: str) -> visualize.LookStrip | None:
         """Return a strip of where a model looks; None if it is not tested yet, or its weights were removed."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.attention import Look
-from saccade.data.video import write_png
+from saccade.data.video_writing import write_png
 from saccade.visualize.animation import animate
 from saccade.visualize.figures import DPI, load_pyplot
 from saccade.visualize.look_picture import LookPicture

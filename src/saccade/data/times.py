@@ -1,0 +1,124 @@
+"""The time stamps of frames: parts of a video, the frame rate, and resampling to another rate."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import mean
+
+import av
+
+# Longest plausible time between two frames of a file of variable rate.
+LONGEST_STILL_S = 60.0
+_ROUNDING = 0.1  # of a period
+# Containers round time stamps, most of them to thousandths of a second.
+ROUNDING_S = 0.001
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a video: all that a player shows from one moment to another.
+
+    Args:
+        start_s: where it starts, in seconds after the first frame of the file.
+        end_s: where it ends.
+
+    Raises:
+        ValueError: if the part has no length.
+    """
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < self.end_s or math.isinf(self.start_s):
+            raise ValueError(f"the part is from {self.start_s} to {self.end_s} s; 0 <= start < end is needed")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is the whole file."""
+        return self == Part()
+
+    def __str__(self) -> str:
+        return f"from {self.start_s:g} s" + (f" to {self.end_s:g} s" if self.end_s < math.inf else "")
+
+
+class Times:
+    """The display times of frames, and the frame rate that follows from them.
+
+    *Conventions:* times and durations are in seconds.
+
+    >>> times = Times()
+    >>> for moment in (0.0, 0.1, 0.5):
+    ...     times.add(moment, 0.1)
+    >>> round(times.fps(claimed=10.0), 6)
+    5.0
+    """
+
+    def __init__(self) -> None:
+        # Flat arrays: 16 bytes a frame, so that hours of video take megabytes.
+        self._moments_s, self._durations_s = array("d"), array("d")
+
+    def add(self, moment_s: float, duration_s: float) -> None:
+        """Add a frame, in any order; a duration of 0 means that it is unknown."""
+        self._moments_s.append(moment_s)
+        self._durations_s.append(duration_s)
+
+    def fps(self, claimed: float | None) -> float | None:
+        """Return the average number of frames per second.
+
+        Args:
+            claimed: the rate in the file's header. It is returned if the frames agree with it to one period, since time
+                stamps are rounded, or if the frames give no plausible rate.
+        """
+        steps = [after - before for before, after in pairwise(sorted(self._moments_s))]
+        if not steps or not 0 < min(steps) <= max(steps) <= LONGEST_STILL_S:
+            return claimed
+        _, last_duration_s = max(zip(self._moments_s, self._durations_s, strict=True))
+        lasts_s = sum(steps) + (last_duration_s or mean(steps))
+        num = len(self._moments_s)
+        if claimed and abs(num / claimed - lasts_s) <= 1 / claimed:
+            return claimed
+        return num / lasts_s
+
+
+def at_rate(
+    frames: Iterable[av.VideoFrame], fps: float, start_s: float | None = None, num_periods: float = math.inf
+) -> Iterator[av.VideoFrame]:
+    """Yield the frame that a player shows at the start of each period.
+
+    Args:
+        frames: the frames, in display order.
+        fps: periods per second.
+        start_s: the time stamp at which the first period starts; None for that of the first frame.
+        num_periods: the largest number of frames to yield; all are read in any case.
+    """
+    shown: av.VideoFrame | None = None
+    due, at = 0, 0.0  # in periods since the start: the next frame to yield, and the last frame that was read
+    for frame in frames:
+        if frame.time is None:  # its display time is unknown
+            yield frame
+            continue
+        start_s = frame.time if start_s is None else start_s
+        moment = (frame.time - start_s) * fps
+        if shown is not None and abs(moment - at) > LONGEST_STILL_S * fps:
+            start_s, moment = frame.time - (at + 1) / fps, at + 1  # a time stamp that leaps is wrong
+        at = moment if shown is None else max(at, moment)
+        # Containers round time stamps, to hundredths of a second at worst.
+        while shown is not None and due < min(at - _ROUNDING, num_periods):
+            yield shown
+            due += 1
+        shown = frame
+    # The last frame is shown for its duration, and at least once.
+    last = at + min(duration_s(shown), LONGEST_STILL_S) * fps if shown is not None else at
+    while shown is not None and due < num_periods and (due <= at + _ROUNDING or due < last - _ROUNDING):
+        yield shown
+        due += 1
+
+
+def duration_s(frame: av.VideoFrame) -> float:
+    """Return how long a frame is shown; 0 if it is unknown."""
+    return float((frame.duration or 0) * (frame.time_base or 0))
