@@ -1,5 +1,4 @@
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,9 @@ from saccade.data import digits
 from saccade.data.digits import DigitsConfig, schemes
 from saccade.data.digits.motion import Motion
 from saccade.data.digits.moving_digits import MovingDigits
-from saccade.data.folder import find_clips
-from saccade.data.video import read_clip, write_gif, write_mp4
+from saccade.data.finding import find_clips
+from saccade.data.video import read_clip
+from saccade.data.video_writing import write_gif, write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.generate import GenerateConfig, generate
 from saccade.labels import Labels
@@ -195,9 +195,8 @@ def test_a_generated_folder_is_read_clip_by_clip(tmp_path):
     save_model(tmp_path / "run")
     folder = generate(GenerateConfig(tmp_path / "clips", format="gif"), DigitsConfig("uci", num_clips=3, num_frames=6))
     predictions = predict(PredictConfig((folder, folder / "00"), tmp_path / "run", device="cpu"))
-    names = ["00/000000.gif", "01/000001.gif", "02/000002.gif", "00/000000.gif"]
+    names = ["00/000000.gif", "01/000001.gif", "02/000002.gif"]
     assert [str(p.clip.relative_to(folder)) for p in predictions] == names
-    assert predictions[0] == predictions[3]
     assert {p.fps for p in predictions} == {10}
 
 
@@ -249,16 +248,19 @@ def test_the_table_shows_what_was_said():
             Prediction(Path("[bold]a.mp4"), "07", 0.9, top, 12, 50, (64, 64), 10.0, decided_at_s=1.2),
             Prediction(Path("b.npz"), "07", 0.9, top, 0, 50, (64, 64)),
             Prediction(Path("c.npz"), "07", 0.9, top, None, 50, (64, 64), warning="c.npz is damaged"),
+            Prediction(Path("d.npz"), "17", 0.4, top, 3, 50, (64, 64), sure=False),
         ]
     )
     for part in (
         "[bold]a.mp4",
         "90.0 %",
-        "12 of 50 (1.2 s)",
-        " 0 of 50 ",
+        "frame 13 of 50 (1.2 s)",  # people count from 1
+        "frame 1 of 50 ",
         "the end",
         "07 90.0  17 5.0",
         "c.npz is damaged",
+        "unsure: 17",
+        "not decided",
     ):
         assert part in text
 
@@ -266,9 +268,12 @@ def test_the_table_shows_what_was_said():
 def test_predictions_become_json(tmp_path):
     save_model(tmp_path)
     prediction = one(tmp_path, save(tmp_path / "a.npz", moving(1)[0]))
-    read = json.loads(json.dumps(asdict(prediction), default=str))
+    read = json.loads(json.dumps(prediction.as_json()))
     assert read["clip"] == str(tmp_path / "a.npz")
     assert read["top"][0] == [prediction.verdict, prediction.probability]
+    assert sum(read["probabilities"].values()) == pytest.approx(1)
+    assert read["probabilities"][prediction.verdict] == prediction.probability == max(read["probabilities"].values())
+    assert "over_time" not in read
 
 
 # Classes of one's own, in colour, at a rate of their own.
@@ -349,8 +354,11 @@ def test_a_model_of_the_package_is_known_by_its_name(tmp_path):
 def test_wrong_calls_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no clip was given"):
         PredictConfig((), tmp_path)
-    with pytest.raises(UsageError, match="max_frames must be at least 1"):
-        PredictConfig((tmp_path,), tmp_path, max_frames=0)
+    for name in ("max_frames", "workers"):
+        with pytest.raises(UsageError, match=f"{name} must be at least 1"):
+            PredictConfig((tmp_path,), tmp_path, **{name: 0})
+    with pytest.raises(UsageError, match="min_confidence must lie in 0 to 1"):
+        PredictConfig((tmp_path,), tmp_path, min_confidence=1.5)
     save_model(tmp_path)
     with pytest.raises(UsageError, match="device"):
         predict(PredictConfig((save(tmp_path / "a.npz", moving(1)[0]),), tmp_path, device="gpu"))

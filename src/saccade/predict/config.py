@@ -1,0 +1,97 @@
+"""The options of `saccade predict`, and the clips that they name."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tyro.conf import Positional
+
+from saccade.data import video
+from saccade.data.finding import find_clips
+from saccade.errors import DataError, UsageError
+
+MIN_CONFIDENCE = 0.5
+"""The standard minimum probability of a verdict, as on the live page; below it, a verdict is unsure."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Classify clips.
+
+    Args:
+        clips: video files, GIFs, `.npz` files (array `frames`), folders of such files, or patterns in quotes, for
+            example 'clips/**/*.mp4'.
+        model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
+        max_frames: the maximum number of frames to read from each clip.
+        device: auto, cpu or cuda.
+        workers: the number of processes. The default is one per core that this program may use; few or small clips are
+            not worth more than one. A GPU has one.
+        min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure.
+        over_time: report the verdicts over time too: at each frame of a clip of up to 100 frames, else at the last
+            frame of each second.
+        csv: a CSV file with one row per clip. Until all clips are done, its rows are in a file whose name ends in
+            `.part`.
+
+    Raises:
+        UsageError: if no clip is given, or a number is out of range.
+    """
+
+    clips: Positional[tuple[Path, ...]]
+    model: Path
+    max_frames: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+    min_confidence: float = MIN_CONFIDENCE
+    over_time: bool = False
+    csv: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.clips:
+            raise UsageError("no clip was given; name a video, GIF or .npz file, or a folder of such files")
+        for name, value in (("max_frames", self.max_frames), ("workers", self.workers)):
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1; got {value}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
+
+
+def find_all(given: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, DataError]]]:
+    """Return the clips that paths and patterns name, each file once, and the errors of those that name none.
+
+    *Conventions:* the order is that of `given`; within a folder or a pattern it is that of names. A path that exists is
+    no pattern, whatever characters it has.
+    """
+    found: dict[str, Path] = {}
+    missing = []
+    for path in map(Path, given):
+        try:
+            for clip in find_clips(path) if path.exists() or not glob.has_magic(str(path)) else _matches(path):
+                found.setdefault(os.path.realpath(clip), clip)
+        except DataError as error:
+            missing.append((path, error))
+        except OSError as error:
+            missing.append((path, DataError(f"{path}: {error.strerror}")))
+    return list(found.values()), missing
+
+
+def _matches(pattern: Path) -> list[Path]:
+    matched = [Path(name) for name in sorted(glob.glob(str(pattern), recursive=True))]  # noqa: PTH207
+    if not matched:
+        raise DataError(f"no file matches {pattern}; '**' stands for folders at any depth, as in 'clips/**/*.mp4'")
+    clips = [clip for path in matched for clip in _clips_of(path)]
+    if not clips:
+        raise DataError(f"{pattern} matches {len(matched)} files or folders, but no clip is among them")
+    return clips
+
+
+def _clips_of(matched: Path) -> Iterator[Path]:
+    # A pattern such as 'clips/**' also matches notes beside the clips, and folders without clips.
+    if matched.is_dir():
+        if any(video.is_named_as_clip(path) for path in matched.rglob("*")):
+            yield from find_clips(matched)
+    elif video.is_named_as_clip(matched):
+        yield matched

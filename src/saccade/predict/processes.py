@@ -1,0 +1,251 @@
+"""Work in several processes: results in order, bounded memory, and a process that dies costs only its job.
+
+The pools of Python's library do not serve here. `ProcessPoolExecutor` gives up all jobs when a process dies, and both
+import the caller's main module in each process, which runs a script again that is not written for it.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from saccade.errors import DataError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# Results that wait for an earlier, slower job.
+_MAX_AHEAD = 256
+_GRACE_S = 5.0
+_POLL_S = 1.0
+_READY, _RESULT, _RAISED = range(3)
+# This file as a program: it imports what the work needs and no more. With -P, the folder of the file is not searched
+# for modules.
+_COMMAND = (sys.executable, "-P", str(Path(__file__)))
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def num_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the number of processor cores that this process may use, within the limits of its container.
+
+    Args:
+        groups: the folder of Linux's control groups.
+        own: the file that tells the groups of this process.
+    """
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([num, *(math.ceil(quota) for quota in _quotas(groups, own))]))
+
+
+def _quotas(groups: Path, own: Path) -> Iterator[float]:
+    """Yield the limits on processor time, in cores, of the control groups of this process and those above them."""
+    for line in _read(own).splitlines():
+        _, controllers, place = [*line.split(":", 2), "", ""][:3]
+        # Version 2 has one hierarchy, version 1 one for each set of controllers.
+        base = groups / controllers if "cpu" in controllers.split(",") else groups
+        for folder in (base / part for part in _and_above(place)):
+            quota_and_period = _read(folder / "cpu.max") or " ".join(
+                _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+            )
+            with suppress(ValueError, ZeroDivisionError):  # the quota may be "max", or missing
+                quota, period = map(int, quota_and_period.split())
+                if quota > 0:
+                    yield quota / period
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:  # not everywhere, and not of this version
+        return ""
+
+
+def _and_above(place: str) -> Iterator[Path]:
+    path = Path(place.lstrip("/"))
+    yield from (path, *path.parents)
+
+
+def in_order(
+    prepare: Callable[[], Callable[[Job], Result]],
+    jobs: Sequence[Job],
+    *,
+    num_processes: int,
+    lost: Callable[[Job, str], Result],
+) -> Iterator[Result]:
+    """Yield the result of each job, in order of the jobs, which are done in several processes of one thread each.
+
+    After Ctrl-C, the results that are there are yielded before KeyboardInterrupt is raised.
+
+    Args:
+        prepare: called once in each process, for instance to load a model; returns the function that does a job. Like
+            jobs and results, it is pickled.
+        jobs: the jobs.
+        num_processes: the largest number of processes.
+        lost: returns the result of a job whose process died, given the job and how the process died.
+
+    Raises:
+        DataError: if no process can start.
+        Exception: what `prepare` or a job raises.
+    """
+    done: dict[int, Result] = {}
+    due = 0
+    pool = _Pool(prepare, jobs, num_processes, lost)
+    try:
+        while due < len(jobs):
+            done.update(pool.exchange(due + _MAX_AHEAD))
+            while due in done:
+                yield done.pop(due)
+                due += 1
+    except KeyboardInterrupt:
+        yield from (done[number] for number in sorted(done))
+        raise
+    finally:
+        pool.close()
+
+
+class _Pool(Generic[Job, Result]):
+    """Processes, and the jobs that wait for one; arguments as for `in_order`."""
+
+    def __init__(
+        self,
+        prepare: Callable[[], Callable[[Job], Result]],
+        jobs: Sequence[Job],
+        num: int,
+        lost: Callable[[Job, str], Result],
+    ) -> None:
+        self._prepare, self._jobs, self._num, self._lost = prepare, jobs, num, lost
+        self._waiting = deque(range(len(jobs)))
+        self._workers: list[_Worker] = []
+
+    def exchange(self, end: int) -> Iterator[tuple[int, Result]]:
+        """Give jobs below number `end` to idle processes; wait for messages, and yield the results among them."""
+        while self._waiting and len(self._workers) < self._num:
+            self._workers.append(_Worker(self._prepare))
+        for worker in self._workers:
+            if worker.is_ready and worker.number is None and self._waiting and self._waiting[0] < end:
+                job = self._waiting.popleft()
+                worker.begin(job, self._jobs[job])
+        told = wait([worker.connection for worker in self._workers])
+        for worker in [worker for worker in self._workers if worker.connection in told]:
+            number = worker.number
+            try:
+                kind, content = worker.connection.recv()
+            except (EOFError, OSError):
+                why = self._remove(worker)
+                if number is not None:
+                    yield number, self._lost(self._jobs[number], why)
+                continue
+            if kind == _RAISED:
+                raise content
+            worker.is_ready, worker.number = True, None
+            if kind == _RESULT and number is not None:
+                yield number, content
+
+    def _remove(self, worker: _Worker) -> str:
+        """Remove a process that died, and return how; another takes its place, unless it died while it started."""
+        self._workers.remove(worker)
+        why = worker.died()
+        self._num -= not worker.is_ready
+        if not self._num:
+            raise DataError(f"no process for the work could start ({why}); do it in this one: --workers 1")
+        return why
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+
+
+class _Worker:
+    """A process and the job that it does; Ctrl-C at the terminal does not reach it."""
+
+    def __init__(self, prepare: Callable[[], Callable[[Any], Any]]) -> None:
+        self.connection, theirs = multiprocessing.Pipe()
+        self.number: int | None = None
+        self.is_ready = False
+        with theirs:
+            self._process = subprocess.Popen(
+                [*_COMMAND, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                process_group=0,
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            )
+        with suppress(OSError):  # it has died: told when it is waited for
+            self.connection.send(prepare)
+
+    def begin(self, number: int, job: object) -> None:
+        self.number = number
+        with suppress(OSError):
+            self.connection.send(job)
+
+    def died(self) -> str:
+        """Return how a process ended that has closed its connection."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_S)
+        self.end()
+        status = self._process.returncode
+        if status >= 0:
+            return f"exit status {status}"
+        with suppress(ValueError):
+            return signal.Signals(-status).name
+        return f"signal {-status}"
+
+    def end(self) -> None:
+        """End the process, whatever it does: it writes nothing."""
+        self.connection.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def serve(handle: str) -> None:
+    """Do the jobs of another process until it closes the connection.
+
+    Args:
+        handle: the file descriptor of the connection, in decimal.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    with Connection(int(handle)) as connection, suppress(EOFError, ConnectionError):
+        try:
+            work = connection.recv()()
+            connection.send((_READY, None))
+            while True:
+                connection.send((_RESULT, work(connection.recv())))
+        except (EOFError, ConnectionError):
+            raise
+        except Exception as error:
+            error.add_note(traceback.format_exc())
+            connection.send((_RAISED, _picklable(error)))
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent has died: a long job would only notice at its end."""
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os._exit(1)
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
