@@ -8,10 +8,11 @@ from saccade.clips import Poses
 from saccade.data.digits.motion import Motion
 from saccade.data.digits.moving_digits import MovingDigits
 from saccade.errors import UsageError
-from saccade.evaluate import attention_rows, attention_table, evaluate, mean_interval, t_interval
+from saccade.evaluate import attention_rows, attention_table, evaluate, mean_interval
 from saccade.evaluate.attention_rows import NUM_UNTRAINED
 from saccade.evaluate.forward import Setup
 from saccade.evaluate.rows import ATTENDED, append_rows, read_rows
+from saccade.intervals import t_interval
 
 FACTS = {
     "model": "m",

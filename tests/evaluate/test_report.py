@@ -8,7 +8,7 @@ from saccade import checkpoint, cli
 from saccade.checkpoint import Header
 from saccade.clips import FrameFormat
 from saccade.data import Folder, StoredClips, StoredData
-from saccade.data.video import write_mp4
+from saccade.data.video_writing import write_mp4
 from saccade.evaluate import EvaluateConfig, read_rows, render, run, worst_confusions
 from saccade.labels import Labels
 

@@ -7,7 +7,7 @@ import pytest
 
 from saccade.errors import DataError, UsageError
 from saccade.evaluate import COLUMNS, append_rows, interval, read_rows, write_rows
-from saccade.evaluate.intervals import CELL
+from saccade.evaluate.cells import CELL
 
 ROW = {
     "model": "stn-lstm",

@@ -3,34 +3,53 @@
 from saccade.evaluate.attention_effect import AttentionEffect, LayerAttention
 from saccade.evaluate.attention_rows import attention_rows
 from saccade.evaluate.attention_table import attention_table, mean_interval
-from saccade.evaluate.command import EvaluateConfig, Result, each, run, standard_test
+from saccade.evaluate.breakdown import ClassFigures, GroupFigures, Share
+from saccade.evaluate.camera import CameraFigures, ThroughCamera, losing, slower, through_cameras
+from saccade.evaluate.cells import Interval, interval
+from saccade.evaluate.clip_verdicts import ClipVerdict, NamedClips, most_wrong
+from saccade.evaluate.command import EvaluateConfig, Result, check_one_part, each, run, standard_test
+from saccade.evaluate.confusion import confusion_svg
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
-from saccade.evaluate.intervals import Interval, interval, t_interval, wilson_interval
+from saccade.evaluate.forward import Progress
 from saccade.evaluate.report import render, worst_confusions
 from saccade.evaluate.rows import COLUMNS, append_rows, read_rows, write_rows
+from saccade.evaluate.wrong_clip import WrongClip
 
 __all__ = [
     "COLUMNS",
     "AttentionEffect",
+    "CameraFigures",
+    "ClassFigures",
+    "ClipVerdict",
     "EvaluateConfig",
     "Evaluation",
+    "GroupFigures",
     "Interval",
     "LayerAttention",
+    "NamedClips",
+    "Progress",
     "Result",
+    "Share",
+    "ThroughCamera",
+    "WrongClip",
     "append_rows",
     "attention_effect",
     "attention_rows",
     "attention_table",
+    "check_one_part",
+    "confusion_svg",
     "each",
     "evaluate",
     "interval",
+    "losing",
     "mean_interval",
+    "most_wrong",
     "read_rows",
     "render",
     "run",
+    "slower",
     "standard_test",
-    "t_interval",
-    "wilson_interval",
+    "through_cameras",
     "worst_confusions",
     "write_rows",
 ]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from saccade.errors import UsageError
-from saccade.evaluate.intervals import CELL, MIN_SEEDS, t_interval, t_quantile
+from saccade.evaluate.cells import CELL, MIN_SEEDS
+from saccade.intervals import t_interval, t_quantile
 
 _GROUP = (*CELL, "trained", "attention", "measure")
 _MEASURES = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,10 +17,12 @@ from saccade.clips import DataConfig, LocatedClips
 from saccade.errors import UsageError, unknown_name
 from saccade.evaluate.attention_effect import AttentionEffect
 from saccade.evaluate.attention_rows import attention_rows
+from saccade.evaluate.camera import CameraFigures, through_cameras
+from saccade.evaluate.confusion import confusion_svg
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.forward import Progress, Setup
-from saccade.evaluate.intervals import interval
 from saccade.evaluate.rows import Row, append_rows, read_rows
+from saccade.foreign import shown
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class EvaluateConfig:
         attention: a CSV file to which measurements of where the model looks are added. They are made on the same clips,
             also with attention switched off and for untrained networks. The clips must have known object positions. A
             few hundred clips are enough; gradients take several times the memory of a forward pass.
+        camera: also measure the accuracy with a slower camera and with lost frames, which takes six more passes.
+        confusion: an SVG file for a picture of the confusion matrix.
 
     Raises:
         UsageError: if a name is unknown, or if `batch_size` is below 1.
@@ -49,29 +53,46 @@ class EvaluateConfig:
     precision: str = "auto"
     out: Path | None = None
     attention: Path | None = None
+    camera: bool = False
+    confusion: Path | None = None
 
     def __post_init__(self) -> None:
         if self.split not in ("validation", "test"):
             raise unknown_name("split", self.split, ("validation", "test"))
+        if self.confusion is not None and self.confusion.suffix.lower() != ".svg":
+            raise UsageError(f"confusion is {shown(self.confusion)}; a file that ends in .svg is needed")
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1; got {self.batch_size}")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A checkpoint's evaluation, the effect of its attention, the result row of both, and rows on where it looked."""
+    """The results of a checkpoint.
+
+    Args:
+        evaluation: its metrics and verdicts.
+        attention: the effect of its attention.
+        row: the result row of both.
+        looks: result rows on where it looked, if they were asked for.
+        camera: the accuracy through cameras that deliver fewer frames, if it was asked for.
+        fps: the frame rate that the model expects; None if it takes frames as they come.
+    """
 
     evaluation: Evaluation
     attention: AttentionEffect
     row: Row
     looks: list[Row] = field(default_factory=list)
+    camera: list[CameraFigures] = field(default_factory=list)
+    fps: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return all values as JSON values."""
-        low, high, label = interval([self.row])
         return {
             "row": self.row,
-            "interval": {"low": low, "high": high, "label": label},
+            "interval": self.evaluation.interval._asdict(),
+            "classes": [figures.as_json() for figures in self.evaluation.by_class()],
+            "groups": [figures.as_json() for figures in self.evaluation.by_group()],
+            "camera": [figures.as_json() for figures in self.camera],
             "evaluation": self.evaluation.as_json(),
             "attention": self.attention.as_json(),
             "looks": self.looks,
@@ -82,8 +103,17 @@ def each(
     config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None
 ) -> Iterator[Result]:
     """Evaluate a checkpoint on each part of the data, for example each condition; see `run`."""
-    for part in (data or standard_test(config.model)).parts():
+    parts = (data or standard_test(config.model)).parts()
+    if config.confusion is not None:
+        check_one_part(parts, "--confusion")
+    for part in parts:
         yield run(config, part, progress=progress)
+
+
+def check_one_part(parts: Sequence[DataConfig], option: str) -> None:
+    """Raise UsageError if an option that writes one file is given for data of several parts."""
+    if len(parts) > 1:
+        raise UsageError(f"{option} writes a file for one condition, and {len(parts)} are measured; name one of them")
 
 
 def standard_test(model: Path, **given: Any) -> DataConfig:
@@ -103,7 +133,7 @@ def standard_test(model: Path, **given: Any) -> DataConfig:
 
 
 def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None) -> Result:
-    """Evaluate a checkpoint; add its row to `config.out`, and rows on where it looks to `config.attention`.
+    """Evaluate a checkpoint, and write the files that `config` names.
 
     The row's `seed` is the seed of training, because intervals are computed over trainings.
 
@@ -119,11 +149,7 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
         DataError: if the checkpoint or the clips are missing or damaged.
         NonFiniteError: if logits, offsets or affine maps are NaN or infinite.
     """
-    for path in (config.out, config.attention):
-        if path is not None:
-            files.check_writable(path)  # fail before the work, not after it
-            if path.exists():
-                read_rows(path)
+    _check_files(config)
     path = weights.find(config.model)
     model, header = checkpoint.load(path)
     clips = (data or standard_test(path)).clips(config.split)
@@ -148,7 +174,24 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
         told = dict(clips.facts) | facts
         looks = attention_rows(model, clips, setup, told, untrained=partial(_untrained, header), progress=progress)
         append_rows(config.attention, looks)
-    return Result(evaluation, effect, row, looks)
+    camera: list[CameraFigures] = []
+    if config.camera:
+        setup = Setup.choose(clips, None, config.batch_size, config.device, config.precision)
+        camera = through_cameras(model, clips, setup, evaluation.clips, progress=progress)
+    if config.confusion is not None:
+        files.write_text(config.confusion, confusion_svg(evaluation))
+    fps = None if header.frame_format is None else header.frame_format.fps
+    return Result(evaluation, effect, row, looks, camera, fps)
+
+
+def _check_files(config: EvaluateConfig) -> None:
+    """Raise an error before the work, not after it, if a file cannot be written or is not a result file."""
+    for path in (config.out, config.attention, config.confusion):
+        if path is not None:
+            files.check_writable(path)
+    for path in (config.out, config.attention):
+        if path is not None and path.exists():
+            read_rows(path)
 
 
 def _untrained(header: Header, seed: int) -> nn.Module:

@@ -13,8 +13,12 @@ from saccade.clips import Clips
 from saccade.errors import UsageError
 from saccade.evaluate import metrics
 from saccade.evaluate.attention_effect import AttentionEffect, AttentionWatch, LayerAttention
+from saccade.evaluate.breakdown import ClassFigures, GroupFigures, by_class, by_group, groups_of
+from saccade.evaluate.cells import Interval
+from saccade.evaluate.clip_verdicts import ClipVerdict, clip_verdicts
 from saccade.evaluate.forward import Progress, Setup, Verdicts, run_clips
 from saccade.evaluate.rows import RECALL, Row
+from saccade.intervals import bootstrap_interval, wilson_interval
 from saccade.labels import Labels
 from saccade.nn import attention
 
@@ -37,7 +41,7 @@ class Evaluation:
         confusion_matrix: see `metrics.confusion_matrix`.
         accuracy_by_frame: the accuracy of the verdict at each frame, over the clips that have this frame; None for a
             model that is not causal.
-        verdicts: the predicted class of each clip, or the predicted presence of each class.
+        clips: the verdict of each clip.
         looks: where each attention layer looked, by its module name.
     """
 
@@ -51,8 +55,29 @@ class Evaluation:
     recall: dict[str, float | None]
     confusion_matrix: list[Any]
     accuracy_by_frame: list[float] | None
-    verdicts: list[Any]
+    clips: list[ClipVerdict]
     looks: dict[str, LayerAttention]
+
+    @property
+    def verdicts(self) -> list[Any]:
+        """The predicted class of each clip, or the predicted presence of each class."""
+        return [clip.verdict for clip in self.clips]
+
+    @property
+    def interval(self) -> Interval:
+        """The 95 % interval for the accuracy on other clips: over groups where clips have groups, else over clips."""
+        right = [clip.right for clip in self.clips]
+        if groups := groups_of(self.clips):
+            return Interval(*bootstrap_interval(right, groups), f"bootstrap, {len(set(groups))} groups")
+        return Interval(*wilson_interval(sum(right), len(right)), f"Wilson, {len(right)} clips")
+
+    def by_class(self) -> list[ClassFigures]:
+        """Return recall and precision of each item of `Labels.things`, with intervals."""
+        return by_class(self.labels, self.clips)
+
+    def by_group(self) -> list[GroupFigures]:
+        """Return the accuracy on each group, the lowest first; nothing if clips have no groups."""
+        return by_group(self.clips)
 
     def row(self, *, attention: AttentionEffect | None = None, **facts: Any) -> Row:
         """Return the row for a result file.
@@ -136,7 +161,7 @@ def evaluate(
         recall=metrics.recall(logits, targets, labels),
         confusion_matrix=metrics.confusion_matrix(logits, targets, labels).tolist(),
         accuracy_by_frame=found.accuracy_by_frame,
-        verdicts=labels.decide(logits).tolist(),
+        clips=clip_verdicts(clips, found),
         looks=watch.layers(),
     )
 
@@ -189,7 +214,7 @@ def attention_effect(
 
 
 def _compare(before: Evaluation, after: Verdicts, clips: Clips) -> AttentionEffect:
-    verdicts = clips.labels.decide(after.logits).tolist()
+    verdicts = clips.labels.decide(after.logits).long().tolist()
     return AttentionEffect(
         layers=before.looks,
         accuracy=before.accuracy,

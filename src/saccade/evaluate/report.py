@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,31 +10,56 @@ from rich.table import Table
 from rich.text import Text
 
 from saccade.evaluate.attention_table import attention_table
+from saccade.evaluate.breakdown import FEW_CLIPS, ClassFigures, GroupFigures, Share, worst_first
+from saccade.evaluate.camera import CameraFigures
 from saccade.evaluate.command import Result
 from saccade.evaluate.evaluation import Evaluation
-from saccade.evaluate.intervals import interval
+from saccade.foreign import shown
 
 _NUM_CONFUSIONS = 5
-_SHORT_NAME = 3
+_NUM_SHOWN = 10
+_NUM_NAMED = 8
 
 
 def render(result: Result) -> Group:
-    """Return a result as a compact table: metrics, recall, the worst confusions and the effect of attention."""
+    """Return a result as compact tables.
+
+    Of many classes or groups, only the worst are shown; the page and the JSON output have all.
+    """
     row, found = result.row, result.evaluation
-    split = f", {row['split']} split" if row.get("split") else ""
-    title = f"{row['model']} on {_what(row)}{split}"
-    parts: list[RenderableType] = [
-        Text(title, style="bold"),
-        _figures(result),
-        Text("recall of each"),
-        _recall(found),
-    ]
-    num_classes = len(found.confusion_matrix)
-    if _by_turns(row) and found.labels.exclusive and found.num_clips < num_classes:
+    classes = sorted(found.by_class(), key=worst_first)
+    parts: list[RenderableType] = [Text(title_of(row), style="bold"), _figures(result), _classes(classes)]
+    parts += _left_out(len(classes), "classes")
+    # Generated clips cycle through the classes.
+    num_classes, by_turns = len(found.confusion_matrix), "condition" in row
+    if by_turns and found.labels.exclusive and found.num_clips < num_classes:
         parts.append(Text(f"{found.num_clips} clips show the first {found.num_clips} of {num_classes} classes only"))
+    elif few := classes_with_few_clips(classes):
+        parts.append(Text(few, style="yellow"))
+    if groups := found.by_group():
+        parts += [_groups(groups), *_left_out(len(groups), "groups")]
+    if result.camera:
+        parts.append(_camera(result.camera, result.fps))
     if result.looks:
         parts += [Text("where it looks"), attention_table(result.looks)]
     return Group(*parts)
+
+
+def title_of(row: Mapping[str, Any]) -> str:
+    """Return a title for a result row: the model, the clips and the split."""
+    split = f", {row['split']} split" if row.get("split") else ""
+    what = f"{row['condition']}, {row['digits']}, {row['instances']} digits" if "condition" in row else row["data"]
+    return shown(f"{row['model']} on {what}{split}")
+
+
+def classes_with_few_clips(figures: Sequence[ClassFigures]) -> str | None:
+    """Return a sentence that names the classes with few clips; None if there are none."""
+    few = [one for one in figures if one.num_clips < FEW_CLIPS]
+    if not few:
+        return None
+    named = ", ".join(f"{shown(one.name)} ({one.num_clips})" for one in few[:_NUM_NAMED])
+    more = f" and {len(few) - _NUM_NAMED} more" if len(few) > _NUM_NAMED else ""
+    return f"fewer than {FEW_CLIPS} clips: {named}{more}; the figures of these classes say little"
 
 
 def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list[tuple[str, str, int]]:
@@ -50,49 +75,66 @@ def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list
         imagined = [("nothing", name, cells[0][1]) for name, cells in zip(names, matrix, strict=True)]
         wrong = missed + imagined
     else:
-        wrong = [(shown, said, matrix[i][j]) for i, shown in enumerate(names) for j, said in enumerate(names) if i != j]
+        wrong = [(shows, said, matrix[i][j]) for i, shows in enumerate(names) for j, said in enumerate(names) if i != j]
     return sorted((cell for cell in wrong if cell[2]), key=lambda cell: -cell[2])[:num]
 
 
 def _figures(result: Result) -> Table:
     found = result.evaluation
-    low, high, label = interval([result.row])
+    low, high, label = found.interval
     table = Table.grid(padding=(0, 2))
     table.add_row("accuracy", f"{_percent(found.accuracy)} ({100 * low:.1f} to {100 * high:.1f}; {label})")
     table.add_row("cross entropy", f"{found.cross_entropy:.3f} nats")
     if found.top5_accuracy is not None:
         table.add_row("top-5 accuracy", _percent(found.top5_accuracy))
     table.add_row("calibration error", f"{found.calibration_error:.3f}")
-    confused = [f"{shown} as {said} ({num})" for shown, said, num in worst_confusions(found)]
-    table.add_row("most confused", Text(", ".join(confused) or "nothing"))
+    confused = [f"{shows} as {said} ({num})" for shows, said, num in worst_confusions(found)]
+    table.add_row("most confused", Text(shown(", ".join(confused)) or "nothing"))
     table.add_row("attention", result.attention.summary)
     return table
 
 
-def _recall(found: Evaluation) -> Table:
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    shown = {name: "none" if value is None else f"{100 * value:.1f}" for name, value in found.recall.items()}
-    if all(len(name) <= _SHORT_NAME for name in shown):
-        for name in shown:
-            table.add_column(Text(name), justify="right")
-        table.add_row(*shown.values())
-        return table
-    for name, value in shown.items():
-        table.add_row(Text(name), value)
-    table.show_header = False
+def _classes(figures: Sequence[ClassFigures]) -> Table:
+    table = _table("class", "clips", "recall", "precision")
+    for one in figures[:_NUM_SHOWN]:
+        table.add_row(Text(shown(one.name)), str(one.num_clips), _share(one.recall), _share(one.precision))
     return table
 
 
-def _what(row: Mapping[str, Any]) -> str:
-    """Return a description of the clips."""
-    if "condition" not in row:
-        return str(row["data"])
-    return f"{row['condition']}, {row['digits']}, {row['instances']} digits"
+def _groups(figures: Sequence[GroupFigures]) -> Table:
+    table = _table("group", "clips", "accuracy")
+    for one in figures[:_NUM_SHOWN]:
+        table.add_row(Text(shown(one.name)), str(one.accuracy.num_clips), _share(one.accuracy))
+    return table
 
 
-def _by_turns(row: Mapping[str, Any]) -> bool:
-    """Return whether the clips cycle through the classes, as generated clips do."""
-    return "condition" in row
+def _camera(figures: Sequence[CameraFigures], fps: float | None) -> Table:
+    table = _table("camera", "accuracy", "difference in points")
+    for one in figures:
+        table.add_row(one.told(fps), _told(one.accuracy, one.low, one.high), one.difference_text)
+    return table
+
+
+def _table(name: str, *columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    table.add_column(name)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _left_out(num: int, what: str) -> list[Text]:
+    if num <= _NUM_SHOWN:
+        return []
+    return [Text(f"the worst {_NUM_SHOWN} of {num} {what}; --report FILE.html and --json show all")]
+
+
+def _share(share: Share | None) -> str:
+    return "none" if share is None else _told(share.value, *share.interval)
+
+
+def _told(value: float, low: float, high: float) -> str:
+    return f"{100 * value:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _percent(fraction: float) -> str:
