@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saccade.data import Folder, from_json
-from saccade.data.video import write_mp4
+from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, UsageError
 
 from ..own_clips import CLASSES, moving_square, write_folder

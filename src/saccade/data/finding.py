@@ -1,0 +1,60 @@
+"""Find the clips in a folder, and the group of a clip by its file name."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from saccade.data import video
+from saccade.errors import DataError, UsageError
+
+
+def find_clips(path: Path) -> list[Path]:
+    """Return the file itself, or the clips in a folder and its subfolders, in order of their names.
+
+    Raises:
+        DataError: if `path` does not exist, or is a folder without clips.
+    """
+    if not path.exists():
+        raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such files")
+    if not path.is_dir():
+        return [path]
+    clips = sorted(p for p in visible_files(path) if video.is_named_as_clip(p))
+    if not clips:
+        raise DataError(
+            f"{path} holds no clip; give a folder with files that end in {', '.join(sorted(video.SUFFIXES))}"
+        )
+    return clips
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice."""
+    seen: set[Path] = set()
+    for folder, inside, names in os.walk(root, followlinks=True, onerror=_raise):
+        place = Path(folder).resolve()
+        inside[:] = sorted(name for name in inside if not name.startswith("."))
+        if place in seen:
+            inside.clear()
+            continue
+        seen.add(place)
+        visible = (Path(folder) / name for name in names if not name.startswith("."))
+        yield from (path for path in visible if path.is_file())  # to open a pipe would wait for ever
+
+
+def _raise(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be opened: {error.strerror}") from error
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise UsageError if `pattern` is not a regular expression with a group.
+
+    >>> check_pattern("_([0-9]+)_")
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is not a regular expression ({error}); an example is '_(\\d+)_'") from error
+    if not compiled.groups:
+        raise UsageError(f"{pattern!r} captures nothing; put the group's part in parentheses, as in '_(\\d+)_'")
