@@ -176,7 +176,7 @@ def find_reference(app: Sphinx, env: BuildEnvironment, node: pending_xref, text:
         return None
     if name := _public(target, node.get("py:module") or ""):
         return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, text)
-    is_known = "'" in target or _exists(target) or _exists(f"torch.{target}")
+    is_known = "'" in target or any(_exists(f"{room}{target}") for room in ("", "torch.", "numpy."))
     return text if is_known else None
 
 

@@ -17,7 +17,7 @@ from saccade.cli import main
 from saccade.clips import FrameFormat
 from saccade.data import Folder
 from saccade.data.digits import DigitsConfig
-from saccade.data.video import write_mp4
+from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, SaccadeError
 from saccade.foreign import check_types, shown
 from saccade.labels import Labels

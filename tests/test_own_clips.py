@@ -11,7 +11,7 @@ import torch
 from saccade import checkpoint, cli
 from saccade.data import Folder, StoredClips, StoredData
 from saccade.data.digits import DigitsConfig
-from saccade.data.video import write_mp4
+from saccade.data.video_writing import write_mp4
 from saccade.errors import UsageError
 from saccade.evaluate import read_rows
 from saccade.generate import GenerateConfig, generate

@@ -177,6 +177,11 @@ def test_commands_run(document: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_commands_from_a_folder_to_a_model_run(tmp_path: Path) -> None:
+    _run_blocks("docs/own-videos.md", tmp_path, "slow")
+
+
+@pytest.mark.slow
 @in_a_checkout
 def test_readme_commands_run_to_the_last_in_a_fresh_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # set by `make test-slow`; a reader has all cores

@@ -8,7 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,6 +52,20 @@ def _generate(_words: Sequence[str]) -> Callable[..., None]:
     return generate
 
 
+def _check(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import check as verb
+    from saccade import console
+
+    def check(config: verb.CheckConfig) -> None:
+        with console.counting_bar("clips") as progress:
+            report = verb.check(config, progress=progress)
+        console.out.print(verb.render(report))
+        if report.exit_status:
+            raise SystemExit(report.exit_status)
+
+    return check
+
+
 def _train(words: Sequence[str]) -> Callable[..., None]:
     from saccade import console, run_folder
     from saccade.clips import DataConfig
@@ -64,6 +78,7 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
         data: Path | None = None,
         group: str | None = None,
         split_seed: int = 0,
+        folds: int | None = None,
         out: Path = Path("runs/train"),
         resume: bool = False,
     ) -> None:
@@ -76,6 +91,8 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
             group: with --data: a regular expression that captures a part of the file name, for example '_([0-9]+)_' for
                 the number of a person. Clips with the same part are never split between training and test.
             split_seed: with --data: the seed of the split into training, validation and test.
+            folds: with --data and a pretrained trunk: the number of folds of a cross-validation, in which each clip is
+                tested once. The final model learns from all clips.
             out: the run folder.
             resume: continue the run in the folder --out.
         """
@@ -88,7 +105,22 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
         if data is not None:
             if given:
                 raise UsageError(f"{_flag(next(iter(given)))} is an option of moving digits; leave it out with --data")
+            if not resume and _is_pretrained(words, config):
+                _train_pretrained(config, data, group, split_seed, folds, out)
+                return
+            if folds is not None:
+                raise UsageError(
+                    "--folds needs the pretrained trunk: install it with pip install 'saccade[pretrained]', and leave"
+                    " out the options of a training by steps"
+                )
+            if not resume and not _given(words, config):
+                console.say(
+                    "no pretrained trunk: a small model learns from scratch; few clips are learned better with"
+                    " pip install 'saccade[pretrained]'"
+                )
             learned = _read_folder(data, group, split_seed, config.start_from)
+        elif folds is not None:
+            raise UsageError("--folds is an option for a folder of clips; name the folder with --data")
         elif group is not None:
             raise UsageError("--group is an option for a folder of clips; name the folder with --data")
         elif resume:
@@ -101,6 +133,53 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
         console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
 
     return run
+
+
+def _is_pretrained(words: Sequence[str], config: Any) -> bool:
+    """Return whether a training on a folder uses the pretrained trunk: it is asked for, or nothing else is."""
+    from saccade.models import efficientnet
+
+    if config.trunk == "efficientnet-lite0":
+        by_steps = sorted(_given(words, config).keys() - {"trunk", "seed"})
+        if by_steps:
+            raise UsageError(f"{_flag(by_steps[0])} does not apply to a pretrained trunk; leave it out")
+        return True
+    return not _given(words, config).keys() - {"seed"} and efficientnet.pretrained_file() is not None
+
+
+def _train_pretrained(
+    config: Any, root: Path, group: str | None, split_seed: int, num_folds: int | None, out: Path
+) -> None:
+    from saccade import baselines, console
+    from saccade.data import Folder
+    from saccade.data.leaks import check_leak
+    from saccade.train import pretrained, pretrained_run
+
+    with console.stages() as begin:
+        folder = Folder(
+            root,
+            group=group,
+            seed=split_seed,
+            short_side=pretrained.SHORT_SIDE_PX,
+            enlarge=True,
+            hold_out=num_folds is None,
+            progress=begin("clips read"),
+        )
+        console.say(f"{root}: {folder.summary()}")
+        records = folder.scanned()
+        for reason in folder.left_out.values():
+            console.say(f"left out: {reason}")
+        if (leak := check_leak(records)) is not None and leak.found:
+            console.say(
+                f"warning: size, rate, duration and codec alone name the class of {100 * leak.accuracy:.0f} % of clips,"
+                f" the largest class has {100 * leak.largest_share:.0f} %; {leak.fields[0][0]} tells most:"
+                " a model may learn this instead of what the clips show"
+            )
+        outcome = pretrained_run.train(config, folder, records, out, num_folds=num_folds, progress=begin)
+    what = f"{num_folds} folds, every clip tested once" if num_folds else "on the validation clips"
+    console.out.print(f"accuracy, {what}:")
+    console.out.print(baselines.render(outcome.rungs, [outcome.model]))
+    console.say(f"wrote {outcome.path}\nuse it with: saccade predict FILE --model {shlex.quote(str(out))}")
 
 
 def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
@@ -153,6 +232,7 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
     from saccade import evaluate as verb
     from saccade.data import Folder
     from saccade.data.digits import DigitsConfig
+    from saccade.explain import evaluate_with_page
 
     # Labels that are not given are those of training, known later; `digits` accepts every number of digits until then.
     standard = DigitsConfig(scheme="digits")
@@ -161,6 +241,7 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
         config: verb.EvaluateConfig,
         digits: DigitsConfig = standard,
         data: Path | None = None,
+        report: Path | None = None,
         json: bool = False,
     ) -> None:
         """Measure a checkpoint on the test split of its training data.
@@ -169,6 +250,8 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
             config: options of the evaluation.
             digits: moving digits. If not given, condition, digits, digits-dir, labels and order are those of training.
             data: the folder of clips that the checkpoint was trained on, if it has moved.
+            report: an HTML file for a page with the figures, the confusion matrix, and the ten most wrong clips with
+                what the attention did in them.
             json: print the figures as JSON, one line per condition, instead of a table.
         """
         measured = verb.standard_test(config.model, **_given(words, digits))
@@ -177,11 +260,18 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
                 raise UsageError(f"{config.model} learned from moving digits, not from a folder; leave out --data")
             measured = measured.moved(data)
         with console.counting_bar("clips, in each pass") as progress:
-            for result in verb.each(config, measured, progress=progress):
+            if report is None:
+                results = verb.each(config, measured, progress=progress)
+            else:
+                results = iter([evaluate_with_page(config, measured, report, progress=progress)])
+            for result in results:
                 if json:
                     print(json_format.dumps(result.as_json()), flush=True)
                 else:
                     console.out.print(verb.render(result))
+        for path in (report, config.confusion):
+            if path is not None:
+                console.say(f"wrote {path}, {path.stat().st_size / 1000:.0f} kB")
 
     return evaluate
 
@@ -195,20 +285,33 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
 
         Args:
             config: the clips and the model.
-            json: print the predictions as JSON, one line per clip, instead of a table.
+            json: print the predictions as JSON, one line per clip, instead of a table; they include the verdicts over
+                time.
         """
-        predictions, failures = [], []
+        predictions: list[verb.Prediction] = []
+        failures: list[SaccadeError] = []
+        results = sys.stdout  # the bar takes over sys.stdout
 
-        def unreadable(error: DataError) -> None:
+        def unreadable(error: SaccadeError) -> None:
             failures.append(error)
             console.say(f"saccade: {error}")
 
-        for prediction in verb.each(config, unreadable=unreadable):
-            predictions.append(prediction)
-            if json:
-                print(json_format.dumps(asdict(prediction), default=str), flush=True)
-        if predictions and not json:
-            console.out.print(verb.render(predictions))
+        try:
+            # On one terminal, lines and the bar would mix.
+            with console.counting_bar("clips", hidden=json and results.isatty()) as progress:
+                wanted = replace(config, over_time=config.over_time or json)
+                for prediction in verb.each(wanted, unreadable=unreadable, progress=progress):
+                    kept = prediction.over_time if config.over_time else None
+                    predictions.append(replace(prediction, over_time=kept))
+                    if json:
+                        print(json_format.dumps(prediction.as_json()), file=results, flush=True)
+        except BaseException:
+            if config.csv is not None and verb.unfinished(config.csv).exists():
+                console.say(f"saccade: the clips that are done are in {verb.unfinished(config.csv)}")
+            raise
+        finally:  # also what an interrupt or a full disk has left
+            if predictions and not json:
+                console.out.print(verb.render(predictions))
         if failures:
             num = len(predictions) + len(failures)
             raise DataError(f"{len(failures)} of {num} clips cannot be read; see the messages above")
@@ -268,6 +371,7 @@ VERBS: dict[str, Verb] = {
         "saccade generate --condition rotation_scaling --num-clips 100 --out clips",
         _generate,
     ),
+    "check": Verb("check a collection of clips before training", "saccade check clips", _check),
     "train": Verb(
         "train a model end to end",
         "saccade train --model dcn-lstm --condition rotation_scaling --minutes 30",

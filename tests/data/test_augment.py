@@ -140,14 +140,15 @@ def test_scale_shift_and_crop_keep_to_their_ranges():
     assert cut.max() > 63
 
 
-def test_a_crop_shows_nothing_from_outside_the_frame():
-    framed = torch.full((1, 1, 40, 60), 100, dtype=torch.uint8)
-    framed[..., 20:, :] = 200
-    for found in outcomes(replace(NONE, crop=0.5), framed, num=20):
-        # Rows that repeat the border would move the edge out of the middle half.
-        edge = int((found[0, 0, :, 0] < 150).sum())
-        assert 0 <= edge <= 40
-        assert set(found[0, 0, [0, -1], 0].tolist()) <= {100, 200}
+def test_a_crop_may_lie_anywhere_in_the_frame_and_not_outside():
+    ramp = (4 * torch.arange(60, dtype=torch.uint8)).expand(1, 1, 60, 60)
+    found = [view[0, 0, 0].int() for view in outcomes(replace(NONE, crop=0.5), ramp)]
+    assert all((row.diff() >= 1).all() for row in found)  # outside, the border would be repeated
+    assert min(row[0] for row in found) < 20
+    assert max(row[0] for row in found) > 60
+    assert max(row[-1] for row in found) > 216
+    upright = outcomes(replace(NONE, crop=0.5), ramp.mT)
+    assert all((view[0, 0, :, 0].int().diff() >= 1).all() for view in upright)
 
 
 def test_the_border_goes_on_outside():
@@ -174,10 +175,19 @@ def test_colours_keep_to_their_ranges():
     hard = [found.double() for found in outcomes(ALONE["contrast"], clip)]
     spread = [float(found.std() / clip.double().std()) for found in hard]
     assert 0.79 < min(spread) < 0.9 < 1.1 < max(spread) < 1.21
+    assert all(found.mean() == pytest.approx(float(mean), abs=0.5) for found in hard)
     luma = torch.tensor((0.299, 0.587, 0.114), dtype=torch.float64).view(3, 1, 1)
     for name in ("saturation", "hue"):
         for found in outcomes(ALONE[name], clip, num=10):
             assert ((found - clip.double()) * luma).sum(1).abs().max() < 1.0
+
+
+def test_levels_end_at_black_and_white():
+    clip = noise()
+    for name in ("brightness", "contrast"):
+        for found in outcomes(replace(NONE, **{name: 1.0}), clip, num=10):
+            levels = [found[clip == level].unique().tolist() for level in range(256)]
+            assert sorted(map(max, levels)) == list(map(max, levels))
 
 
 def test_hue_turns_red_to_green():

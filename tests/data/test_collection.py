@@ -185,7 +185,9 @@ def test_a_single_class(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize(("one", "other"), [("Run", "run"), ("high jump", "highjump"), ("\u00e9t\u00e9", "e\u0301te\u0301")])
+@pytest.mark.parametrize(
+    ("one", "other"), [("Run", "run"), ("high jump", "highjump"), ("\u00e9t\u00e9", "e\u0301te\u0301")]
+)
 def test_labels_that_differ_in_case_or_blanks(tmp_path, one, other):
     with pytest.raises(DataError, match="differ only in case or blanks") as caught:
         read(table(tmp_path, "path,class", f"a.mp4,{one}", f"b.mp4,{other}"))

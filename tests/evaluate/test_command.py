@@ -16,6 +16,7 @@ from saccade.data.digits.moving_digits import MovingDigits
 from saccade.errors import DataError, UsageError
 from saccade.evaluate import (
     EvaluateConfig,
+    confusion_svg,
     each,
     evaluate,
     read_rows,
@@ -316,14 +317,42 @@ def test_the_table_says_everything(trained):
 
 def test_figures_are_told_in_per_cent(trained):
     result = measured(trained)
-    recall = dict(zip("0123456789", [0.25, None, *([1.0] * 8)], strict=True))
-    known = replace(result.evaluation, accuracy=0.5, top5_accuracy=0.75, recall=recall)
+    clips = [replace(clip, right=index < 3) for index, clip in enumerate(result.evaluation.clips)]
+    known = replace(result.evaluation, accuracy=0.5, top5_accuracy=0.75, clips=clips)
     text = shown(replace(result, evaluation=known, row=result.row | {"accuracy": 0.5}))
     words = " ".join(text.split())
     assert "accuracy 50.0 % (18.8 to 81.2; Wilson, 6 clips)" in words
     assert "top-5 accuracy 75.0 %" in words
-    assert "25.0 none 100.0 100.0" in words
+    assert "most confused" in words
     assert "6 clips show the first 6 of 55 classes only" in words
+
+
+def test_cameras_are_measured_where_that_is_asked_for(trained):
+    clips = standard_test(trained, **SMALL)
+    done = []
+    result = run(EvaluateConfig(trained, camera=True), clips, progress=lambda *counts: done.append(counts))
+    assert done == [(6, 6)] * 8  # with attention, without, and through six cameras
+    first, *others = result.camera
+    assert (first.accuracy, first.num_changed) == (result.evaluation.accuracy, 0)
+    assert len(others) == 6
+    text = shown(result)
+    for told in ("all frames", "every 4th frame", "10 % of the frames lost"):
+        assert told in text
+    told = json.loads(json.dumps(result.as_json(), allow_nan=False))
+    assert len(told["camera"]) == 7
+    assert measured(trained).camera == []
+    assert "every 4th frame" not in shown(measured(trained))
+
+
+def test_the_confusion_matrix_goes_to_a_picture(trained, tmp_path):
+    path = tmp_path / "new" / "matrix.svg"
+    result = run(EvaluateConfig(trained, confusion=path), standard_test(trained, **SMALL))
+    assert path.read_text(encoding="utf-8") == confusion_svg(result.evaluation)
+    with pytest.raises(UsageError, match=r"matrix\.png; a file that ends in \.svg is needed"):
+        EvaluateConfig(trained, confusion=tmp_path / "matrix.png")
+    several = standard_test(trained, **SMALL, condition=("normal", "rotation"))
+    with pytest.raises(UsageError, match="--confusion writes a file for one condition, and 2 are measured"):
+        list(each(EvaluateConfig(trained, confusion=path), several))
 
 
 def test_a_digit_is_confused_with_nothing_where_it_is_missed(trained):

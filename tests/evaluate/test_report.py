@@ -9,8 +9,19 @@ from saccade.checkpoint import Header
 from saccade.clips import FrameFormat
 from saccade.data import Folder, StoredClips, StoredData
 from saccade.data.video_writing import write_mp4
-from saccade.evaluate import EvaluateConfig, read_rows, render, run, worst_confusions
+from saccade.evaluate import (
+    AttentionEffect,
+    EvaluateConfig,
+    Result,
+    evaluate,
+    read_rows,
+    render,
+    run,
+    worst_confusions,
+)
 from saccade.labels import Labels
+
+from .stand_ins import Canned
 
 CLASSES = ("3 wheels", "[red]", "<b>x</b> :wave:")
 
@@ -84,3 +95,56 @@ def test_clips_in_memory_are_named_with_their_split(tmp_path):
         result = run(EvaluateConfig(tmp_path, split=split, out=tmp_path / "a.csv"), data)
         assert shown(result).splitlines()[0] == f"lenet-lstm on my [red] clips, {split} split"
     assert [row["split"] for row in read_rows(tmp_path / "a.csv")] == ["test", "validation"]
+
+
+def stored(labels, num, **named):
+    frames = [torch.zeros(2, 1, 32, 32, dtype=torch.uint8)] * num
+    return StoredClips(frames, torch.arange(num) % len(labels.names), labels, {"data": "memory"}, **named)
+
+
+def told(clips, num_wrong=0):
+    """Render the result of a model that is wrong on the first clips."""
+    said = clips.targets.clone()
+    said[:num_wrong] = (said[:num_wrong] + 1) % len(clips.labels.names)
+    found = evaluate(Canned(torch.nn.functional.one_hot(said).float()), clips)
+    effect = AttentionEffect({}, found.accuracy, None, None, 0, found.num_clips)
+    return shown(Result(found, effect, found.row(model="m", seed=0))), found
+
+
+def test_of_many_classes_and_groups_the_worst_are_shown():
+    labels = Labels(tuple(f"class {index:02d}" for index in range(30)))
+    groups = [f"group {index // 5:02d}" for index in range(60)]
+    text, found = told(stored(labels, 60, groups=groups), num_wrong=3)
+    lines = text.splitlines()
+    assert [line[:8] for line in lines if line.startswith("class ") and line[6].isdigit()][:3] == [
+        "class 00",
+        "class 01",
+        "class 02",
+    ]
+    assert next(line for line in lines if line.startswith("group ") and line[6].isdigit()).startswith("group 00")
+    assert "the worst 10 of 30 classes; --report FILE.html and --json show all" in text
+    assert "the worst 10 of 12 groups" in text
+    assert len(lines) < 40
+    low, high, label = found.interval
+    assert label == "bootstrap, 12 groups"
+    assert f"accuracy           95.0 % ({100 * low:.1f} to {100 * high:.1f}; {label})" in text
+
+
+def test_few_classes_are_all_shown_with_recall_and_precision():
+    text, _ = told(stored(Labels(("a", "b", "c")), 18), num_wrong=1)
+    words = [" ".join(line.split()) for line in text.splitlines()]
+    assert "a 6 83.3 % (44 to 97) 100.0 % (57 to 100)" in words
+    assert "b 6 100.0 % (61 to 100) 85.7 % (49 to 97)" in words
+    assert "worst" not in text
+    assert "fewer than" not in text
+
+
+def test_classes_with_few_clips_are_named():
+    text, _ = told(stored(Labels(("a", "b", "c")), 14))
+    assert "fewer than 5 clips: c (4); the figures of these classes say little" in " ".join(text.split())
+
+
+def test_many_classes_with_few_clips_take_one_line():
+    text, _ = told(stored(Labels(tuple(map(str, range(100)))), 100))
+    assert "fewer than 5 clips: " in text
+    assert "and 92 more" in text

@@ -52,12 +52,12 @@ def _verdict(model: Rung, best: Rung) -> str:
         return f"{name} beats {against}: {_points(found)}."
     if found.high < 0:
         return f"{name} is worse than {against}: {_points(found)}. Use the baseline, or train on more clips."
-    return f"{name} does not clearly beat {against}: {_points(found)}. The interval includes no difference."
+    return f"{name} does not clearly beat {against}: {_points(found)}. The interval includes 0."
 
 
 def _compared(model: Rung, variant: Rung) -> str:
     found = difference(model, variant)
-    clear = "" if found.low > 0 or found.high < 0 else " The interval includes no difference."
+    clear = "" if found.low > 0 or found.high < 0 else " The interval includes 0."
     return f"{shown(model.name)} beside {shown(variant.name)}: {_points(found)}.{clear}"
 
 

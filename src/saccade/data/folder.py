@@ -6,8 +6,8 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from saccade.clips import MAX_PX, MIN_PX, SHORT_SIDE_PX, FrameFormat, Size
 from saccade.data import video
+from saccade.data.collection import SPLIT_NAMES, Collection, Entry
+from saccade.data.finding import check_pattern, find_clips, visible_files
+from saccade.data.scan import Record, read_cached, scan
 from saccade.data.split import SPLITS, LabelledFile, choose_held_out
 from saccade.data.stored import StoredBatches, StoredClips
 from saccade.errors import DataError, UsageError, unknown_name
@@ -28,6 +31,9 @@ from saccade.labels import Labels
 _ABOUT_FPS = 15.0
 
 
+_OPTIONS = ("group", "seed", "short_side", "num_frames", "hold_out")
+
+
 class _Described(TypedDict, total=False):
     """The types of the fields that `Folder.as_json` writes."""
 
@@ -36,6 +42,7 @@ class _Described(TypedDict, total=False):
     seed: int
     short_side: int
     num_frames: int
+    hold_out: bool
     frame_format: FrameFormat
     classes: tuple[str, ...]
     held_out: dict[str, tuple[str, ...]]
@@ -59,6 +66,8 @@ class Folder:
             same size, at most this and at least 28 px, they keep it.
         num_frames: the largest number of frames of a training clip; longer clips are cut at random.
         remembered: the split and frame format of an earlier training, as returned by `as_json`; None chooses new ones.
+        enlarge: whether smaller frames are enlarged to `short_side`.
+        hold_out: whether clips are held out for validation and test; otherwise all clips are for training.
         progress: a function that is called with the number of decoded clips and the total.
 
     Raises:
@@ -82,10 +91,12 @@ class Folder:
         short_side: int = SHORT_SIDE_PX,
         num_frames: int = 32,
         remembered: Mapping[str, Any] | None = None,
+        enlarge: bool = False,
+        hold_out: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.root, self.group, self.seed = Path(root), group, seed
-        self.short_side, self.num_frames, self.progress = short_side, num_frames, progress
+        self.root, self.group, self.seed, self.hold_out = Path(root), group, seed, hold_out
+        self.short_side, self.enlarge, self.num_frames, self.progress = short_side, enlarge, num_frames, progress
         self._remembered = remembered or {}
         for name, value, least in (
             ("seed", seed, 0),
@@ -95,8 +106,10 @@ class Folder:
             if value < least:
                 raise UsageError(f"{name} must be at least {least}; got {value}")
         if group is not None:
-            _check_pattern(group)
+            check_pattern(group)
         self._decoded: dict[Path, Tensor] = {}
+        self._descriptions: dict[Path, video.Description] = {}
+        self.left_out: dict[Path, str] = {}
 
     @classmethod
     def from_json(cls, described: Mapping[str, Any]) -> Folder:
@@ -106,7 +119,7 @@ class Folder:
             channels = FrameFormat.from_json(described["frame_format"]).channels
             if channels not in (1, 3):
                 raise ValueError(f"frame_format.channels is {channels}; 1 (grey) or 3 (RGB) is needed")
-        names = ("group", "seed", "short_side", "num_frames")
+        names = _OPTIONS
         return cls(Path(described["root"]), **{n: described[n] for n in names if n in described}, remembered=described)
 
     def moved(self, root: Path) -> Folder:
@@ -115,7 +128,7 @@ class Folder:
         Raises:
             DataError: on first use, if the folder is missing or lacks clips of the split.
         """
-        names = ("group", "seed", "short_side", "num_frames")
+        names = _OPTIONS
         kept = {name: getattr(self, name) for name in names}
         return Folder(root, **kept, remembered=self._remembered, progress=self.progress)
 
@@ -128,6 +141,7 @@ class Folder:
             "seed": self.seed,
             "short_side": self.short_side,
             "num_frames": self.num_frames,
+            "hold_out": self.hold_out,
             "frame_format": self.frame_format.as_json(),
             "classes": list(self.labels.names),
             "held_out": {split: sorted(groups) for split, groups in self._held_out.items()},
@@ -157,9 +171,16 @@ class Folder:
     def files(self) -> tuple[LabelledFile, ...]:
         """The clips in order of their names, without duplicates."""
         self._check_root()
+        if (first := self._split_folders()) is not None:
+            raise DataError(
+                f"{self.root} holds folders named after splits, such as {first!r}; training takes a folder with one"
+                " folder in it per class, and splits the clips itself"
+            )
         found: list[LabelledFile] = []
         seen: dict[str, LabelledFile] = {}
         for path in find_clips(self.root):
+            if path in self.left_out:
+                continue
             parts = path.relative_to(self.root).parts
             if len(parts) < 2:
                 raise DataError(f"{path} is not in a class folder; move it into a folder named after its class")
@@ -172,6 +193,11 @@ class Folder:
             else:
                 raise DataError(f"{path} and {before.path} are the same clip in two classes; keep one of them")
         return tuple(found)
+
+    def _split_folders(self) -> str | None:
+        """Return the name of a folder if all folders are named after splits, as `collection.read` takes them."""
+        names = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        return names[0] if names and all(name.lower() in SPLIT_NAMES for name in names) else None
 
     @cached_property
     def duplicates(self) -> list[tuple[Path, Path]]:
@@ -216,19 +242,69 @@ class Folder:
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         files = self._of_split(split)
+        if not files:
+            raise UsageError(
+                f"no clip of {self.root} was held out for {split}: the model learned from all of them; the figures of"
+                " its cross-validation are in the folder of its run"
+            )
         number = {name: index for index, name in enumerate(self.labels.names)}
         frames = self._decode([file.path for file in files])
         targets = torch.tensor([number[file.label] for file in files])
-        return StoredClips(frames, targets, self.labels, self.facts | {"split": split})
+        names = tuple(map(self._name_of, files))
+        groups = None if self.group is None else tuple(file.group for file in files)
+        return StoredClips(frames, targets, self.labels, self.facts | {"split": split}, names=names, groups=groups)
 
     def batches(self, size: int, seed: int) -> StoredBatches:
         """Return training batches of `size` clips."""
         return StoredBatches(self.clips("train"), size, self.num_frames, seed)
 
+    def scanned(self, workers: int | None = None) -> list[Record]:
+        """Decode all clips into the frame cache, in parallel processes; return what was found in each.
+
+        Clips that cannot be read are left out: `left_out` holds their paths and the reasons.
+
+        Args:
+            workers: the number of processes; None takes the number of processors.
+
+        Raises:
+            DataError: if no clip can be read, or the rest cannot be split.
+        """
+        self._describe_or_leave_out()
+        read = self._read
+        entries = tuple(Entry(file.path, (file.label,), file.group if self.group else None) for file in self.files)
+        records = scan(Collection(self.root, entries, True, (), ()), read=read, workers=workers, progress=self.progress)
+        if failed := {record.entry.path: record.error for record in records if record.error is not None}:
+            self._leave_out(failed)
+        self.progress = None  # the frames come from the cache now
+        return [record for record in records if record.error is None]
+
+    @property
+    def _read(self) -> Callable[[Entry], video.Clip]:
+        wanted = self.frame_format
+        return partial(read_cached, size=wanted.size, num_channels=wanted.channels, fps=wanted.fps)
+
+    def _describe_or_leave_out(self) -> None:
+        failed = {}
+        for file in self.files:
+            try:
+                self._descriptions[file.path] = video.describe(file.path)
+            except DataError as error:
+                failed[file.path] = str(error)
+        self._leave_out(failed)
+
+    def _leave_out(self, failed: Mapping[Path, str]) -> None:
+        self.left_out |= failed
+        for name in ("files", "duplicates", "labels", "frame_format", "_held_out"):
+            self.__dict__.pop(name, None)
+        if failed and not self.files:
+            raise DataError(f"no clip in {self.root} can be read; the first: {next(iter(failed.values()))}")
+
     def _check_root(self) -> None:
         if self.root.is_dir():
             return
         came = "is not a folder" if self.root.exists() else "does not exist"
+        if self.root.suffix.lower() in (".csv", ".tsv") and self.root.exists():
+            raise DataError(f"{self.root} is a file; training takes a folder of clips, with one folder in it per class")
         if self._remembered:
             raise DataError(
                 f"the model learned from clips in {self.root}, which {came}; name their current folder with --data"
@@ -237,8 +313,10 @@ class Folder:
 
     def _described(self) -> dict[Path, video.Description]:
         """Describe every clip, also of the test, so that unreadable clips are reported before any work."""
-        found, unreadable = {}, []
+        found, unreadable = dict(self._descriptions), []
         for file in self.files:
+            if file.path in found:
+                continue
             try:
                 found[file.path] = video.describe(file.path)
             except DataError as error:
@@ -253,13 +331,14 @@ class Folder:
         counts = Counter(file.label for file in self.files)
         parts = ", ".join(f"{len(self._of_split(split))} {split}" for split in SPLITS)
         grouped = f" by {len({file.group for file in self.files})} groups" if self.group else ""
+        division = f", split{grouped}: {parts}" if self.hold_out else f"{grouped.replace(' by', ' in')}"
         num = len(self.duplicates)
         left_out = f"; {num} {'duplicates' if num > 1 else 'duplicate'} left out" if num else ""
         fewest, most = min(counts.values()), max(counts.values())
         sizes = f"{fewest} clips each" if fewest == most else f"{fewest} to {most} clips each"
-        if others := sorted({p.suffix for p in _visible_files(self.root) if not video.is_named_as_clip(p)}):
+        if others := sorted({p.suffix for p in visible_files(self.root) if not video.is_named_as_clip(p)}):
             left_out += f"; files left out by their endings: {', '.join(map(repr, others[:5]))}"
-        return f"{len(self.files)} clips of {len(counts)} classes ({sizes}), split{grouped}: {parts}{left_out}"
+        return f"{len(self.files)} clips of {len(counts)} classes ({sizes}){division}{left_out}"
 
     def _name_of(self, file: LabelledFile) -> str:
         return file.path.relative_to(self.root).as_posix()
@@ -276,6 +355,8 @@ class Folder:
     def _held_out(self) -> dict[str, frozenset[str]]:
         if "held_out" in self._remembered:
             return {split: frozenset(groups) for split, groups in self._remembered["held_out"].items()}
+        if not self.hold_out:
+            return {"test": frozenset(), "validation": frozenset()}
         return choose_held_out(self.files, self.seed)
 
     def _of_split(self, split: str) -> list[LabelledFile]:
@@ -298,66 +379,25 @@ class Folder:
         return files
 
     def _size(self, sizes: Sequence[Size]) -> Size:
-        if len(set(sizes)) == 1 and MIN_PX <= min(sizes[0]) <= self.short_side and max(sizes[0]) <= MAX_PX:
+        if (
+            not self.enlarge
+            and len(set(sizes)) == 1
+            and MIN_PX <= min(sizes[0]) <= self.short_side
+            and max(sizes[0]) <= MAX_PX
+        ):
             return sizes[0]
         wide = median(width / height for height, width in sizes)
         longer = min(round(self.short_side * max(wide, 1 / wide)), MAX_PX)
         return (self.short_side, longer) if wide >= 1 else (longer, self.short_side)
 
     def _decode(self, paths: Sequence[Path]) -> list[UInt8[Tensor, "time channels height width"]]:
-        wanted = self.frame_format
+        read = self._read
         for number, path in enumerate(paths, 1):
             if path not in self._decoded:
-                clip = video.read_clip(path, size=wanted.size, num_channels=wanted.channels, fps=wanted.fps)
-                self._decoded[path] = clip.frames
+                self._decoded[path] = read(Entry(path, ())).frames
             if self.progress is not None:
                 self.progress(number, len(paths))
         return [self._decoded[path] for path in paths]
-
-
-def find_clips(path: Path) -> list[Path]:
-    """Return the file itself, or the clips in a folder and its subfolders, in order of their names.
-
-    Raises:
-        DataError: if `path` does not exist, or is a folder without clips.
-    """
-    if not path.exists():
-        raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such files")
-    if not path.is_dir():
-        return [path]
-    clips = sorted(p for p in _visible_files(path) if video.is_named_as_clip(p))
-    if not clips:
-        raise DataError(
-            f"{path} holds no clip; give a folder with files that end in {', '.join(sorted(video.SUFFIXES))}"
-        )
-    return clips
-
-
-def _visible_files(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice."""
-    seen: set[Path] = set()
-    for folder, inside, names in os.walk(root, followlinks=True, onerror=_raise):
-        place = Path(folder).resolve()
-        inside[:] = sorted(name for name in inside if not name.startswith("."))
-        if place in seen:
-            inside.clear()
-            continue
-        seen.add(place)
-        visible = (Path(folder) / name for name in names if not name.startswith("."))
-        yield from (path for path in visible if path.is_file())  # to open a pipe would wait for ever
-
-
-def _raise(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be opened: {error.strerror}") from error
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UsageError(f"{pattern!r} is not a regular expression ({error}); an example is '_(\\d+)_'") from error
-    if not compiled.groups:
-        raise UsageError(f"{pattern!r} captures nothing; put the group's part in parentheses, as in '_(\\d+)_'")
 
 
 def _digest(path: Path) -> str:

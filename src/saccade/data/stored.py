@@ -26,6 +26,8 @@ class StoredClips:
         labels: the classes.
         facts: a description of the clips, as columns of a result row.
         device: the device of the batches.
+        names: the name of each clip, such as its path; None if they have none.
+        groups: the group of each clip, such as the person shown; None if each clip is a group.
 
     Raises:
         UsageError: if there are no clips, if frame shapes differ, or if the number of targets is not that of clips.
@@ -41,6 +43,8 @@ class StoredClips:
     labels: Labels
     facts: Mapping[str, Any] = field(default_factory=lambda: {"data": "memory"})
     device: torch.device = CPU
+    names: Sequence[str] | None = None
+    groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.frames:

@@ -10,7 +10,6 @@ from saccade.evaluate.clip_verdicts import ClipVerdict, NamedClips, most_wrong
 from saccade.evaluate.command import EvaluateConfig, Result, check_one_part, each, run, standard_test
 from saccade.evaluate.confusion import confusion_svg
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
-from saccade.evaluate.forward import Progress
 from saccade.evaluate.report import render, worst_confusions
 from saccade.evaluate.rows import COLUMNS, append_rows, read_rows, write_rows
 from saccade.evaluate.wrong_clip import WrongClip
@@ -27,7 +26,6 @@ __all__ = [
     "Interval",
     "LayerAttention",
     "NamedClips",
-    "Progress",
     "Result",
     "Share",
     "ThroughCamera",

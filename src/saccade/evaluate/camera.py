@@ -155,14 +155,12 @@ def losing(share: float, seed: int = _SEED) -> Arrived:
     The frames that are lost with a smaller share are also lost with a larger one.
 
     >>> losing(0.5)(0, 8).tolist()
-    [0, 0, 0, 0, 0, 5, 5, 7]
+    [0, 0, 0, 0, 4, 5, 6, 7]
     """
 
     def arrived(clip: int, num_frames: int) -> Int64[Tensor, "time"]:
         drawn = np.random.Generator(np.random.PCG64(np.random.SeedSequence((seed, clip)))).random(num_frames)
-        kept = torch.from_numpy(drawn >= share)
-        kept[:1] = True
-        return torch.where(kept, torch.arange(num_frames), 0).cummax(0).values
+        return torch.where(torch.from_numpy(drawn >= share), torch.arange(num_frames), 0).cummax(0).values
 
     return arrived
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -169,10 +169,7 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
         append_rows(config.out, [row])
     looks: list[Row] = []
     if config.attention is not None and isinstance(clips, LocatedClips):
-        setup = Setup.choose(clips, None, config.batch_size, config.device, "float32")
-        model.requires_grad_(False)  # only gradients of pixels are needed; those of weights would take time
-        told = dict(clips.facts) | facts
-        looks = attention_rows(model, clips, setup, told, untrained=partial(_untrained, header), progress=progress)
+        looks = _looks(model, clips, config, header, facts, progress)
         append_rows(config.attention, looks)
     camera: list[CameraFigures] = []
     if config.camera:
@@ -192,6 +189,20 @@ def _check_files(config: EvaluateConfig) -> None:
     for path in (config.out, config.attention):
         if path is not None and path.exists():
             read_rows(path)
+
+
+def _looks(
+    model: nn.Module,
+    clips: LocatedClips,
+    config: EvaluateConfig,
+    header: Header,
+    facts: Mapping[str, Any],
+    progress: Progress | None,
+) -> list[Row]:
+    setup = Setup.choose(clips, None, config.batch_size, config.device, "float32")
+    model.requires_grad_(False)  # only gradients of pixels are needed; those of weights would take time
+    told = {**clips.facts, **facts}
+    return attention_rows(model, clips, setup, told, untrained=partial(_untrained, header), progress=progress)
 
 
 def _untrained(header: Header, seed: int) -> nn.Module:

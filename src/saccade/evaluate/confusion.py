@@ -74,12 +74,11 @@ def confusion_svg(evaluation: Evaluation, *, style: str = STYLE) -> str:
     matrix = matrix_of(evaluation)
     cell = max(_MIN_CELL_PX, min(_MAX_CELL_PX, _WIDTH_PX // len(matrix.columns)))
     font = min(13, cell - 2)
-    reach = {len(_label(name)) for name in (*matrix.rows, *matrix.columns)}
-    room = max(reach) * font * _LETTER + font
+    beside, above = _room(matrix.rows, font), _room(matrix.columns, font)
     slanted = cell >= 1.5 * font  # else the names are too close, and stand upright
-    left, top = room + 2 * font, (room * _SLANT if slanted else room) + 2 * font
+    left, top = beside + 2 * font, (above * _SLANT if slanted else above) + 2 * font
     across, down = cell * len(matrix.columns), cell * len(matrix.rows)
-    beyond = room * _SLANT if slanted else font
+    beyond = above * _SLANT if slanted else font
     width, height = left + across + beyond, top + down + font
     lines = [f"M{left:.1f} {top + i * cell:.1f}h{across}" for i in range(1, len(matrix.rows))]
     lines += [f"M{left + j * cell:.1f} {top:.1f}v{down}" for j in range(1, len(matrix.columns))]
@@ -133,6 +132,11 @@ def _number(x: float, y: float, cell: int, num: int, share: float, font: int) ->
         f'<text{on} x="{x + cell / 2:.1f}" y="{y + cell / 2:.1f}" font-size="{size:.1f}"'
         f' text-anchor="middle" dominant-baseline="central">{num}</text>'
     )
+
+
+def _room(names: Sequence[str], font: int) -> float:
+    """Return the length of the longest name and a space before it."""
+    return max(len(_label(name)) for name in names) * font * _LETTER + font
 
 
 def _text(x: float, y: float, name: str, font: int, attributes: str) -> str:

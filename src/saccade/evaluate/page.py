@@ -73,16 +73,17 @@ def _figures(result: Result) -> list[str]:
     """Return the cards of figures."""
     found = result.evaluation
     low, high, label = found.interval
+    most = "Largest class" if found.labels.exclusive else "Most frequent set"
     cards = [
         ("Accuracy", percent(found.accuracy), f"95 % interval {percent(low)} to {percent(high)} ({label})", "main"),
-        ("Largest class", percent(largest_class(found.clips)), "accuracy of always predicting it", ""),
+        (most, percent(largest_class(found.clips)), "accuracy of always predicting it", ""),
         ("Cross entropy", f"{found.cross_entropy:.3f}", "nats; lower is better", ""),
         ("Calibration error", f"{found.calibration_error:.3f}", "gap of confidence and accuracy", ""),
     ]
     if found.top5_accuracy is not None:
         cards.insert(2, ("Top-5 accuracy", percent(found.top5_accuracy), "class among the five most probable", ""))
     return [
-        f'<div class="{kind}"><dt>{name}</dt><dd>{value}<small>{told}</small></dd></div>'
+        f'<div class="{kind}"><dt>{name}</dt><dd>{value} <small>{told}</small></dd></div>'
         for name, value, told, kind in cards
     ]
 

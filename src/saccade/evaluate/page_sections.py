@@ -15,6 +15,15 @@ from saccade.evaluate.evaluation import Evaluation
 from saccade.evaluate.wrong_clip import WrongClip
 from saccade.foreign import shown
 
+_EXCLUSIVE = (
+    "Rows: what the clips show. Columns: what the model predicted. Colour: share of the row, blue where the verdict is"
+    " right."
+)
+_TOGETHER = (
+    "Each class by itself. Left half: clips that show it; right half: clips that do not. Colour: share of this half of"
+    " the row, blue where the verdict is right."
+)
+
 
 def clean(text: str) -> str:
     """Return text from outside as HTML."""
@@ -31,9 +40,8 @@ def sections(result: Result, wrong: Sequence[WrongClip]) -> list[str]:
     found = result.evaluation
     svg = confusion_svg(found, style="")
     matrix = (
-        f'<div class="scroll matrix-box" role="region" aria-label="Confusion matrix" tabindex="0">{svg}</div>'
-        '<p class="legend">Rows: what the clips show. Columns: what the model predicted. Colour: share of the row, blue'
-        " where the verdict is right.</p>"
+        f'<div class="scroll matrix-box" role="region" aria-label="Matrix of counts" tabindex="0">{svg}</div>'
+        f'<p class="legend">{_EXCLUSIVE if found.labels.exclusive else _TOGETHER}</p>'
     )
     told = [_section("confusion", "Confusion matrix", matrix), _section("classes", "By class", _classes(found))]
     if groups := found.by_group():

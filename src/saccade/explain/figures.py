@@ -140,7 +140,9 @@ def _following(explanation: Explanation) -> list[Figure]:
 
 
 def _spread(values: Tensor, unit: str, digits: int) -> str:
-    low, mid, high = (f"{v:.{digits}f}" for v in values.quantile(torch.tensor([0.0, 0.5, 1.0])).tolist())
+    # 0.0 added: a tiny negative value would be shown as -0.0.
+    quantiles = values.quantile(torch.tensor([0.0, 0.5, 1.0])).tolist()
+    low, mid, high = (f"{round(v, digits) + 0.0:.{digits}f}" for v in quantiles)
     return f"{mid}{unit} ({low} to {high})"
 
 

@@ -16,8 +16,9 @@ from saccade.checkpoint import Header
 from saccade.clips import Clips, DataConfig
 from saccade.data import Folder, video
 from saccade.device import choose_device
-from saccade.evaluate import ClipVerdict, EvaluateConfig, Progress, Result, WrongClip, check_one_part, page, run
+from saccade.evaluate import ClipVerdict, EvaluateConfig, Result, WrongClip, check_one_part, page, run
 from saccade.evaluate.clip_verdicts import exact_probability, most_wrong
+from saccade.evaluate.forward import Progress
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import figures_of, listed, moment
 from saccade.explain.pictures import check_can_draw
@@ -87,9 +88,8 @@ def wrong_clips(
     found = []
     for index in most_wrong(result.evaluation.clips, num):
         batch = clips.batch(torch.tensor([index]))
-        length = None if batch.lengths is None else int(batch.lengths[0])
         verdict = result.evaluation.clips[index]
-        clip = video.Clip(_as_bytes(batch.frames[0, :length]), result.fps)
+        clip = video.Clip(_as_bytes(batch.frames[0]), result.fps)
         column = _column(model, header, path, clip, Path(verdict.name or f"clip {index}"), clips.labels, device)
         command = None
         if root is not None and verdict.name is not None:

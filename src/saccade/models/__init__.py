@@ -11,6 +11,7 @@ from torch import nn
 from saccade.errors import unknown_name
 from saccade.models.inputs import INPUTS
 from saccade.models.matched import ATTENTIONS, TRUNKS, build, dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.pretrained import lite0_memory
 from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
 from saccade.models.video_classifier import VideoClassifier, verdict
 
@@ -35,6 +36,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,
     "stn-lstm": stn_lstm,
     "dcn-lstm": dcn_lstm,
+    "lite0-memory": lite0_memory,
     "lenet-lstm-published": lenet_lstm_published,
     "stn-lstm-published": stn_lstm_published,
     "dcn-lstm-published": dcn_lstm_published,

@@ -92,12 +92,12 @@ class EfficientNetLite0(nn.Module):
     def path(self) -> list[nn.Module]:
         """Return the layers between the pixels and the feature map, in order, without the shortcuts."""
         blocks = (layer for block in self._blocks for layer in block.children())
-        return [*self._stem(), *blocks, *self._end()]
+        return [*self._stem(), *blocks, *self.end()]
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features y x"]:
         """Return the feature map."""
         found = frames
-        for layer in (*self._stem(), *self._blocks, *self._end()):
+        for layer in (*self._stem(), *self._blocks, *self.end()):
             found = layer(found)
         return found
 
@@ -112,11 +112,12 @@ class EfficientNetLite0(nn.Module):
         kept = {name: weight for name, weight in weights.items() if not name.startswith(tuple(absent))}
         return colours_fitted(kept, "_conv_stem.weight", self.channels)
 
+    def end(self) -> tuple[nn.Module, ...]:
+        """Return the layers after the last block."""
+        return (self._conv_head, self._bn1, self._relu1) if self.head else ()
+
     def _stem(self) -> tuple[nn.Module, ...]:
         return self._conv_stem, self._bn0, self._relu0
-
-    def _end(self) -> tuple[nn.Module, ...]:
-        return (self._conv_head, self._bn1, self._relu1) if self.head else ()
 
 
 class InvertedResidual(nn.Module):

@@ -24,7 +24,7 @@ class PredictConfig:
 
     Args:
         clips: video files, GIFs, `.npz` files (array `frames`), folders of such files, or patterns in quotes, for
-            example 'clips/**/*.mp4'.
+            example `'clips/**/*.mp4'`.
         model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
         max_frames: the maximum number of frames to read from each clip.
         device: auto, cpu or cuda.

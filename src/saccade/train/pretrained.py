@@ -1,0 +1,177 @@
+"""Training on a pretrained trunk: its features are computed once, and a linear head is fitted to them exactly."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from saccade import baselines, checkpoint
+from saccade.baselines import Rung
+from saccade.clips import FrameFormat
+from saccade.data.folds import Fold
+from saccade.data.stored import StoredClips
+from saccade.labels import Labels
+from saccade.models import VideoClassifier, efficientnet
+from saccade.models.pretrained import GridEncoder, lite0_memory, load_pretrained
+from saccade.nn.memory import DEGREE, Memory
+from saccade.train import ridge
+
+MODEL = "lite0-memory"
+SHORT_SIDE_PX = 160
+_LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
+_FRAMES_PER_PASS = 32
+# A degree of the memory is a block for the frame and one for its difference; so is the deviation.
+_NUM_BLOCKS = 2 * (DEGREE + 2)
+
+Frames = Sequence[UInt8[Tensor, "time channels height width"]]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the models of all folds share: clips, their states, and the features of a baseline.
+
+    Args:
+        clips: the clips.
+        model: a classifier with the pretrained trunk; its head is not fitted yet.
+        states: the state of the model at the end of each clip.
+        pretrained: statistics of the trunk's pooled features, for the baseline that has no more.
+    """
+
+    clips: StoredClips
+    model: VideoClassifier
+    states: Float[Tensor, "clips states"]
+    pretrained: NDArray[np.float32]
+
+
+def describe(clips: StoredClips, frame_format: FrameFormat, progress: Progress | None = None) -> Described:
+    """Build the model of some clips, without its head, and run all clips through it.
+
+    Raises:
+        UsageError: if the pretrained weights are not installed.
+    """
+    window = min(max(_LEAST_WINDOW, *(len(clip) for clip in clips.frames)), _LARGEST_WINDOW)
+    wanted = replace(frame_format, mean=efficientnet.MEAN, std=efficientnet.STD)
+    model = lite0_memory(labels=clips.labels, frame_format=wanted, window=window)
+    load_pretrained(model.encoder.trunk)  # type: ignore[arg-type]
+    model.eval()
+    reader = _Reader(model)
+    states, statistics = [], []
+    for number, clip in enumerate(clips.frames, 1):
+        state, pooled = reader(clip)
+        states.append(state)
+        statistics.append(baselines.summarise(pooled).numpy())
+        if progress is not None:
+            progress(number, len(clips))
+    return Described(clips, model, torch.stack(states), np.stack(statistics))
+
+
+def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> ridge.Linear:
+    """Return the head for some of the clips."""
+    clips, chosen = described.clips, torch.from_numpy(indices)
+    groups = None if clips.groups is None else [clips.groups[index] for index in indices]
+    return ridge.fit(
+        described.states[chosen],
+        clips.targets[chosen],
+        clips.labels,
+        num_blocks=_NUM_BLOCKS,
+        groups=groups,
+        seed=seed,
+    )
+
+
+def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Float[Tensor, "clips classes"]:
+    """Return logits for each clip from a head that was fitted to the other folds; NaN for clips that are in no test."""
+    logits = torch.full((len(described.clips), len(described.clips.labels.names)), torch.nan)
+    for learned, held in folds:
+        head = fitted(described, learned, seed=seed)
+        logits[held] = described.states[held] @ head.weight.T + head.bias
+    return logits
+
+
+def beside_ladder(
+    described: Described,
+    folds: Sequence[Fold],
+    logits: Float[Tensor, "clips classes"],
+    *,
+    metadata: NDArray[np.float64] | None = None,
+    progress: Progress | None = None,
+) -> tuple[list[Rung], Rung]:
+    """Return simple classifiers on the same folds, and the model with the given logits as one more."""
+    clips = described.clips
+    rungs = baselines.ladder(
+        clips.frames,
+        clips.targets.numpy(),
+        clips.groups,
+        folds,
+        metadata=metadata,
+        pretrained=described.pretrained,
+        progress=progress,
+    )
+    tested = np.unique(np.concatenate([held for _, held in folds]))
+    groups = None if clips.groups is None else [clips.groups[index] for index in tested]
+    said = _decided(logits[tested], clips.labels)
+    return rungs, baselines.judged(f"model ({MODEL})", said, clips.targets[tested].numpy(), groups)
+
+
+def header_of(described: Described, data: dict[str, Any], training: dict[str, Any]) -> checkpoint.Header:
+    """Return the header of the model's checkpoint."""
+    model = described.model
+    window = int(model.temporal.window)  # type: ignore[arg-type]
+    return checkpoint.Header(MODEL, {"window": window}, model.labels, model.frame_format, data, training)
+
+
+def _decided(logits: Tensor, labels: Labels) -> NDArray[np.intp]:
+    decided: NDArray[np.intp] = labels.decide(logits).long().numpy()
+    return decided
+
+
+class _Reader:
+    """Read clips with a model and its trunk; batch normalisation is folded into the convolutions, which saves time."""
+
+    def __init__(self, model: VideoClassifier) -> None:
+        self.model = model
+        encoder = model.encoder
+        assert isinstance(encoder, GridEncoder)
+        whole = efficientnet.EfficientNetLite0(model.frame_format.channels)
+        load_pretrained(whole)
+        self.encoder = GridEncoder(trunk=_folded(encoder.trunk), channels=model.frame_format.channels).eval()
+        self.end = nn.Sequential(*whole.eval().end())
+
+    @torch.inference_mode()
+    def __call__(
+        self, clip: UInt8[Tensor, "time channels height width"]
+    ) -> tuple[Float[Tensor, "states"], Float[Tensor, "time features"]]:
+        """Return the state at the end of the clip, and mean and maximum of the trunk's last map of each frame."""
+        features, pooled, state = [], [], None
+        for part in clip.unsqueeze(0).split(_FRAMES_PER_PASS, 1):
+            seen, state = self.model.encoder_input(part, state)
+            maps = self.encoder.maps(seen[0])
+            features.append(self.encoder.cells(maps))
+            last = self.end(maps[:, 0])
+            pooled.append(torch.cat((last.mean((2, 3)), last.amax((2, 3))), 1))
+        memory = self.model.temporal
+        assert isinstance(memory, Memory)
+        states, _ = memory(torch.cat(features).unsqueeze(0), memory.initial_state(1))
+        return states[0, -1].clone(), torch.cat(pooled)
+
+
+def _folded(trunk: efficientnet.EfficientNetLite0) -> efficientnet.EfficientNetLite0:
+    """Return a copy of a trunk without batch normalisation, which computes the same up to rounding."""
+    folded = copy.deepcopy(trunk).eval()
+    for module in list(folded.modules()):
+        for (name, first), (after, second) in pairwise(list(module.named_children())):
+            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(first, second))
+                setattr(module, after, nn.Identity())
+    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

