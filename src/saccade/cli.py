@@ -98,6 +98,8 @@ def _train(words: Sequence[str]) -> Callable[..., None]:
         """
         given = _given(words, digits)
         learned: DataConfig
+        if folds is not None and folds < 2:
+            raise UsageError(f"--folds must be at least 2; got {folds}")
         if resume:
             config, begun = _as_begun(words, config, out)
         else:
@@ -191,6 +193,8 @@ def _as_begun(words: Sequence[str], config: Any, out: Path) -> tuple[Any, Any]:
     if out.is_dir() and not run_folder.begun(out):
         raise DataError(f"nothing has been saved in {out} yet; leave out --resume to begin")
     header = checkpoint.read_header(out)
+    if header.training.get("config", {}).get("trunk") == "efficientnet-lite0":
+        raise UsageError(f"{out} is finished: a head on a pretrained trunk is fitted at once; choose another --out")
     before = {name: value for name, value in header.training.get("config", {}).items() if name in _names(config)}
     try:
         check_types(before, type(config))

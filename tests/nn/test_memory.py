@@ -46,7 +46,7 @@ def test_states_are_legendre_coefficients_and_the_deviation_of_the_window(window
 
 def test_polynomials_have_unit_mean_square_and_do_not_overlap():
     # With these features, coefficient k of feature j is the mean product of polynomials k and j.
-    num = 4000
+    num = 400
     at = (2 * np.arange(num) + 1) / num - 1
     basis = np.polynomial.legendre.legvander(at, 3) * np.sqrt(2 * np.arange(4) + 1)
     found = read(torch.from_numpy(basis).float().unsqueeze(0), window=num)[0, -1]

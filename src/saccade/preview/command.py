@@ -123,7 +123,7 @@ def _block(entry: Entry, clip: video.Clip, views: list[Clip]) -> Block:
 
 def _heading(wanted: FrameFormat, num_views: int) -> str:
     colours = "grey" if wanted.channels == 1 else "RGB"
-    size = "of their own size" if wanted.size is None else f"of {wanted.size[1]}x{wanted.size[0]} px"
+    size = "in the proportions of the clip" if wanted.size is None else f"of {wanted.size[1]}x{wanted.size[0]} px"
     rate = "at the rate of the clip" if wanted.fps is None else f"at {wanted.fps:.3g} frames/s"
     views = "; below each clip, random views of it as in training" if num_views else ""
-    return f"What a model sees: {colours} frames {size} {rate}{views}"
+    return f"What a model sees: {colours} frames {size}, {rate}{views}"

@@ -122,7 +122,13 @@ def _save(
     with torch.no_grad():
         linear.weight.copy_(head.weight)
         linear.bias.copy_(head.bias)
-    config_json = config.as_json() | {"trunk": "efficientnet-lite0", "input": "both"}
+    # The settings of a training by steps do not apply.
+    config_json = {
+        "model": pretrained.MODEL,
+        "trunk": "efficientnet-lite0",
+        "input": "both",
+        "seed": config.seed,
+    }
     about_data = {"config": data.as_json(), "facts": {**data.facts, "protocol": PROTOCOL}}
     training = {"config": config_json, "data": data.identity(), "before": {}, "accuracy": tested["accuracy"]}
     header = pretrained.header_of(described, about_data, training)

@@ -120,13 +120,26 @@ def _solved(kernel: Matrix, wanted: Matrix, penalty: float) -> tuple[Matrix, Mat
 
 
 def _inner_folds(targets: Targets, groups: Sequence[Hashable] | None, seed: int) -> list[Fold]:
-    """Return as many folds, up to five, as the classes allow; none if a class has a single group."""
-    for num in range(_NUM_INNER, 1, -1):
+    """Return as many folds, up to five, as groups allow; clips of a class with a single group are never held out."""
+    given = targets.numpy()
+    present = given > 0 if given.ndim > 1 else given[:, None] == np.arange(int(given.max()) + 1)
+    of_clip: Sequence[Hashable] = range(len(present)) if groups is None else groups
+    alone = [column for column in present.T if len({of_clip[clip] for clip in _places(column)}) == 1]
+    spared = np.any(alone, axis=0) if alone else np.zeros(len(present), dtype=bool)
+    kept = _places(~spared)
+    of_kept = None if groups is None else [groups[clip] for clip in kept]
+    for num in range(min(_NUM_INNER, len({of_clip[clip] for clip in kept})), 1, -1):
         try:
-            return list(folds(targets.numpy(), groups, num, seed))
+            parts = folds(given[kept], of_kept, num, seed)
         except DataError:
             continue
+        places = np.array(kept)
+        return [(np.sort(np.append(places[learned], np.flatnonzero(spared))), places[held]) for learned, held in parts]
     return []
+
+
+def _places(mask: NDArray[np.bool_]) -> list[int]:
+    return [int(place) for place in np.flatnonzero(mask)]
 
 
 def _out_of_fold(kernel: Matrix, wanted: Matrix, inner: Sequence[Fold], penalty: float) -> Matrix:
