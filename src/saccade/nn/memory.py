@@ -34,7 +34,7 @@ class Memory(nn.Module):
     >>> memory = Memory(1, window=4)
     >>> states, _ = memory(torch.tensor([[[1.0], [2.0], [3.0]]]), memory.initial_state(1))
     >>> states[0, -1, :2].tolist()  # the mean, and a positive trend
-    [2.0, 1.1547005...]
+    [2.0, 0.7698003...]
 
     Source: Voelker et al. 2019, "Legendre memory units", whose window is fixed; here the sums over it are exact.
     """

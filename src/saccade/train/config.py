@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from saccade import files, models
 from saccade.errors import UsageError
@@ -51,7 +53,8 @@ class TrainConfig:
     batch_size: int = 16
     learning_rate: float = 3e-3
     muon_rate: float = 0.02
-    attention_rate: float = 0.1
+    # For scripts only: the command line has as many options as a person can read.
+    attention_rate: Annotated[float, tyro.conf.Suppress, tyro.conf.Fixed] = 0.1
     weight_decay: float = 0.01
     ema: float = 0.0
     seed: int = 0
