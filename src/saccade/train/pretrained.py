@@ -27,7 +27,6 @@ from saccade.nn.memory import DEGREE, Memory
 from saccade.train import ridge
 
 MODEL = "lite0-memory"
-NUM_QUARTERS = 4
 SHORT_SIDE_PX = 160
 _LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
 _FRAMES_PER_PASS = 32
@@ -45,13 +44,13 @@ class Described:
     Args:
         clips: the clips.
         model: a classifier with the pretrained trunk; its head is not fitted yet.
-        states: the state of the model after each quarter of each clip; the last is that at its end.
+        states: the state of the model at the end of each clip.
         pretrained: statistics of the trunk's pooled features, for the baseline that has no more.
     """
 
     clips: StoredClips
     model: VideoClassifier
-    states: Float[Tensor, "clips quarters states"]
+    states: Float[Tensor, "clips states"]
     pretrained: NDArray[np.float32]
 
 
@@ -78,19 +77,15 @@ def describe(clips: StoredClips, frame_format: FrameFormat, progress: Progress |
 
 
 def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> ridge.Linear:
-    """Return the head for some of the clips.
-
-    Each quarter of a clip counts, so that the head is right early: fitted to whole clips alone, it is sure and wrong in
-    the first frames.
-    """
+    """Return the head for some of the clips."""
     clips, chosen = described.clips, torch.from_numpy(indices)
-    of_clip = indices.tolist() if clips.groups is None else [clips.groups[index] for index in indices]
+    groups = None if clips.groups is None else [clips.groups[index] for index in indices]
     return ridge.fit(
-        described.states[chosen].flatten(0, 1),
-        clips.targets[chosen].repeat_interleave(NUM_QUARTERS, 0),
+        described.states[chosen],
+        clips.targets[chosen],
         clips.labels,
         num_blocks=_NUM_BLOCKS,
-        groups=[group for group in of_clip for _ in range(NUM_QUARTERS)],
+        groups=groups,
         seed=seed,
     )
 
@@ -100,7 +95,7 @@ def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Fl
     logits = torch.full((len(described.clips), len(described.clips.labels.names)), torch.nan)
     for learned, held in folds:
         head = fitted(described, learned, seed=seed)
-        logits[held] = described.states[held, -1] @ head.weight.T + head.bias
+        logits[held] = described.states[held] @ head.weight.T + head.bias
     return logits
 
 
@@ -156,11 +151,8 @@ class _Reader:
     @torch.inference_mode()
     def __call__(
         self, clip: UInt8[Tensor, "time channels height width"]
-    ) -> tuple[Float[Tensor, "quarters states"], Float[Tensor, "time features"]]:
-        """Return the state after each quarter of the clip, and the pooled features of each frame.
-
-        They are mean and maximum of the trunk's last map.
-        """
+    ) -> tuple[Float[Tensor, "states"], Float[Tensor, "time features"]]:
+        """Return the state at the end of the clip, and mean and maximum of the trunk's last map of each frame."""
         features, pooled, state = [], [], None
         for part in clip.unsqueeze(0).split(_FRAMES_PER_PASS, 1):
             seen, state = self.model.encoder_input(part, state)
@@ -171,8 +163,7 @@ class _Reader:
         memory = self.model.temporal
         assert isinstance(memory, Memory)
         states, _ = memory(torch.cat(features).unsqueeze(0), memory.initial_state(1))
-        ends = [max(1, round(len(clip) * (number + 1) / NUM_QUARTERS)) - 1 for number in range(NUM_QUARTERS)]
-        return states[0, ends], torch.cat(pooled)
+        return states[0, -1].clone(), torch.cat(pooled)
 
 
 def _folded(trunk: efficientnet.EfficientNetLite0) -> efficientnet.EfficientNetLite0:
