@@ -47,20 +47,13 @@ def say(text: str) -> None:
 @contextmanager
 def counting_bar(title: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar unless it is `hidden`; yield a function that takes the number of items done and the total."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=err, disable=hidden or not err.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with stages(hidden=hidden) as begin:
+        yield begin(title)
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Show one progress bar per stage.
+def stages(*, hidden: bool = False) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Show one progress bar per stage unless they are `hidden`.
 
     Yield a function that takes the name of a stage and returns a function as that of `counting_bar`.
     """
@@ -70,7 +63,7 @@ def stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, disable=hidden or not err.is_terminal) as progress:
 
         def begin(stage: str) -> Callable[[int, int], None]:
             task = progress.add_task(stage, total=None)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -87,11 +87,15 @@ def read_cached(entry: Entry, *, size: Size | None, num_channels: int, fps: floa
     Raises:
         DataError: as for `video.read_clip`.
     """
-    folder = default_folder()
-    cache = FrameCache(folder, default_max_bytes(folder))
-    return cache.read(
+    return _cache_in(default_folder()).read(
         entry.path, size=size, num_channels=num_channels, fps=fps, start_s=entry.start_s, end_s=entry.end_s
     )
+
+
+@cache
+def _cache_in(folder: Path) -> FrameCache:
+    """Return this process's cache in a folder; a new one would measure the whole folder at its first entry."""
+    return FrameCache(folder, default_max_bytes(folder))
 
 
 def scan(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def train(
         )
         files.write_text(out / TESTED, _tested(described, parts, logits))
         if data.left_out:
-            files.write_text(out / LEFT_OUT, _left_out(data))
+            files.write_text(out / LEFT_OUT, _as_csv([("path", "reason"), *data.left_out.items()]))
     return Outcome(path, rungs, model, num_folds)
 
 
@@ -146,21 +146,17 @@ def _save(
 def _tested(described: Described, parts: Sequence[Fold], logits: Float[Tensor, "clips classes"]) -> str:
     """Return a CSV file with the verdict of each tested clip."""
     clips = described.clips
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "group", "fold", "class", "verdict", "probability"))
+    rows: list[tuple[object, ...]] = [("path", "group", "fold", "class", "verdict", "probability")]
     for number, (_, held) in enumerate(parts):
         for index, verdict in zip(held, clips.labels.verdicts(logits[held]), strict=True):
             name = clips.names[index] if clips.names else index
             group = clips.groups[index] if clips.groups else ""
             true = clips.labels.names[int(clips.targets[index])]
-            writer.writerow((name, group, number, true, verdict.name, round(verdict.probability, 4)))
-    return text.getvalue()
+            rows.append((name, group, number, true, verdict.name, round(verdict.probability, 4)))
+    return _as_csv(rows)
 
 
-def _left_out(data: Folder) -> str:
+def _as_csv(rows: Iterable[tuple[object, ...]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("path", "reason"))
-    writer.writerows((path, reason) for path, reason in data.left_out.items())
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
