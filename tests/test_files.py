@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import resource
@@ -53,12 +54,11 @@ def test_a_writer_may_replace_the_temporary_file(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_a_lock_that_another_keeps_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_TIMEOUT_S", 0.1)
-    first, other = files.locked(tmp_path / "a.csv"), files.locked(tmp_path / "b.csv")
-    with first, other, pytest.raises(OSError, match=r"\.a\.csv\.lock"), files.locked(tmp_path / "a.csv"):
+def test_a_lock_that_another_keeps_is_told(tmp_path):
+    again = files.locked(tmp_path / "a.csv", timeout_s=0.1)
+    with files.locked(tmp_path / "a.csv"), pytest.raises(OSError, match=r"\.a\.csv\.lock"), again:
         raise AssertionError
-    with files.locked(tmp_path / "a.csv"):
+    with files.locked(tmp_path / "a.csv"), files.locked(tmp_path / "b.csv"):
         pass
 
 
@@ -135,6 +135,22 @@ def test_asking_whether_a_file_can_be_written_leaves_nothing(tmp_path):
     for name in ("folder", "pipe"):
         with pytest.raises(OSError, match="is not a regular file"):
             files.check_writable(tmp_path / name)
+
+
+def test_a_digest_follows_the_content_and_an_unchanged_file_is_not_read_again(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"abc")
+    first = files.digest_of(path)
+    assert first == hashlib.sha256(b"abc").hexdigest()
+    before = path.stat()
+    path.write_bytes(b"xyz")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert files.digest_of(path) == first
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    assert files.digest_of(path) == hashlib.sha256(b"xyz").hexdigest()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"a\.bin"):
+        files.digest_of(path)
 
 
 def test_fields_as_json_has_them():

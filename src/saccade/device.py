@@ -1,10 +1,11 @@
-"""The choice of device and number format for training."""
+"""The choice of device, number format and threads."""
 
 from __future__ import annotations
 
 import torch
 
 from saccade.errors import UsageError, unknown_name
+from saccade.processors import num_processors
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -36,6 +37,12 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         return torch.float32 if precision == "float32" else torch.bfloat16
     native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_has_bfloat16()
     return torch.bfloat16 if native else torch.float32
+
+
+def limit_threads() -> None:
+    """Let torch use no more threads than the processors of this process; by itself, it ignores a container's limit."""
+    if torch.get_num_threads() > (limit := num_processors()):
+        torch.set_num_threads(limit)
 
 
 def _cpu_has_bfloat16() -> bool:

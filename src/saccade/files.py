@@ -1,14 +1,16 @@
-"""Atomic file writes, and locks between processes."""
+"""Atomic file writes, locks between processes, and digests."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +111,22 @@ def _beside(path: Path) -> Path:
         raise OSError(error.errno, error.strerror, str(path)) from error
     os.close(handle)
     return Path(name)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits; a file is read again only if its size or time has changed.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    status = path.stat()
+    return _digest(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _digest(path: Path, *_state: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -216,13 +216,17 @@ def scalars(out: Path, step: int = 0) -> Iterator[Callable[[Mapping[str, float]]
     except ImportError:
         yield lambda row: None
         return
-    writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1 if step else None)
+    place = out / "tensorboard"
+    with files.errors_named(place):
+        writer = SummaryWriter(str(place), purge_step=step + 1 if step else None)
 
     def write(row: Mapping[str, float]) -> None:
-        for name, value in row.items():
-            writer.add_scalar(name, value, int(row["step"]))
+        with files.errors_named(place):
+            for name, value in row.items():
+                writer.add_scalar(name, value, int(row["step"]))
 
     try:
         yield write
     finally:
-        writer.close()
+        with files.errors_named(place):
+            writer.close()

@@ -12,7 +12,7 @@ import torch
 
 from saccade.data import collection
 from saccade.data.collection import Collection, Entry
-from saccade.data.scan import num_processors, read_small, scan
+from saccade.data.scan import cache_warning, read_small, scan
 from saccade.data.video import Clip, Source
 from saccade.errors import DataError, UsageError
 
@@ -159,13 +159,27 @@ def test_wrong_numbers(tmp_path, wrong, message):
         scan(Collection(Path(tmp_path), ()), **wrong)
 
 
-def test_processors_are_those_that_this_process_may_use():
-    assert 1 <= num_processors() <= (os.cpu_count() or 1)
-    if not hasattr(os, "sched_setaffinity"):
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(before)})
-        assert num_processors() == 1
-    finally:
-        os.sched_setaffinity(0, before)
+SCAN = """
+import sys
+from functools import partial
+from pathlib import Path
+from saccade.data import collection
+from saccade.data.scan import cache_warning, read_cached, scan
+
+if __name__ == "__main__":
+    read = partial(read_cached, size=(24, 32), num_channels=1, fps=None)
+    records = scan(collection.read(Path(sys.argv[1])), read=read, workers=1)
+    print(sum(record.num_frames or 0 for record in records), cache_warning())
+"""
+
+
+def test_a_cache_that_the_processes_of_a_scan_cannot_write_is_told(clips, found, tmp_path):
+    assert cache_warning() is None
+    (tmp_path / "scan.py").write_text(SCAN)
+    (tmp_path / "saccade").write_text("where the folder of the cache belongs")
+    command = [sys.executable, str(tmp_path / "scan.py"), str(clips)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    num, told = done.stdout.split(maxsplit=1)
+    assert int(num) == sum(record.num_frames or 0 for record in found)
+    assert f"the frame cache {tmp_path}/saccade/frames cannot be written" in told

@@ -1,5 +1,6 @@
 import csv
 import json
+import resource
 from dataclasses import replace
 
 import pytest
@@ -198,7 +199,7 @@ def test_each_condition_is_measured_by_itself_and_once(trained):
     assert done == [(4, 6), (6, 6)] * 4  # with attention and without, under two conditions
 
 
-@pytest.mark.parametrize(("trunk", "told"), [("wide", None), ("light", "light")])
+@pytest.mark.parametrize(("trunk", "told"), [("wide", None), ("small", "small")])
 def test_a_row_names_the_trunk_and_the_numbers_of_digits(tmp_path, trunk, told):
     save(tmp_path, header("lenet-lstm", scheme="digits", arguments={"trunk": trunk}))
     asked = standard_test(tmp_path, num_clips=2, num_frames=1, num_digits=(1, 4))
@@ -388,3 +389,17 @@ def test_worst_confusions_come_in_order(make_clips):
     assert worst_confusions(found) == [("01", "00", 1), ("02", "00", 1), ("03", "01", 1)]
     twice = evaluate(Canned(logits), make_clips(60), batch_size=6)
     assert worst_confusions(twice, 1)[0][2] == 2
+
+
+def test_figures_are_told_even_where_the_disk_is_full(trained, tmp_path):
+    asked = EvaluateConfig(trained, out=tmp_path / "rows.csv", device="cpu")
+    results = each(asked, standard_test(trained, **SMALL))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        told = next(results)
+        with pytest.raises(OSError, match=r"rows\.csv"):
+            next(results)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert told.evaluation.num_clips == 6

@@ -31,7 +31,7 @@ def opened(chromium):
     """Give a function that opens a report; in the end nothing may have gone wrong, and nothing been asked for."""
     contexts, faults = [], []
 
-    def visit(path, fragment="#frame=0", **options):
+    def visit(path, fragment="#frame=1", **options):
         context = chromium.new_context(**{"viewport": LAPTOP} | options)
         contexts.append(context)
         tab = context.new_page()
@@ -59,8 +59,8 @@ def shown(tab, name, index=0):
 
 
 def test_it_shows_every_model(opened, report):
-    tab = opened(report, "#frame=3")
-    assert position(tab) == "frame 3 of 8"
+    tab = opened(report, "#frame=4")
+    assert position(tab) == "frame 4 of 8"
     assert tab.locator("article").count() == 3
     assert tab.locator("canvas.crop").count() == 1
     assert len({shown(tab, "frame", index) for index in range(3)}) == 3
@@ -69,7 +69,7 @@ def test_it_shows_every_model(opened, report):
 
 def test_its_pixels_are_those_of_the_clip(opened, tmp_path, three_models, clip):
     path = explain(ExplainConfig(clip, three_models[:1], tmp_path / "report.html", device="cpu"))
-    tab = opened(path, "#frame=5")
+    tab = opened(path, "#frame=6")
     tab.locator("input[name=saliency]").uncheck()
     grey = tab.locator("canvas.frame").evaluate(
         """canvas => {
@@ -86,14 +86,14 @@ def test_the_scrubber_moves_the_frame(opened, report):
     before = [shown(tab, name) for name in ("frame", "chart")]
     said = tab.locator(".now").first.inner_text()
     tab.locator("#scrubber").fill("6")
-    assert position(tab).startswith("frame 6 of 8")
+    assert position(tab).startswith("frame 7 of 8")
     assert all(shown(tab, name) != was for name, was in zip(("frame", "chart"), before, strict=True))
-    assert said.startswith("frame 0: ")
-    assert tab.locator(".now").first.inner_text().startswith("frame 6: ")
+    assert said.startswith("frame 1: ")
+    assert tab.locator(".now").first.inner_text().startswith("frame 7: ")
     told = tab.locator("#scrubber").get_attribute("aria-valuetext")
-    assert told.startswith("frame 6 of 8")
-    assert "stn-lstm frame 6" in told
-    assert "Input frame 6 of stn-lstm; samples the quadrilateral" in tab.locator("canvas.frame").nth(1).get_attribute(
+    assert told.startswith("frame 7 of 8")
+    assert "stn-lstm frame 7" in told
+    assert "Input frame 7 of stn-lstm; samples the quadrilateral" in tab.locator("canvas.frame").nth(1).get_attribute(
         "aria-label"
     )
 
@@ -102,7 +102,7 @@ def test_the_scrubber_moves_the_frame(opened, report):
     ("layer", "model"), [("quad", 1), ("points", 2), ("arrows", 2), ("saliency", 0), ("field", 1), ("boxes", 0)]
 )
 def test_each_layer_can_be_switched(opened, report, layer, model):
-    tab = opened(report, "#frame=2")
+    tab = opened(report, "#frame=3")
     box = tab.locator(f"input[name={layer}]")
     before = shown(tab, "frame", model)
     box.set_checked(not box.is_checked())
@@ -114,12 +114,12 @@ def test_each_layer_can_be_switched(opened, report, layer, model):
 def test_the_keyboard_is_enough(opened, report):
     tab = opened(report)
     for key, frame in (
-        ("ArrowRight", 1),
         ("ArrowRight", 2),
-        ("ArrowLeft", 1),
-        ("End", 7),
-        ("ArrowRight", 7),
-        ("Home", 0),
+        ("ArrowRight", 3),
+        ("ArrowLeft", 2),
+        ("End", 8),
+        ("ArrowRight", 8),
+        ("Home", 1),
     ):
         tab.keyboard.press(key)
         assert position(tab).startswith(f"frame {frame} of"), key
@@ -131,10 +131,10 @@ def test_the_keyboard_is_enough(opened, report):
     assert reached[:10] == ["back", "play", "step", "scrubber", *layers]
     tab.locator("#step").focus()
     tab.keyboard.press("Space")
-    assert position(tab).startswith("frame 1 of")
+    assert position(tab).startswith("frame 2 of")
     tab.locator("#scrubber").focus()
     tab.keyboard.press("ArrowRight")
-    assert position(tab).startswith("frame 2 of")  # once, by the scrubber itself
+    assert position(tab).startswith("frame 3 of")  # once, by the scrubber itself
     tab.locator("input[name=arrows]").focus()
     tab.keyboard.press("Space")
     assert tab.locator("input[name=arrows]").is_checked()
@@ -158,7 +158,7 @@ def test_it_plays_by_itself_unless_less_motion_is_wanted(opened, report):
     expect(tab.locator("#scrubber")).not_to_have_value("0")
     still = opened(report, "", reduced_motion="reduce")
     still.wait_for_timeout(300)
-    assert position(still).startswith("frame 0 of")
+    assert position(still).startswith("frame 1 of")
 
 
 def rendered_with(path, frames, model, *, fps=None, **look):
@@ -172,11 +172,11 @@ def rendered_with(path, frames, model, *, fps=None, **look):
 
 def test_frames_of_a_second_and_percentages_are_told(opened, three_models, tmp_path):
     path, column = rendered_with(tmp_path / "report.html", noise(8, 40, 40), three_models[0], fps=4.0)
-    tab = opened(path, "#frame=6")
-    assert position(tab) == "frame 6 of 8 · 1.5 s"
+    tab = opened(path, "#frame=7")
+    assert position(tab) == "frame 7 of 8 · 1.5 s"
     said = column.verdicts[6]
     shown = tab.locator(".now").inner_text().replace("\u00a0", " ")
-    assert shown == f"frame 6: {said.name} {100 * said.probability:.1f} %"
+    assert shown == f"frame 7: {said.name} {100 * said.probability:.1f} %"
 
 
 @pytest.mark.parametrize(
@@ -246,11 +246,28 @@ def test_it_plays_at_the_clips_pace(opened, three_models, tmp_path):
     assert int(tab.locator("#scrubber").input_value()) in range(17, 21)
 
 
+def test_the_axis_of_a_chart_counts_frames_as_the_words_do(opened, report):
+    tab = opened(report)
+    tab.evaluate(
+        """() => {
+          window.written = [];
+          const write = CanvasRenderingContext2D.prototype.fillText;
+          CanvasRenderingContext2D.prototype.fillText = function (text, x, y) {
+            if (this.canvas.className === "chart" && this.textAlign === "center") written.push(Number(text));
+            write.call(this, text, x, y);
+          };
+        }"""
+    )
+    tab.keyboard.press("End")
+    assert max(tab.evaluate("written")) == 8
+    assert min(tab.evaluate("written")) >= 1
+
+
 def test_a_chart_is_a_scrubber_too(opened, report):
     tab = opened(report)
     chart = tab.locator("canvas.chart").first
     chart.click(position={"x": chart.bounding_box()["width"] - 1, "y": 60})
-    assert position(tab).startswith("frame 7 of")
+    assert position(tab).startswith("frame 8 of")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -304,7 +321,7 @@ def test_a_hostile_name_is_only_a_name(opened, clip, tmp_path):
 def test_names_of_classes_are_only_names(opened, clip, tmp_path):
     labels = Labels((f"{HOSTILE}1", f"</script>{HOSTILE}2", "<b>x</b>"))
     model = save_model(tmp_path, labels=labels)
-    tab = opened(explain(ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu")), "#frame=7")
+    tab = opened(explain(ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu")), "#frame=8")
     said = tab.locator(".now b").inner_text()
     assert said in labels.names
     assert tab.locator(".verdict strong").inner_text() == said
@@ -319,7 +336,7 @@ def test_one_frame_and_a_frame_that_is_not_there(opened, three_models, tmp_path)
     clip = save_npz(tmp_path / "clip.npz", noise(1, 2, 2))
     path = explain(ExplainConfig(clip, three_models, tmp_path / "report.html", device="cpu"))
     tab = opened(path, "#frame=99")
-    assert position(tab) == "frame 0 of 1"
+    assert position(tab) == "frame 1 of 1"
 
 
 def test_a_published_model_speaks_at_the_end(opened, tmp_path):
@@ -328,7 +345,7 @@ def test_a_published_model_speaks_at_the_end(opened, tmp_path):
     tab = opened(explain(ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu")))
     assert tab.locator(".now").inner_text() == "no verdict yet"
     tab.keyboard.press("End")
-    assert tab.locator(".now").inner_text().startswith("frame 2: ")
+    assert tab.locator(".now").inner_text().startswith("frame 3: ")
 
 
 def test_an_old_browser_is_told_so_and_keeps_the_figures(chromium, report):

@@ -272,7 +272,7 @@ def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_mod
     assert figure(found, "Verdict, by the last frame") == ("07",)
     assert figure(found, "Its probability") == ("12.5\u00a0%",)
     assert figure(found, "Most probable classes") == ("07\u00a012.5\u00a0%, 17\u00a05.0\u00a0%",)
-    assert figure(found, "Decided at") == ("frame 3 (1.5 s)",)
+    assert figure(found, "Decided at") == ("frame 4 (1.5 s)",)
     assert figure(found, "Input frames") == ("5",)
     assert figure(found, "Input size") == ("64x32 px",)
 

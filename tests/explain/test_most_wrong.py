@@ -16,7 +16,7 @@ from saccade.data.digits import DigitsConfig
 from saccade.data.video_writing import write_mp4
 from saccade.errors import UsageError
 from saccade.evaluate import EvaluateConfig, read_rows
-from saccade.explain.most_wrong import evaluate_with_page, wrong_clips
+from saccade.explain.most_wrong import each_with_page, wrong_clips
 from saccade.labels import Labels
 from saccade.nn import attention_layers
 
@@ -65,7 +65,7 @@ def written(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     config = EvaluateConfig(models["dcn-lstm"], out=folder / "a.csv", confusion=folder / "a.svg", camera=True)
     groups = [f"person {index % 4}" for index in range(12)]
-    result = evaluate_with_page(config, stored(groups=groups), folder / "new" / "page.html")
+    (result,) = each_with_page(config, stored(groups=groups), folder / "new" / "page.html")
     return folder, result
 
 
@@ -162,7 +162,7 @@ def test_the_command_for_a_clip_names_its_file(tmp_path):
     folder = Folder(root)
     data = {"config": folder.as_json(), "facts": folder.facts}
     model = save(tmp_path / "run", "lenet-lstm", folder.frame_format, folder.labels, data)
-    evaluate_with_page(EvaluateConfig(model), folder, tmp_path / "a.html")
+    list(each_with_page(EvaluateConfig(model), folder, tmp_path / "a.html"))
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
     names = folder.clips("test").names
     for name in names:
@@ -176,13 +176,13 @@ def test_a_file_that_cannot_be_written_is_noticed_before_the_work(models, tmp_pa
 
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        evaluate_with_page(EvaluateConfig(models["lenet-lstm"]), Untouched(), tmp_path / "file" / "page.html")
+        next(each_with_page(EvaluateConfig(models["lenet-lstm"]), Untouched(), tmp_path / "file" / "page.html"))
 
 
 def test_several_conditions_need_several_pages(models, tmp_path):
     both = DigitsConfig("uci", condition=("normal", "rotation"))
     with pytest.raises(UsageError, match="--report writes a file for one condition, and 2 are measured"):
-        evaluate_with_page(EvaluateConfig(models["lenet-lstm"]), both, tmp_path / "page.html")
+        next(each_with_page(EvaluateConfig(models["lenet-lstm"]), both, tmp_path / "page.html"))
     assert not (tmp_path / "page.html").exists()
 
 

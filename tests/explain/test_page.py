@@ -86,7 +86,7 @@ def test_figures_stand_in_it_without_any_script(of_generated):
     for column in explanation.columns:
         said = column.prediction
         assert f"{said.verdict}{100 * said.probability:.1f} %" in shown
-        assert f"decided at frame {said.decided_at}" in shown
+        assert f"decided at frame {said.decided_at + 1}" in shown
     wanted = [
         "8 frames · 64x64 px · shown at 10 frames/s · shows 0 and 3",
         "Made by a test.",
@@ -111,7 +111,7 @@ def test_every_frame_has_its_row(of_generated):
         row = " ".join(
             f"{said.name} {100 * said.probability:.1f} %" for said in (c.verdicts[t] for c in explanation.columns)
         )
-        assert f"{t} {row}".replace(" ", "") in shown.replace(" ", "")
+        assert f"{t + 1} {row}".replace(" ", "") in shown.replace(" ", "")
 
 
 def test_pixels_and_positions_are_those_that_the_models_gave(of_generated):
@@ -189,7 +189,7 @@ def test_a_model_that_speaks_at_the_end_has_one_row_there(tmp_path):
     model = save_model(tmp_path, "lenet-lstm-published", labels="ordered", num_frames=2)
     explanation = explained(save_npz(tmp_path / "clip.npz", noise(2, 64, 64)), [model])
     (said,) = explanation.columns[0].verdicts
-    assert f"0 none 1 {said.name} {100 * said.probability:.1f} %" in Reader(rendered(explanation)).text
+    assert f"1 none 2 {said.name} {100 * said.probability:.1f} %" in Reader(rendered(explanation)).text
 
 
 def test_right_and_wrong_are_told(of_generated):

@@ -102,6 +102,14 @@ def test_a_constant_feature_has_a_mean_and_nothing_else():
     assert rest[2].abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("mean", [-100, 1000])
+def test_a_small_deviation_is_told_beside_a_large_mean(mean):
+    features = mean + 0.1 * features_of()
+    found = read(features)[..., 4 * SIZE :]
+    expected = torch.stack([defined(clip) for clip in features])[..., 4 * SIZE :]
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1.1e-3)
+
+
 def test_a_longer_clip_of_the_same_shape_has_the_same_state():
     slow, fast = (torch.linspace(-1, 1, num).view(1, num, 1) ** 2 for num in (200, 50))
     assert torch.allclose(read(slow, window=256)[:, -1], read(fast, window=256)[:, -1], atol=0.05)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from saccade.errors import DataError
-from saccade.predict.processes import in_order, num_cores
+from saccade.predict.processes import in_order
 
 EVALUATE = partial(partial, eval)  # `prepare`: returns a function of a job
 PID = "__import__('os').getpid()"
@@ -89,34 +89,3 @@ def test_processes_end_when_their_results_are_no_longer_wanted(tmp_path):
     results.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-
-
-@pytest.mark.parametrize(
-    ("own", "limits", "wanted"),
-    [
-        ("0::/", {"cpu.max": "150000 100000"}, 2),
-        ("0::/", {"cpu.max": "max 100000"}, None),
-        ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
-        (
-            "3:cpu,cpuacct:/x",
-            {"cpu,cpuacct/x/cpu.cfs_quota_us": "100000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
-            1,
-        ),
-        (
-            "3:cpu,cpuacct:/x",
-            {"cpu,cpuacct/x/cpu.cfs_quota_us": "-1", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
-            None,
-        ),
-        ("nonsense", {}, None),
-        ("0::/", {"cpu.max": "0 0"}, None),
-    ],
-)
-def test_cores_are_counted_within_the_limits_of_a_container(tmp_path, own, limits, wanted):
-    free = num_cores(tmp_path / "none", tmp_path / "none")
-    assert free == len(os.sched_getaffinity(0))
-    (tmp_path / "own").write_text(f"{own}\n")
-    for name, text in limits.items():
-        path = tmp_path / "groups" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    assert num_cores(tmp_path / "groups", tmp_path / "own") == (free if wanted is None else min(free, wanted))

@@ -81,7 +81,7 @@ def test_every_job_is_done_with_its_share_of_the_cores_and_its_progress_told_bef
     work, monkeypatch, num_processes, threads
 ):
     if num_processes > 1:
-        monkeypatch.setattr(pool, "num_cores", lambda: 8)
+        monkeypatch.setattr(pool, "num_processors", lambda: 8)
         monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     told, results, order = [], {}, []
     jobs = [5, 6, 7] if num_processes < 4 else [5]

@@ -49,15 +49,15 @@ def test_the_axis_spans_the_clip_and_marks_stay():
     figure, axis, chart = chart_of(torch.tensor([[0.2, 0.8]]), num_frames=50)
     chart.mark(7)
     chart.show(3)
-    assert axis.get_xlim() == (0, 49)
-    assert list(axis.lines[-1].get_xdata()) == [7, 7]
+    assert axis.get_xlim() == (1, 50)  # people count frames from 1
+    assert list(axis.lines[-1].get_xdata()) == [8, 8]
     close(figure)
 
 
 def test_the_moment_of_decision_is_marked():
     figure, axis, _ = chart_of(torch.full((10, 2), 0.5), decided_at=7)
     assert "decided" in [text.get_text() for text in axis.texts]
-    assert any(list(line.get_xdata()) == [7, 7] for line in axis.lines)
+    assert any(list(line.get_xdata()) == [8, 8] for line in axis.lines)
     close(figure)
 
 
@@ -66,15 +66,15 @@ def test_the_frame_that_is_shown_is_marked():
     figure, _, chart = chart_of(probabilities, strongest=1)
     chart.show(4)
     cursor, dots = chart.artists
-    assert list(cursor.get_xdata()) == [4, 4]
+    assert list(cursor.get_xdata()) == [5, 5]
     (k,) = strongest_classes(probabilities, 1)
-    assert dots.get_offsets().tolist() == [pytest.approx([4, probabilities[4, k].item()])]
+    assert dots.get_offsets().tolist() == [pytest.approx([5, probabilities[4, k].item()])]
     close(figure)
 
 
 def test_a_model_that_speaks_at_the_end_has_one_dot_there():
     figure, axis, chart = chart_of(torch.tensor([[0.2, 0.8]]), num_frames=50)
-    assert list(axis.lines[0].get_xdata()) == [49]
+    assert list(axis.lines[0].get_xdata()) == [50]
     chart.show(10)
     assert chart.artists[1].get_offsets()[0][0] < 0  # out of sight
     close(figure)

@@ -23,6 +23,7 @@ from saccade import files, foreign
 from saccade.data.pixels import Size
 from saccade.data.reading import Source
 from saccade.data.video import Clip, read_clip
+from saccade.errors import DataError
 
 # Count up when the same file gives other frames than before.
 _VERSION = 1
@@ -86,15 +87,28 @@ class FrameCache:
         fps: float | None = None,
         start_s: float | None = None,
         end_s: float | None = None,
+        digest: str | None = None,
     ) -> Clip:
         """Read a clip from the cache, or from its file and into the cache.
 
-        Args and errors are those of `video.read_clip`. A file that cannot be read is not remembered.
+        The other args and errors are those of `video.read_clip`. A file that cannot be read is not remembered.
+
+        Args:
+            digest: SHA-256 of the content that is wanted, as hexadecimal digits. Frames that are in the cache are then
+                read even if the file has changed or vanished meanwhile. None: the content that the file has now.
+
+        Raises:
+            DataError: if the file has another content than `digest`, and that content is not in the cache.
         """
+        form = {"channels": num_channels, "fps": fps, "start_s": start_s, "end_s": end_s, "version": _VERSION}
+        kept = None if digest is None or callable(size) else self._get(self._entry(digest, form, size), path)
+        if kept is not None:
+            return kept
         described = self._described(path)
+        if digest is not None and described is not None and described["digest"] != digest:
+            raise DataError(f"{path} changed while it was in use; put the earlier file back, or begin again")
         shape = described and described["shown_size"]
         wanted = size(tuple(shape)) if callable(size) and shape else size
-        form = {"channels": num_channels, "fps": fps, "start_s": start_s, "end_s": end_s, "version": _VERSION}
         if described and not callable(wanted):
             clip = self._get(self._entry(described["digest"], form, wanted), path)
             if clip is not None:
@@ -179,8 +193,7 @@ class FrameCache:
                 known: dict[str, Any] = json.loads(self._note_path(path).read_text(encoding="utf-8"))
                 if known | state == known and isinstance(known["digest"], str):
                     return known
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = files.digest_of(path)
         except OSError:
             return None  # reading it tells why
         return state | {"digest": digest, "shown_size": None}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import multiprocessing
 import signal
@@ -18,17 +17,18 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import joblib  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from saccade import files
 from saccade.data import video
 from saccade.data.collection import Collection, Entry
 from saccade.data.duplicates import fingerprint
 from saccade.data.frame_cache import FrameCache, default_folder, default_max_bytes
 from saccade.data.pixels import Size
 from saccade.errors import DataError, UsageError
+from saccade.processors import num_processors
 
 TIME_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 4 << 30
@@ -81,15 +81,27 @@ def read_small(entry: Entry) -> video.Clip:
     return video.read_clip(entry.path, size=size, fps=_FPS, start_s=entry.start_s, end_s=entry.end_s)
 
 
-def read_cached(entry: Entry, *, size: Size | None, num_channels: int, fps: float | None) -> video.Clip:
+def read_cached(
+    entry: Entry, *, size: Size | None, num_channels: int, fps: float | None, digest: str | None = None
+) -> video.Clip:
     """Return a clip through the default frame cache, so that it is decoded once.
 
-    Raises:
-        DataError: as for `video.read_clip`.
+    Args and errors are those of `FrameCache.read`.
     """
     return _cache_in(default_folder()).read(
-        entry.path, size=size, num_channels=num_channels, fps=fps, start_s=entry.start_s, end_s=entry.end_s
+        entry.path,
+        size=size,
+        num_channels=num_channels,
+        fps=fps,
+        start_s=entry.start_s,
+        end_s=entry.end_s,
+        digest=digest,
     )
+
+
+def cache_warning() -> str | None:
+    """Return one line if the default frame cache could not be used, by this process or by one that scanned for it."""
+    return _cache_in(default_folder()).warning
 
 
 @cache
@@ -163,18 +175,11 @@ def _in_processes(
             worker.end()
 
 
-def num_processors() -> int:
-    """Return the number of processors that this process may use: its affinity and its container's limit count."""
-    return int(joblib.cpu_count())
-
-
 def record_of(entry: Entry, read: Callable[[Entry], video.Clip]) -> Record:
     """Return the record of one clip, read in this process; whatever goes wrong in reading becomes its error."""
     record = Record(entry)
     try:
-        with entry.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            record = replace(record, digest=digest, num_bytes=file.tell())
+        record = replace(record, digest=files.digest_of(entry.path), num_bytes=entry.path.stat().st_size)
         clip = read(entry)
         marks = fingerprint(clip.frames)
     except DataError as error:
@@ -216,7 +221,9 @@ class _Worker:
         job, failed, record = self._job, None, None
         try:
             if self.connection.poll():
-                record = self.connection.recv()
+                record, warning = self.connection.recv()
+                cache_here = _cache_in(default_folder())
+                cache_here.warning = cache_here.warning or warning
                 self._started = self.ready = True
             elif time.monotonic() > self._ends_at_s:
                 failed = f"took longer than {time_limit_s:g} s to read; raise the limit, or cut the clip"
@@ -264,9 +271,9 @@ def _serve(connection: Connection, *, read: Callable[[Entry], video.Clip], memor
     torch.set_num_threads(1)
     _limit_memory(memory_limit_bytes)
     try:
-        connection.send(None)
+        connection.send((None, None))
         while True:
-            connection.send(record_of(connection.recv(), read))
+            connection.send((record_of(connection.recv(), read), cache_warning()))
     except (EOFError, OSError):
         return
 

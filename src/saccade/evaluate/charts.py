@@ -89,13 +89,15 @@ def span(value: float, low: float, high: float) -> str:
 def even_ticks(last: int, per_second: float | None = None) -> list[tuple[float, str]]:
     """Return the ticks of a time axis over frames 0 to `last`, in seconds if the frame rate is known.
 
+    Without a rate, the ticks count frames from 1, as people do.
+
     >>> even_ticks(6)
-    [(0, '0'), (2, '2'), (4, '4'), (6, '6')]
+    [(0, '1'), (2, '3'), (4, '5'), (6, '7')]
     >>> even_ticks(30, per_second=15)
     [(0, '0'), (10, '0.67'), (20, '1.3'), (30, '2')]
     """
     places = dict.fromkeys(round(last * part / 3) for part in range(4))
-    return [(t, f"{t / per_second:.2g}" if per_second else str(t)) for t in places]
+    return [(t, f"{t / per_second:.2g}" if per_second else str(t + 1)) for t in places]
 
 
 def _y(share: float) -> float:

@@ -102,12 +102,19 @@ class Result:
 def each(
     config: EvaluateConfig, data: DataConfig | None = None, *, progress: Progress | None = None
 ) -> Iterator[Result]:
-    """Evaluate a checkpoint on each part of the data, for example each condition; see `run`."""
+    """Evaluate a checkpoint on each part of the data, for example each condition; see `run`.
+
+    If a file cannot be written, as on a full disk, the result is yielded before the error is raised.
+    """
     parts = (data or standard_test(config.model)).parts()
     if config.confusion is not None:
         check_one_part(parts, "--confusion")
     for part in parts:
-        yield run(config, part, progress=progress)
+        result = _measured(config, part, progress)
+        try:
+            _write(config, result)
+        finally:
+            yield result
 
 
 def check_one_part(parts: Sequence[DataConfig], option: str) -> None:
@@ -149,6 +156,12 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
         DataError: if the checkpoint or the clips are missing or damaged.
         NonFiniteError: if logits, offsets or affine maps are NaN or infinite.
     """
+    result = _measured(config, data, progress)
+    _write(config, result)
+    return result
+
+
+def _measured(config: EvaluateConfig, data: DataConfig | None, progress: Progress | None) -> Result:
     _check_files(config)
     path = weights.find(config.model)
     model, header = checkpoint.load(path)
@@ -165,20 +178,24 @@ def run(config: EvaluateConfig, data: DataConfig | None = None, *, progress: Pro
     effect = attention_effect(model, clips, **asked, with_attention=evaluation)
     facts = _facts(path, header)
     row = evaluation.row(attention=effect, **facts)
-    if config.out is not None:
-        append_rows(config.out, [row])
     looks: list[Row] = []
     if config.attention is not None and isinstance(clips, LocatedClips):
         looks = _looks(model, clips, config, header, facts, progress)
-        append_rows(config.attention, looks)
     camera: list[CameraFigures] = []
     if config.camera:
         setup = Setup.choose(clips, None, config.batch_size, config.device, config.precision)
         camera = through_cameras(model, clips, setup, evaluation.clips, progress=progress)
-    if config.confusion is not None:
-        files.write_text(config.confusion, confusion_svg(evaluation))
     fps = None if header.frame_format is None else header.frame_format.fps
     return Result(evaluation, effect, row, looks, camera, fps)
+
+
+def _write(config: EvaluateConfig, result: Result) -> None:
+    if config.out is not None:
+        append_rows(config.out, [result.row])
+    if config.attention is not None:
+        append_rows(config.attention, result.looks)
+    if config.confusion is not None:
+        files.write_text(config.confusion, confusion_svg(result.evaluation))
 
 
 def _check_files(config: EvaluateConfig) -> None:
@@ -215,7 +232,7 @@ def _untrained(header: Header, seed: int) -> nn.Module:
 def _facts(path: Path, header: Header) -> dict[str, Any]:
     """Return the columns of a row that describe the model and its training."""
     return {
-        "model": header.model,
+        "model": header.kind,
         "seed": header.seed,
         "protocol": header.facts.get("protocol", "end_to_end"),
         "trained_on": header.facts.get("condition", header.facts.get("data")),

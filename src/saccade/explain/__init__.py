@@ -3,14 +3,14 @@
 from saccade.explain.command import explain
 from saccade.explain.config import FORMATS, ExplainConfig
 from saccade.explain.explanation import Column, Explanation, explain_clip
-from saccade.explain.most_wrong import evaluate_with_page, wrong_clips
+from saccade.explain.most_wrong import each_with_page, wrong_clips
 
 __all__ = [
     "FORMATS",
     "Column",
     "ExplainConfig",
     "Explanation",
-    "evaluate_with_page",
+    "each_with_page",
     "explain",
     "explain_clip",
     "wrong_clips",

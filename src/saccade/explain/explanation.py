@@ -119,7 +119,7 @@ def explain_clip(config: ExplainConfig) -> Explanation:
     device = choose_device(config.device)
     paths = [weights.find(path) for path in config.models]
     loaded = [checkpoint.load(path, device) for path in paths]
-    names = checkpoint.distinct_names([header.model for _, header in loaded], paths)
+    names = checkpoint.distinct_names([header.kind for _, header in loaded], paths)
     file_size = video.describe(config.clip).size
     truth = truth_of(config.clip)
     read: dict[tuple[Size, int, float | None], video.Clip] = {}

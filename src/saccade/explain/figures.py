@@ -55,8 +55,12 @@ def right(column: Column, explanation: Explanation) -> bool | None:
 
 
 def moment(t: int, fps: float | None) -> str:
-    """Format a frame number, with its time in seconds if the frame rate is known."""
-    return f"frame {t} ({t / fps:.1f} s)" if fps else f"frame {t}"
+    """Format the number of a frame, with its time in seconds if the frame rate is known; people count frames from 1.
+
+    >>> moment(0, None), moment(6, 4.0)
+    ('frame 1', 'frame 7 (1.5 s)')
+    """
+    return f"frame {t + 1} ({t / fps:.1f} s)" if fps else f"frame {t + 1}"
 
 
 def percent(p: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from saccade.checkpoint import Header
 from saccade.clips import Clips, DataConfig
 from saccade.data import Folder, video
 from saccade.device import choose_device
-from saccade.evaluate import ClipVerdict, EvaluateConfig, Result, WrongClip, check_one_part, page, run
+from saccade.evaluate import ClipVerdict, EvaluateConfig, Result, WrongClip, check_one_part, each, page
 from saccade.evaluate.clip_verdicts import exact_probability, most_wrong
 from saccade.evaluate.forward import Progress
 from saccade.explain.explanation import Column, Explanation
@@ -35,10 +36,12 @@ _GAP_PX = 6
 _OTHER_COLOUR = "#ee7733"
 
 
-def evaluate_with_page(
+def each_with_page(
     config: EvaluateConfig, data: DataConfig, path: Path, *, progress: Progress | None = None
-) -> Result:
-    """Evaluate a checkpoint as `evaluate.run` does, and write a page with the results and the most wrong clips.
+) -> Iterator[Result]:
+    """Evaluate a checkpoint as `evaluate.each` does, and write a page with the results and the most wrong clips.
+
+    If a file cannot be written, the result is yielded before the error is raised.
 
     Args:
         config: the model and the options.
@@ -57,14 +60,20 @@ def evaluate_with_page(
     check_one_part(data.parts(), "--report")
     check_can_draw()
     files.check_writable(path)
-    result = run(config, data, progress=progress)
+    for result in each(config, data, progress=progress):
+        try:
+            files.write_text(path, _page(result, config, data))
+        finally:
+            yield result
+
+
+def _page(result: Result, config: EvaluateConfig, data: DataConfig) -> str:
     call = run_folder.call()
     made_with = ", ".join(f"{name} {version}" for name, version in checkpoint.versions().items())
     made = f"Made {call['started']} with {made_with}, commit {call['commit']}."
     clips = data.clips(config.split)
-    wrong = wrong_clips(result, config, clips, root=data.root if isinstance(data, Folder) else None)
-    files.write_text(path, page.render(result, wrong, command=call["command"], provenance=made))
-    return result
+    wrong = wrong_clips(result, config, clips, root=data.collection.folder if isinstance(data, Folder) else None)
+    return page.render(result, wrong, command=call["command"], provenance=made)
 
 
 def wrong_clips(
@@ -92,7 +101,7 @@ def wrong_clips(
         clip = video.Clip(_as_bytes(batch.frames[0]), result.fps)
         column = _column(model, header, path, clip, Path(verdict.name or f"clip {index}"), clips.labels, device)
         command = None
-        if root is not None and verdict.name is not None:
+        if root is not None and verdict.name is not None and (root / verdict.name).exists():  # a part is no file
             command = shlex.join(["saccade", "explain", str(root / verdict.name), "--model", str(config.model)])
         found.append(_wrong_clip(column, verdict, command))
     return found
@@ -108,7 +117,7 @@ def _column(
     seen, _ = look(model, clip.frames.to(device), saliency=True)
     prediction = predict.prediction_of(name, clip, seen.logits.cpu(), labels)
     colour = COLOURS.get(header.model.removesuffix("-published"), _OTHER_COLOUR)
-    return Column(header.model, colour, path, header, labels, clip, seen, prediction, None, {})
+    return Column(header.kind, colour, path, header, labels, clip, seen, prediction, None, {})
 
 
 def _wrong_clip(column: Column, verdict: ClipVerdict, command: str | None) -> WrongClip:

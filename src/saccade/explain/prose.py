@@ -66,8 +66,10 @@ def reading(explanation: Explanation) -> list[str]:
         )
     told.append(
         "<strong>Saliency</strong> is the absolute gradient of the verdict's score at the last frame with respect to"
-        " each pixel, scaled by the maximum of each frame. It shows where a small change of a pixel would matter. It"
-        " does not show that the model recognised an object there: an untrained network has a saliency too."
+        " each pixel, scaled by the maximum of each frame. It shows where a small change of a pixel would matter. For a"
+        " model with the trunk EfficientNet-lite0 or ResNet-18, and no attention in or before it, it is what each place"
+        " of the trunk's map adds to the score; places are 32 pixels apart. Saliency does not show that the model"
+        " recognised an object there: an untrained network has a saliency too."
     )
     if any(look.receptive_field is not None for look in looks):
         told.append(

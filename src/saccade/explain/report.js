@@ -52,7 +52,7 @@ class Column {
 
   drawChart(t) {
     const { probabilities, names, decidedAt } = this.data;
-    const options = { now: t, decidedAt, start: this.start, dark: darkness.matches };
+    const options = { now: t, decidedAt, start: this.start, first: 1, dark: darkness.matches };
     this.frameAt = drawProbabilities(this.chart, probabilities, names, options);
   }
 
@@ -61,14 +61,14 @@ class Column {
     const verdict = document.createElement("b");
     if (row < 0) return ["no verdict yet"];
     verdict.textContent = this.data.verdicts[row];
-    return [`frame ${t}: `, verdict, ` ${percent(this.data.verdictProbabilities[row])}`];
+    return [`frame ${t + 1}: `, verdict, ` ${percent(this.data.verdictProbabilities[row])}`];
   }
 
   describe(t, layers) {
     const { looks, name } = this.data;
     const corners = layers.quad && looks[t].quad;
     const where = corners ? `; samples the quadrilateral with corners (y, x) ${corners.map((c) => `(${c.map(Math.round).join(", ")})`).join(" ")}` : "";
-    return `Input frame ${t} of ${name}${where}`;
+    return `Input frame ${t + 1} of ${name}${where}`;
   }
 }
 
@@ -86,7 +86,7 @@ class Player {
   show(t) {
     this.t = Math.min(this.report.numFrames - 1, Math.max(0, t));
     const seconds = this.report.fps ? ` · ${(this.t / this.report.fps).toFixed(1)} s` : "";
-    const words = `frame ${this.t} of ${this.report.numFrames}${seconds}`;
+    const words = `frame ${this.t + 1} of ${this.report.numFrames}${seconds}`;
     this.draw();
     element("position").textContent = words;
     const said = this.columns.map((column) => `${column.data.name} ${column.now.textContent}`);
@@ -192,7 +192,7 @@ async function start() {
   const player = new Player(report, columns);
   listen(player);
   const asked = /^#frame=(\d+)$/.exec(location.hash);
-  player.show(asked ? Number(asked[1]) : 0);
+  player.show(asked ? Number(asked[1]) - 1 : 0);
   if (!asked && report.numFrames > 1 && !matchMedia("(prefers-reduced-motion: reduce)").matches) player.play();
 }
 

@@ -27,7 +27,7 @@ def figures(explanation: Explanation) -> str:
 def every_frame(explanation: Explanation) -> str:
     """Return the table of the verdict of each model at each frame."""
     rows = [
-        _row(str(t), (escape(_said(column, t, explanation.num_frames)) for column in explanation.columns))
+        _row(str(t + 1), (escape(_said(column, t, explanation.num_frames)) for column in explanation.columns))
         for t in range(explanation.num_frames)
     ]
     return _table("Frame", [column.name for column in explanation.columns], rows)

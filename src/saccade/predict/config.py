@@ -34,7 +34,7 @@ class PredictConfig:
         over_time: report the verdicts over time too: at each frame of a clip of up to 100 frames, else at the last
             frame of each second.
         csv: a CSV file with one row per clip. Until all clips are done, its rows are in a file whose name ends in
-            `.part`.
+            `.part`; after an interruption, the same command continues it.
 
     Raises:
         UsageError: if no clip is given, or a number is out of range.

@@ -6,7 +6,6 @@ import the caller's main module in each process, which runs a script again that 
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import pickle
@@ -37,45 +36,6 @@ _READY, _RESULT, _RAISED = range(3)
 # for modules.
 _COMMAND = (sys.executable, "-P", str(Path(__file__)))
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-
-
-def num_cores(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
-    """Return the number of processor cores that this process may use, within the limits of its container.
-
-    Args:
-        groups: the folder of Linux's control groups.
-        own: the file that tells the groups of this process.
-    """
-    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min([num, *(math.ceil(quota) for quota in _quotas(groups, own))]))
-
-
-def _quotas(groups: Path, own: Path) -> Iterator[float]:
-    """Yield the limits on processor time, in cores, of the control groups of this process and those above them."""
-    for line in _read(own).splitlines():
-        _, controllers, place = [*line.split(":", 2), "", ""][:3]
-        # Version 2 has one hierarchy, version 1 one for each set of controllers.
-        base = groups / controllers if "cpu" in controllers.split(",") else groups
-        for folder in (base / part for part in _and_above(place)):
-            quota_and_period = _read(folder / "cpu.max") or " ".join(
-                _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-            )
-            with suppress(ValueError, ZeroDivisionError):  # the quota may be "max", or missing
-                quota, period = map(int, quota_and_period.split())
-                if quota > 0:
-                    yield quota / period
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:  # not everywhere, and not of this version
-        return ""
-
-
-def _and_above(place: str) -> Iterator[Path]:
-    path = Path(place.lstrip("/"))
-    yield from (path, *path.parents)
 
 
 def in_order(

@@ -48,7 +48,7 @@ class Job:
         if isinstance(self.config, PublishedConfig):
             return 0.0
         num_frames = DigitsConfig().num_frames * self.num_clips * len(self.training.tested_in)
-        step_frames = self.config.batch_size * self.digits.num_frames
+        step_frames = self.config.clips_per_step * self.digits.num_frames
         return NUM_PASSES[self.training.model] * num_frames / step_frames / 3
 
     def fraction(self, row: Mapping[str, float]) -> float:
@@ -142,7 +142,7 @@ def _test(job: Job, config: TrainConfig, path: Path, progress: Progress) -> None
             trained_on=header.facts["condition"],
             trunk=config.trunk,
             steps=header.training["num_steps"],
-            frames_per_step=config.batch_size * job.digits.num_frames,
+            frames_per_step=config.clips_per_step * job.digits.num_frames,
             precision=header.training["precision"],
             minutes=round(header.training["elapsed_s"] / 60, 2),
             attention=effect,

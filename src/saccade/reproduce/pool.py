@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from saccade.errors import DataError, Interrupted
+from saccade.processors import num_processors
 from saccade.train.interrupts import held_back
 from saccade.train.loop import Progress
 
@@ -28,11 +29,6 @@ POLL_S = 0.2
 GRACE_S = 2.0
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-
-
-def num_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_all(
@@ -72,7 +68,7 @@ def run_all(
         return
     context = multiprocessing.get_context("spawn")
     rows, stop = context.Queue(), context.Event()
-    threads = max(1, min(torch.get_num_threads(), num_cores() // num_processes))
+    threads = max(1, min(torch.get_num_threads(), num_processors() // num_processes))
     with (
         held_back() as interrupted,
         ProcessPoolExecutor(num_processes, context, _begin, (rows, stop, threads, os.getpid())) as pool,

@@ -12,6 +12,7 @@ from saccade.data.digits import TRAINING, Digits, DigitsConfig
 from saccade.device import choose_device
 from saccade.errors import UsageError
 from saccade.evaluate import write_rows
+from saccade.processors import num_processors
 from saccade.published import PublishedConfig
 from saccade.reproduce import cells, pace, pool, table
 from saccade.reproduce.cells import Job
@@ -91,7 +92,7 @@ class _Reproduction:
         if self.preset.protocol == "published" or choose_device(self.config.device).type != "cpu":
             return min(self.config.jobs or 1, num_jobs)
         # Three trainings on two cores take turns, so that neither core waits long for the slowest one.
-        return min(self.config.jobs or max(3, pool.num_cores()), num_jobs)
+        return min(self.config.jobs or max(3, num_processors()), num_jobs)
 
     def steps(self, trainings: list[Training]) -> int | None:
         """Return the steps of every training: as configured, or as many as fit into the minutes, measured once."""

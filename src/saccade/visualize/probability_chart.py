@@ -19,6 +19,8 @@ SERIES_COLOURS = (
 class ProbabilityChart:
     """The probability of each class over time: the most probable classes in colour and with names, the others pale.
 
+    *Conventions:* arguments count frames from 0; the axis counts them from 1, as people do.
+
     Args:
         axis: a Matplotlib axis.
         probabilities: one row for each frame; a single row belongs to the last frame.
@@ -40,17 +42,17 @@ class ProbabilityChart:
     ) -> None:
         self._axis = axis
         self._rows = probabilities.detach().float().cpu()
-        self._start, self._end = num_frames - len(self._rows), max(1, num_frames - 1)
+        self._start, self._end = num_frames - len(self._rows), max(2, num_frames)
         self._named = strongest_classes(self._rows, strongest)
         self._prepare(axis, decided_at)
-        times = torch.arange(self._start, num_frames).tolist()
+        times = torch.arange(self._start + 1, num_frames + 1).tolist()
         marker = "o" if len(times) == 1 else ""
         paint = paints(self._named)
         for k in range(len(names)):
             style = {"color": paint[k], "linewidth": 1.5} if k in paint else {"color": "0.6", "linewidth": 0.5}
             axis.plot(times, self._rows[:, k].tolist(), marker=marker, markersize=4, zorder=2 + (k in paint), **style)
         self._write_names(axis, names, paint)
-        self._cursor = axis.axvline(0, color="#1c1f24", linewidth=1.2, zorder=4)
+        self._cursor = axis.axvline(1, color="#1c1f24", linewidth=1.2, zorder=4)
         colours = [paint[k] for k in self._named]
         self._dots = axis.scatter([], [], c=[], s=22, edgecolors="white", linewidths=0.8, zorder=5)
         self._dots.set_facecolor(colours)
@@ -58,16 +60,16 @@ class ProbabilityChart:
 
     def show(self, t: int) -> None:
         """Mark frame `t`."""
-        self._cursor.set_xdata([t, t])
+        self._cursor.set_xdata([t + 1, t + 1])
         rows = self._rows[t - self._start : t - self._start + 1] if t >= self._start else self._rows[:0]
-        self._dots.set_offsets([(t, row[k].item()) for row in rows for k in self._named] or [(-1, 0.0)])
+        self._dots.set_offsets([(t + 1, row[k].item()) for row in rows for k in self._named] or [(-1, 0.0)])
 
     def mark(self, t: int) -> None:
         """Add a permanent mark at frame `t`."""
-        self._axis.axvline(t, ymax=0.04, color="#1c1f24", linewidth=1.0)
+        self._axis.axvline(t + 1, ymax=0.04, color="#1c1f24", linewidth=1.0)
 
     def _prepare(self, axis: Any, decided_at: int | None) -> None:
-        axis.set_xlim(0, self._end)
+        axis.set_xlim(1, self._end)
         axis.set_ylim(-0.03, 1.03)
         axis.set_yticks([0, 0.5, 1], ["0", "50", "100 %"])
         axis.tick_params(labelsize=7, length=2)
@@ -75,11 +77,11 @@ class ProbabilityChart:
         axis.grid(axis="y", alpha=0.35, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
         if decided_at is not None:
-            axis.axvline(decided_at, color="#1c1f24", linewidth=0.9, linestyle=(0, (4, 3)))
-            side = "right" if decided_at > self._end / 2 else "left"
+            axis.axvline(decided_at + 1, color="#1c1f24", linewidth=0.9, linestyle=(0, (4, 3)))
+            side = "right" if decided_at + 1 > self._end / 2 else "left"
             axis.annotate(
                 "decided",
-                (decided_at, 1.03),
+                (decided_at + 1, 1.03),
                 (-3 if side == "right" else 3, 2),
                 textcoords="offset points",
                 fontsize=7,

@@ -1,0 +1,63 @@
+"""How many processors a process may use."""
+
+import os
+
+import pytest
+import torch
+
+from saccade.device import limit_threads
+from saccade.processors import num_processors
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "wanted"),
+    [
+        ("0::/", {"cpu.max": "150000 100000"}, 2),
+        ("0::/", {"cpu.max": "max 100000"}, None),
+        ("0::/a/b", {"cpu.max": "max 100000", "a/cpu.max": "50000 100000", "a/b/cpu.max": "max 100000"}, 1),
+        (
+            "3:cpu,cpuacct:/x",
+            {"cpu,cpuacct/x/cpu.cfs_quota_us": "100000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
+            1,
+        ),
+        (
+            "3:cpu,cpuacct:/x",
+            {"cpu,cpuacct/x/cpu.cfs_quota_us": "-1", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
+            None,
+        ),
+        ("nonsense", {}, None),
+        ("0::/", {"cpu.max": "0 0"}, None),
+    ],
+)
+def test_processors_are_counted_within_the_limits_of_a_container(tmp_path, own, limits, wanted):
+    free = num_processors(tmp_path / "none", tmp_path / "none")
+    assert free == len(os.sched_getaffinity(0))
+    (tmp_path / "own").write_text(f"{own}\n")
+    for name, text in limits.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert num_processors(tmp_path / "groups", tmp_path / "own") == (free if wanted is None else min(free, wanted))
+
+
+def test_processors_are_those_that_this_process_may_use():
+    assert 1 <= num_processors() <= (os.cpu_count() or 1)
+    if not hasattr(os, "sched_setaffinity"):
+        return
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert num_processors() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("asked", [1, 1000])
+def test_torch_uses_no_more_threads_than_there_are_processors(asked):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(asked)
+        limit_threads()
+        assert torch.get_num_threads() == min(asked, num_processors())
+    finally:
+        torch.set_num_threads(before)
