@@ -1,5 +1,6 @@
 """A folder of real files whose classes only motion tells: what a user might bring."""
 
+import numpy as np
 import torch
 
 from saccade.data.video_writing import write_mp4
@@ -28,3 +29,10 @@ def write_folder(root, *, per_class=10, num_people=5, fps=10.0, **changes):
             frames = moving_square(label, 100 * place + number, num_frames=12 + number % 3, **changes)
             write_mp4(inside / f"{label}_{number % num_people:02d}_{number}.mp4", frames, fps)
     return root
+
+
+def write_npz(path, grey, *, num_frames=2):
+    """Write a small clip of one grey level, which costs no decoding."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, frames=np.full((num_frames, 32, 32), grey, np.uint8))
+    return path

@@ -123,6 +123,10 @@ def test_the_parts_of_a_file_are_one_group(tmp_path):
     assert [entry.group for entry in found.entries] == ["a.mp4", "a.mp4", None, None]
 
 
+def test_names_of_classes_move_no_cursor(tmp_path):
+    assert read(table(tmp_path, "path,class", "a.mp4,ru\x1bn", "b.mp4,jump")).classes == ("jump", "ru\\x1bn")
+
+
 def test_missing_files_are_left_out_with_a_reason(tmp_path):
     found = read(table(tmp_path, "path,class", "a.mp4,run", "gone.mp4,run", "b.mp4,jump", "c.mp4,run", "c.mp4,run"))
     assert short(found) == [("a.mp4", "run"), ("b.mp4", "jump"), ("c.mp4", "run")]

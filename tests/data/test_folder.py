@@ -1,15 +1,15 @@
 import math
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 from saccade.data import Folder, from_json
+from saccade.data.frame_choice import FrameChoice
 from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, UsageError
 
-from ..own_clips import CLASSES, moving_square, write_folder
+from ..own_clips import CLASSES, moving_square, write_folder, write_npz
 
 PERSON = r"_(\d+)_"
 
@@ -60,8 +60,7 @@ def test_every_class_is_in_every_part_where_that_can_be(tmp_path):
     for label, people in (("a", (0, 1, 2, 3)), ("b", (2, 3, 4, 5))):
         (tmp_path / label).mkdir()
         for person in people:
-            frames = np.full((2, 32, 32), 10 * person + ord(label), np.uint8)
-            np.savez(tmp_path / label / f"x_{person}_.npz", frames=frames)
+            write_npz(tmp_path / label / f"x_{person}_.npz", 10 * person + ord(label))
     for seed in range(20):
         folder = Folder(tmp_path, group=PERSON, seed=seed)
         for split in ("train", "validation", "test"):
@@ -79,12 +78,22 @@ def test_the_split_stays_when_clips_are_added(clips, tmp_path):
     assert groups_of(Folder(root)) != held_out
 
 
+def test_a_copy_that_was_added_later_does_not_take_the_place_of_a_tested_clip(clips, tmp_path):
+    root = shutil.copytree(clips, tmp_path / "copies")
+    remembered = Folder(root).as_json()
+    for number, name in enumerate(remembered["clips"]["test"]):
+        shutil.copy(root / name, (root / name).with_name(f"!{number}.mp4"))
+    again = from_json(remembered)
+    assert list(again.clips("test").names) == remembered["clips"]["test"]
+    assert len(again.clips("train")) == 12
+
+
 def test_what_is_gone_from_the_test_part_is_told(clips, tmp_path):
     root = shutil.copytree(clips, tmp_path / "shrunk")
     remembered = Folder(root).as_json()
     gone = sorted(remembered["held_out"]["test"])[0]
     (root / gone).unlink()
-    with pytest.raises(DataError, match="lacks 1 clips of the test part"):
+    with pytest.raises(DataError, match="1 clips of the test part of this model's split are missing, such as"):
         from_json(remembered).clips("test")
 
 
@@ -94,14 +103,14 @@ def test_exact_duplicates_are_kept_once(clips, tmp_path):
     shutil.copy(original, root / CLASSES[1] / "zz copy.mp4")
     folder = Folder(root)
     assert len(folder.files) == 20
-    assert folder.duplicates == [(root / CLASSES[1] / "zz copy.mp4", original)]
+    assert [(one.path, kept.path) for one, kept in folder.duplicates] == [(root / CLASSES[1] / "zz copy.mp4", original)]
     assert "1 duplicate left out" in folder.summary()
 
 
 def test_frames_are_resized_and_coloured_as_training_needs_them(clips):
     wanted = Folder(clips).frame_format
     assert (wanted.channels, wanted.size, wanted.fps) == (3, (48, 64), 10.0)
-    assert Folder(clips, short_side=32).frame_format.size == (32, 43)
+    assert Folder(clips, frame_choice=FrameChoice(32)).frame_format.size == (32, 43)
     stored = Folder(clips).clips("test")
     assert stored.frames[0].shape[1:] == (3, 48, 64)
 
@@ -129,18 +138,11 @@ def test_colour_follows_the_clips_to_learn_from_only(clips):
     assert from_json(remembered).clips("validation").frames[0].shape[1:] == (3, 32, 40)
 
 
-def test_decoding_tells_how_far_it_is(clips):
-    told = []
-    folder = Folder(clips, progress=lambda done, total: told.append((done, total)))
-    folder.clips("test")
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-
 # --- What a user may get wrong
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(DataError, match=r"nowhere does not exist; a folder of clips is needed"):
+    with pytest.raises(DataError, match=r"nowhere does not exist; give a folder with one folder per class"):
         Folder(tmp_path / "nowhere").clips("train")
 
 
@@ -157,8 +159,24 @@ def test_one_class_is_not_enough(clips, tmp_path):
 
 
 def test_a_class_with_two_clips(tmp_path):
-    write_folder(tmp_path, per_class=2)
-    with pytest.raises(DataError, match="'across take2' has 2 clips"):
+    write_folder(tmp_path, per_class=3)
+    next((tmp_path / CLASSES[0]).glob("*.mp4")).unlink()
+    said = (
+        "the class 'across take2' has 2 clips, or groups of clips; at least 3 are needed, for training, validation and"
+    )
+    with pytest.raises(
+        DataError, match=f"{said} test: add clips, or leave out this class; two are enough with --folds 2"
+    ):
+        Folder(tmp_path).clips("train")
+
+
+def test_several_classes_with_too_few_clips(tmp_path):
+    for number in range(5):
+        write_npz(tmp_path / f"word {number}" / "0.npz", number)
+    said = (
+        r"5 classes have too few clips, or groups of clips: 'word 0' \(1\), 'word 1' \(1\), 'word 2' \(1\), \.\.\.; at"
+    )
+    with pytest.raises(DataError, match=rf"{said} least 3 are needed, .* or leave out these classes$"):
         Folder(tmp_path).clips("train")
 
 

@@ -119,6 +119,7 @@ def test_label_sets_keep_every_label_in_training():
         ([0, 1] * 2, None, 5, "5 folds need at least 5 clips; got 4"),
         ([0, 1] * 4, ["ann", "bob"] * 4, 3, "3 folds need at least 3 groups; got 2"),
         ([0, 0, 0, 1], None, 2, "the class 'clap' has 1 clip; cross-validation needs at least 2 clips"),
+        ([0, 1, 2, 2], None, 2, "the class 'wave' has 1 clip, like 1 other class; cross-validation needs"),
         ([0, 0, 1, 1], ["a", "b", "c", "c"], 2, "the class 'clap' has clips of 1 group only (2 clips)"),
     ],
 )

@@ -1,7 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from saccade.data import StoredClips, StoredData
+from saccade.data.augment import Augmentation
 from saccade.data.stored import StoredBatches
 from saccade.errors import UsageError
 from saccade.labels import Labels
@@ -65,6 +68,65 @@ def test_long_clips_are_cut_anywhere_and_short_ones_are_whole():
 def test_targets_follow_their_clips():
     batch = StoredBatches(clips_of((2,) * 6), size=6, num_frames=2, seed=3)(0, 1)
     assert batch.targets.tolist() == [clip % 2 for clip, _, _ in seen_in(batch)]
+
+
+def come(clips, num_epochs=4):
+    """Return how often each clip comes in some epochs."""
+    batches = StoredBatches(clips, size=1, num_frames=2, seed=0)
+    places = range(num_epochs * batches.epoch_size)
+    shown = [seen_in(batches(step, 1))[0][0] for step in places]
+    return torch.tensor([shown.count(clip) for clip in range(len(clips))]) / num_epochs
+
+
+def test_clips_of_a_rare_class_come_more_often():
+    rare = torch.arange(20) % 10 == 0
+    found = come(replace(clips_of((2,) * 20), targets=rare.long()))
+    assert (found[~rare] == 1).all()  # nothing is left out
+    assert (found[rare] == 3).all()  # the root of nine
+    with_none = replace(clips_of((2,) * 20), targets=rare.long(), labels=Labels(("a", "b", "nobody has it")))
+    assert torch.equal(come(with_none), found)
+
+
+def test_a_clip_of_several_classes_comes_as_often_as_its_rarest():
+    targets = torch.zeros(20, 2)
+    targets[:16, 0] = 1
+    targets[[3, 18, 19], 1] = 1
+    targets[17] = 0
+    found = come(replace(clips_of((2,) * 20), targets=targets, labels=Labels(("a", "b"), exclusive=False)), 6)
+    assert found[[3, 18, 19]].mean() == pytest.approx((16 / 3) ** 0.5, rel=0.05)
+    assert found[[0, 1, 2, *range(4, 18)]].mean() == pytest.approx(1.0, rel=0.05)
+
+
+def test_epochs_with_repeated_clips_have_orders_of_their_own():
+    clips = replace(clips_of((2,) * 20), targets=(torch.arange(20) % 10 == 0).long())
+    batches = StoredBatches(clips, size=24, num_frames=2, seed=0)
+    epochs = [tuple(clip for clip, _, _ in seen_in(batches(step, 9))) for step in range(4)]
+    assert len(set(epochs)) == 4
+    assert all(len(epoch) == 24 for epoch in epochs)
+    apart = [abs(epoch.index(0) - (23 - epoch[::-1].index(0))) for epoch in epochs]
+    assert max(apart) > 4
+
+
+def noise(num, num_frames):
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.randint(256, (num_frames, 3, 32, 40), dtype=torch.uint8, generator=generator) for _ in range(num)]
+    return StoredClips(frames, torch.arange(num) % 2, LABELS)
+
+
+def test_augmented_batches_are_a_function_of_seed_and_step():
+    plain = StoredBatches(noise(6, 9), size=4, num_frames=8, seed=0)
+    batches = replace(plain, augmentation=Augmentation())
+    for step in range(6):
+        batch, again = batches(step, 6), batches(step, 6)
+        assert torch.equal(batch.frames, again.frames)
+        assert torch.equal(batch.targets, plain(step, 6).targets)
+        assert batch.frames.shape[1] <= 8
+    assert batches(0, 6).frames.shape != plain(0, 6).frames.shape or not torch.equal(
+        batches(0, 6).frames, plain(0, 6).frames
+    )
+    # A clip is changed in another way each time it comes.
+    one = StoredBatches(noise(1, 4), size=1, num_frames=4, seed=0, augmentation=Augmentation(rate=(1.0, 1.0)))
+    assert len({tuple(one(step, 9).frames.flatten().tolist()) for step in range(5)}) == 5
 
 
 def test_data_in_memory_tells_what_a_model_needs():

@@ -38,10 +38,7 @@ class Report:
     @cached_property
     def unreadable(self) -> tuple[tuple[Path, str], ...]:
         """The clips that cannot be read, each with the reason."""
-        # A CSV file names clips on purpose; in a folder, other files are to be expected.
-        named = self.collection.source.is_file()
-        left_out = [(p, why) for p, why in self.collection.left_out if named or video.is_named_as_clip(p)]
-        return (*left_out, *((r.entry.path, r.error) for r in self.records if r.error is not None))
+        return (*self.collection.unreadable, *((r.entry.path, r.error) for r in self.records if r.error is not None))
 
     @cached_property
     def others(self) -> tuple[tuple[Path, str], ...]:

@@ -9,10 +9,12 @@ from saccade.clips import DataConfig
 from saccade.data.digits.config import DigitsConfig
 from saccade.data.digits.formats import of_this_version as header_of_today
 from saccade.data.folder import Folder
+from saccade.data.frame_choice import FrameChoice
+from saccade.data.lazy_frames import LazyFrames
 from saccade.data.stored import StoredClips, StoredData
 from saccade.errors import UsageError, unknown_name
 
-__all__ = ["KINDS", "Folder", "StoredClips", "StoredData", "from_json", "header_of_today"]
+__all__ = ["KINDS", "Folder", "FrameChoice", "LazyFrames", "StoredClips", "StoredData", "from_json", "header_of_today"]
 
 KINDS: dict[str, Callable[[Mapping[str, Any]], DataConfig]] = {
     DigitsConfig.KIND: DigitsConfig.from_json,

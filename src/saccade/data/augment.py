@@ -21,6 +21,8 @@ MIN_FRAMES = 4
 # The weights of luma, and the two colour differences of NTSC, around whose origin hues turn.
 _LUMA = np.array((0.299, 0.587, 0.114))
 _TO_YIQ = np.array((_LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)))
+# A few small frames fit into the cache of a processor; a whole clip would not.
+_FRAMES_PER_PASS = 8
 # Keeps these draws apart from those of other users of the same seed.
 _STREAM = 0x61756721
 
@@ -118,7 +120,7 @@ class Augmentation:
             return kept
         mean = frames.sum((0, 2, 3), dtype=torch.int64).double() / (frames.numel() // frames.shape[1])
         matrix, offset = self._colour_map(colours, mean.numpy())
-        return torch.stack(list(_changed(kept, theta, area, mean.float(), (matrix, offset))))
+        return torch.cat(list(_changed(kept, theta, area, mean.float(), (matrix, offset))))
 
     @property
     def _colour_strengths(self) -> tuple[float, ...]:
@@ -194,19 +196,20 @@ def _changed(
     area: tuple[slice, slice] | None,
     mean: Float[Tensor, "channels"],
     colours: tuple[Float[Tensor, "channels channels"], float],
-) -> Iterator[UInt8[Tensor, "channels height width"]]:
-    """Yield frames after the changes; one at a time, so that memory stays small and equal frames stay equal."""
+) -> Iterator[UInt8[Tensor, "some channels height width"]]:
+    """Yield frames after the changes, a few at a time."""
     channels, height, width = frames.shape[1:]
     grid = F.affine_grid(
         torch.from_numpy(theta).float().unsqueeze(0), [1, channels, height, width], align_corners=False
     )
     matrix, offset = colours
-    for frame in frames:
-        levels = F.grid_sample(frame.float().unsqueeze(0), grid, padding_mode="border", align_corners=False)[0]
+    for some in frames.split(_FRAMES_PER_PASS):
+        many = grid.expand(len(some), -1, -1, -1)
+        levels = F.grid_sample(some.float(), many, padding_mode="border", align_corners=False)
         if area is not None:
-            levels[:, *area] = mean.view(-1, 1, 1)
-        levels = (matrix @ levels.flatten(1)).view_as(levels) + offset
-        yield levels.clamp_(0, 255).round_().to(torch.uint8)
+            levels[:, :, *area] = mean.view(-1, 1, 1)
+        coloured = (matrix @ levels.flatten(2)).view_as(levels).add_(offset)
+        yield coloured.clamp_(0, 255).round_().to(torch.uint8)
 
 
 def _between(low: float, high: float, drawn: float) -> float:

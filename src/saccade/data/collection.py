@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from saccade.data import csv_rows, video
-from saccade.data.finding import check_pattern, find_clips, visible_files
+from saccade.data.finding import captured, check_pattern, find_clips, unreadable, visible_files
 from saccade.errors import DataError, UsageError
 from saccade.foreign import shown
 
@@ -64,6 +63,43 @@ class Collection:
     left_out: tuple[tuple[Path, str], ...] = ()
     problems: tuple[str, ...] = ()
 
+    @cached_property
+    def folder(self) -> Path:
+        """The folder that the names of clips are relative to."""
+        return self.source if self.source.is_dir() else self.source.parent
+
+    @cached_property
+    def _starts(self) -> tuple[Path, Path]:
+        return self.folder, self.folder.resolve()
+
+    @property
+    def unreadable(self) -> tuple[tuple[Path, str], ...]:
+        """What was left out although it was meant as a clip, each with the reason: a CSV file names only such files."""
+        return tuple(one for one in self.left_out if not self.source.is_dir() or video.is_named_as_clip(one[0]))
+
+    def name_of_entry(self, entry: Entry) -> str:
+        """Return the name of a clip: that of its file, and its part as in the address of a medium.
+
+        >>> clips = Collection(Path("clips.csv"), ())
+        >>> clips.name_of_entry(Entry(Path("a.mp4"), ("run",), start_s=1.5, end_s=3.0))
+        'a.mp4#t=1.5,3'
+
+        Source: W3C, "Media Fragments URI 1.0", 2012, for the part.
+        """
+        name = self.name_of(entry.path)
+        if entry.start_s is None and entry.end_s is None:
+            return name
+        return f"{name}#t={entry.start_s or 0:.10g}" + ("" if entry.end_s is None else f",{entry.end_s:.10g}")
+
+    def name_of(self, path: Path) -> str:
+        """Return the name of a file: its path in the folder.
+
+        The name stays the same if the whole collection moves. A file outside the folder that was given by its full
+        path is called by it.
+        """
+        inside = next((start for start in self._starts if path.is_relative_to(start)), None)
+        return (path if inside is None else path.relative_to(inside)).as_posix()
+
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, sorted."""
@@ -79,8 +115,8 @@ class Collection:
 def read(source: Path, *, group: str | None = None) -> Collection:
     """Return the labelled clips of a folder or a CSV file, without reading the clips.
 
-    In a folder, the first folder below it names the class, and deeper folders belong to that class. If the folders
-    below it are called train, test, and validation or val, they are splits, and the folders in them name the classes.
+    In a folder, the first folder below it names the class, and deeper folders belong to that class. If all folders
+    below it are called train, test, validation or val, they are splits, and the folders in them name the classes.
 
     A CSV file has a header with the columns `path` and `class`, and any of `split`, `group`, `start_s` and `end_s`;
     other columns are not used. It is separated by commas, semicolons or tabs. Paths are relative to the folder of the
@@ -110,9 +146,9 @@ def read(source: Path, *, group: str | None = None) -> Collection:
     if group is not None:
         if any(entry.group is not None for entry in found.entries):
             raise UsageError(f"{source} has a column 'group'; leave out the pattern {group!r}, or remove the column")
-        found = replace(found, entries=tuple(replace(e, group=_captured(group, e.path)) for e in found.entries))
+        found = replace(found, entries=tuple(replace(e, group=captured(group, e.path)) for e in found.entries))
     elif all(entry.group is None for entry in found.entries):
-        found = replace(found, entries=_parts_together(found.entries, source.parent))
+        found = replace(found, entries=_parts_together(found))
     _check_classes(found)
     _check_splits(found)
     return replace(found, problems=(*found.problems, *_rare(found)))
@@ -120,22 +156,22 @@ def read(source: Path, *, group: str | None = None) -> Collection:
 
 def _in_folder(root: Path) -> Collection:
     paths = [(path, path.relative_to(root).parts) for path in find_clips(root)]
-    in_splits = {parts[0] for _, parts in paths} <= SPLIT_NAMES.keys()
+    in_splits = {parts[0].casefold() for _, parts in paths} <= SPLIT_NAMES.keys()
     depth = 2 if in_splits else 1
-    entries, unreadable = [], []
+    entries, failed = [], []
     for path, parts in paths:
         if len(parts) <= depth:
             raise DataError(f"{path} is not in a class folder; move it into a folder named after its class")
-        if why := _unreadable(path):
-            unreadable.append((path, why))
+        if why := unreadable(path):
+            failed.append((path, why))
         # Names that are not UTF-8 could not be stored with a model.
-        split = SPLIT_NAMES[parts[0]] if in_splits else None
+        split = SPLIT_NAMES[parts[0].casefold()] if in_splits else None
         entries += [] if why else [Entry(path, (shown(parts[depth - 1]),), split=split)]
     others = sorted(path for path in visible_files(root) if not video.is_named_as_clip(path))
     left_out = [(path, f"its ending {path.suffix!r} is not that of a video") for path in others]
     if not entries:
-        raise DataError(f"no clip in {root} can be read: {unreadable[0][0]} {unreadable[0][1]}")
-    return Collection(root, tuple(entries), left_out=(*unreadable, *left_out))
+        raise DataError(f"no clip in {root} can be read: {failed[0][0]} {failed[0][1]}")
+    return Collection(root, tuple(entries), left_out=(*failed, *left_out))
 
 
 def _in_csv(source: Path) -> Collection:
@@ -158,7 +194,7 @@ def _in_csv(source: Path) -> Collection:
     exclusive = all(len(entry.classes) < 2 for entry in lines)
     if exclusive and (empty := [line for entry, line in lines.items() if not entry.classes]):
         raise DataError(f"{source} line {empty[0]} has no class; write its class, or remove the line")
-    reasons = {entry: _unreadable(entry.path) for entry in lines}
+    reasons = {entry: unreadable(entry.path) for entry in lines}
     kept = tuple(entry for entry, why in reasons.items() if why is None)
     if not kept:
         first = next(iter(lines)).path if lines else None
@@ -174,7 +210,7 @@ def _entry(source: Path, line: int, cells: Mapping[str, str]) -> Entry:
     place = f"{source} line {line}"
     if not cells["path"]:
         raise DataError(f"{place} has no path; write the file of the clip, or remove the line")
-    classes = [name.strip() for name in cells["class"].split(CLASS_SEPARATOR)] if cells["class"] else []
+    classes = [shown(name.strip()) for name in cells["class"].split(CLASS_SEPARATOR)] if cells["class"] else []
     if not all(classes):
         raise DataError(f"{place} has the class {cells['class']!r}, with an empty name; write it as in 'run|jump'")
     split = cells.get("split", "").casefold()
@@ -199,28 +235,10 @@ def _seconds(place: str, name: str, cell: str) -> float | None:
     return value
 
 
-def _unreadable(path: Path) -> str | None:
-    """Return why a file cannot be opened, or None."""
-    try:
-        if not path.is_file():  # to open a pipe would wait for ever
-            return "is not a file" if path.exists() else "does not exist"
-        path.open("rb").close()
-    except (OSError, ValueError) as error:
-        return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-    return None
-
-
-def _captured(pattern: str, path: Path) -> str:
-    found = re.search(pattern, path.name)
-    if found is None or found[1] is None:
-        raise DataError(f"the pattern {pattern!r} captures nothing in {path.name}; give one that fits all clips")
-    return found[1]
-
-
-def _parts_together(entries: Sequence[Entry], root: Path) -> tuple[Entry, ...]:
+def _parts_together(found: Collection) -> tuple[Entry, ...]:
     """Make one group of the parts of a file."""
-    num = Counter(entry.path for entry in entries)
-    return tuple(replace(e, group=shown(os.path.relpath(e.path, root))) if num[e.path] > 1 else e for e in entries)
+    num = Counter(entry.path for entry in found.entries)
+    return tuple(replace(e, group=found.name_of(e.path)) if num[e.path] > 1 else e for e in found.entries)
 
 
 def _check_classes(found: Collection) -> None:

@@ -58,3 +58,29 @@ def check_pattern(pattern: str) -> None:
         raise UsageError(f"{pattern!r} is not a regular expression ({error}); an example is '_(\\d+)_'") from error
     if not compiled.groups:
         raise UsageError(f"{pattern!r} captures nothing; put the group's part in parentheses, as in '_(\\d+)_'")
+
+
+def captured(pattern: str, path: Path) -> str:
+    """Return the group of a file: what the first group of the pattern captures in its name.
+
+    Raises:
+        DataError: if it captures nothing.
+
+    >>> captured("_([0-9]+)_", Path("wave_07_a.mp4"))
+    '07'
+    """
+    found = re.search(pattern, path.name)
+    if found is None or found[1] is None:
+        raise DataError(f"the pattern {pattern!r} captures nothing in {path.name}; give one that fits all clips")
+    return found[1]
+
+
+def unreadable(path: Path) -> str | None:
+    """Return why a file cannot be opened, or None."""
+    try:
+        if not path.is_file():  # to open a pipe would wait for ever
+            return "is not a file" if path.exists() else "does not exist"
+        path.open("rb").close()
+    except (OSError, ValueError) as error:
+        return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+    return None

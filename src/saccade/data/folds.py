@@ -57,8 +57,8 @@ def folds(
         name = shown(str(alone[0]) if names is None else names[alone[0]])
         came = "1 clip" if groups is None else f"clips of 1 group only ({counts[:, alone[0]].sum()} clips)"
         raise DataError(
-            f"the class '{name}' has {came}; cross-validation needs at least 2 {what} of each class, to train on one"
-            " and test on another: add clips, or leave the class out"
+            f"the class '{name}' has {came}{_others(alone.size - 1)}; cross-validation needs at least 2 {what} of each"
+            " class, to train on one and test on another: add clips, or leave out such classes"
         )
     for dealt in _deals(counts, num_folds, seed):
         held = _counts(counts, dealt)
@@ -102,6 +102,10 @@ def inner_validation(
     counts = _counts(present[indices], numbers)
     held = np.isin(numbers, _best_part(counts, seed))
     return indices[~held], indices[held]
+
+
+def _others(num: int) -> str:
+    return f", like {num} other class{'es' * (num > 1)}" if num else ""
 
 
 def _presence(targets: ArrayLike) -> NDArray[np.intp]:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from saccade.clips import CPU, ClipBatch, FrameFormat, padded
+from saccade.data.augment import Augmentation, view_generator
+from saccade.data.lazy_frames import LazyFrames
 from saccade.errors import UsageError
-from saccade.labels import Labels
+from saccade.labels import Labels, Targets
 
 
 @dataclass(frozen=True, eq=False)
 class StoredClips:
-    """Labelled clips in memory, of any lengths and of one frame size.
+    """Labelled clips of any lengths and of one frame size.
 
     Args:
-        frames: the clips, uint8 in [0, 255].
-        targets: the index of the class of each clip.
+        frames: the clips, uint8 in [0, 255]; `LazyFrames` reads them when they are needed.
+        targets: the targets of the clips, as `labels` expects them.
         labels: the classes.
         facts: a description of the clips, as columns of a result row.
         device: the device of the batches.
@@ -39,7 +44,7 @@ class StoredClips:
     """
 
     frames: Sequence[UInt8[Tensor, "time channels height width"]]
-    targets: Int64[Tensor, "clips"]
+    targets: Targets
     labels: Labels
     facts: Mapping[str, Any] = field(default_factory=lambda: {"data": "memory"})
     device: torch.device = CPU
@@ -51,6 +56,8 @@ class StoredClips:
             raise UsageError("there are no clips; at least 1 is needed")
         if len(self.frames) != len(self.targets):
             raise UsageError(f"there are {len(self.frames)} clips, but {len(self.targets)} targets")
+        if isinstance(self.frames, LazyFrames):  # which have one shape, and are not all read
+            return
         if len(sizes := {tuple(clip.shape[1:]) for clip in self.frames}) > 1:
             raise UsageError(f"clips have frames of several shapes, {sorted(sizes)}; convert them to one")
 
@@ -70,32 +77,41 @@ class StoredClips:
 
 @dataclass(frozen=True)
 class StoredBatches:
-    """Training batches of stored clips: each epoch has its own random order, and long clips are cut at random.
+    """Training batches of stored clips, which come again and again, each time in another way.
 
-    A batch is a function of (seed, step).
+    A batch is a function of (seed, step). Each epoch has a random order. Long clips are cut at random. Clips of rare
+    classes come more often than once in an epoch: as often as the square root of the ratio between the number of clips
+    of the most frequent class and that of their own. A class with a ninth of the clips of another comes a third as
+    often as the other. Full balance would show few clips too many times; no balance would let the rare class be
+    ignored. The repetition serves label sets too, where weights in the loss would be unclear; a clip with several
+    classes comes as often as its rarest class.
+
+    Source: Gupta, Dollár and Girshick 2019, "LVIS: A dataset for large vocabulary instance segmentation", for the
+    repetition.
 
     Args:
         clips: the clips.
         size: the number of clips in a batch.
         num_frames: the largest number of frames of a clip.
-        seed: the seed of orders and cuts.
+        seed: the seed of orders, cuts and augmented views.
+        augmentation: random changes of each clip; None for none.
     """
 
     clips: StoredClips
     size: int
     num_frames: int
     seed: int
+    augmentation: Augmentation | None = None
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
-        frames, targets = [], []
+        frames, targets, orders = [], [], {}
         for place in range(step * self.size, (step + 1) * self.size):
-            epoch, at = divmod(place, len(self.clips))
-            index = int(self._order(epoch)[at])
-            clip = self.clips.frames[index]
-            room = len(clip) - self.num_frames
-            start = int(_generator(self.seed, 1, place).integers(room + 1)) if room > 0 else 0
-            frames.append(clip[start : start + self.num_frames])
+            epoch, at = divmod(place, self.epoch_size)
+            if epoch not in orders:
+                orders[epoch] = self._order(epoch)
+            index = int(orders[epoch][at])
+            frames.append(self._view(index, place))
             targets.append(self.clips.targets[index])
         stacked, lengths = padded(frames)
         return ClipBatch(stacked, torch.stack(targets), lengths).to(self.clips.device)
@@ -104,8 +120,42 @@ class StoredBatches:
         """Return the same batches on a device."""
         return replace(self, clips=self.clips.to(device))
 
-    def _order(self, epoch: int) -> Any:
-        return _generator(self.seed, 0, epoch).permutation(len(self.clips))
+    @property
+    def epoch_size(self) -> int:
+        """The number of clips in an epoch, in which clips of rare classes come more than once."""
+        return round(float(self._repeats.sum()))
+
+    @cached_property
+    def _repeats(self) -> NDArray[np.float64]:
+        """How often each clip comes in an epoch, on average."""
+        targets, num_classes = self.clips.targets, len(self.clips.labels.names)
+        present = (targets if targets.dim() == 2 else F.one_hot(targets, num_classes)).bool().numpy()
+        counts = present.sum(0)
+        of_class = np.sqrt(counts.max() / np.maximum(counts, 1))
+        repeats: NDArray[np.float64] = np.where(present, of_class, 1.0).max(1)
+        return repeats
+
+    def _view(self, index: int, place: int) -> Tensor:
+        """Return what a batch shows of a clip at a place in the sequence of all clips."""
+        clip = self.clips.frames[index]
+        room = len(clip) - self.num_frames
+        start = int(_generator(self.seed, 1, place).integers(room + 1)) if room > 0 else 0
+        cut = clip[start : start + self.num_frames]
+        if self.augmentation is None:
+            return cut
+        # Slowed down, a clip becomes longer.
+        return self.augmentation.augmented(cut, view_generator(self.seed, index, place))[: self.num_frames]
+
+    def _order(self, epoch: int) -> NDArray[np.intp]:
+        generator = _generator(self.seed, 0, epoch)
+        order = generator.permutation(len(self.clips))
+        if self.epoch_size == len(order):
+            return order
+        # Evenly spaced points on a line on which each clip has a part as long as it comes often.
+        ends = np.cumsum(self._repeats[order])
+        points = (generator.random() + np.arange(self.epoch_size)) * (ends[-1] / self.epoch_size)
+        chosen = order[np.searchsorted(ends, points, side="right").clip(max=len(order) - 1)]
+        return generator.permutation(chosen)
 
 
 def _generator(*counters: int) -> np.random.Generator:

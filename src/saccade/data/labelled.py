@@ -1,0 +1,127 @@
+"""The clips of a collection with their names and contents, each content once."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from saccade import files
+from saccade.data.collection import CLASS_SEPARATOR, Collection, Entry
+from saccade.errors import DataError
+from saccade.labels import Labels, Targets
+
+# Of equal clips in several splits, that of the first split is kept.
+_KEPT_FIRST = ("test", "validation", "train")
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """A clip of a collection.
+
+    Args:
+        entry: the file, its part and its classes.
+        name: its name in the collection.
+        group: its group, which is never split; the name if it is a group by itself.
+        digest: SHA-256 of the file, as hexadecimal digits.
+    """
+
+    entry: Entry
+    name: str
+    group: str
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.entry.path
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes."""
+        return self.entry.classes
+
+    @property
+    def label(self) -> str:
+        """The names of its classes, joined as in a CSV file."""
+        return CLASS_SEPARATOR.join(self.classes)
+
+
+Duplicates = Sequence[tuple[LabelledClip, LabelledClip]]
+"""Pairs of an omitted clip and the kept clip that it equals."""
+
+
+def labelled(collection: Collection, without: Container[str] = ()) -> tuple[list[LabelledClip], dict[str, str]]:
+    """Return the clips of a collection, in its order, and the files that cannot be opened, by name with the reason.
+
+    Args:
+        collection: the clips.
+        without: the names of clips that are left out.
+    """
+    found: list[LabelledClip] = []
+    failed: dict[str, str] = {}
+    digests: dict[Path, str] = {}
+    for entry in collection.entries:
+        name = collection.name_of_entry(entry)
+        if name in without:
+            continue
+        try:
+            if entry.path not in digests:  # of which there may be many parts
+                digests[entry.path] = files.digest_of(entry.path)
+        except OSError as error:
+            failed[name] = f"{entry.path} cannot be opened: {error.strerror}"
+            continue
+        found.append(LabelledClip(entry, name, entry.group or name, digests[entry.path]))
+    return found, failed
+
+
+def without_duplicates(
+    clips: Sequence[LabelledClip], used: Container[str] = ()
+) -> tuple[tuple[LabelledClip, ...], Duplicates]:
+    """Return the clips without exact duplicates, and the pairs of an omitted clip and the kept clip that it equals.
+
+    Parts of a file are equal if the times are. If equal clips are in several given splits, the one in the test is kept,
+    or else the one in validation: a test on clips that were learned would measure memory, and a split that is given
+    for a comparison with others must keep its test clips.
+
+    Args:
+        clips: the clips.
+        used: the names of clips that a test has used before; a copy that was added later does not take their place.
+
+    Raises:
+        DataError: if equal clips have different classes.
+    """
+    kept: dict[tuple[object, ...], LabelledClip] = {}
+    omitted: dict[LabelledClip, LabelledClip] = {}
+    for clip in sorted(clips, key=lambda c: (c.name not in used, _KEPT_FIRST.index(c.entry.split or "train"))):
+        before = kept.setdefault((clip.digest, clip.entry.start_s, clip.entry.end_s), clip)
+        if before is clip:
+            continue
+        if before.classes != clip.classes:
+            raise DataError(f"{clip.path} and {before.path} are the same clip in two classes; keep one of them")
+        omitted[clip] = before
+    return tuple(clip for clip in clips if clip not in omitted), [(c, omitted[c]) for c in clips if c in omitted]
+
+
+def targets_of(clips: Sequence[LabelledClip], labels: Labels) -> Targets:
+    """Return the targets of clips, as `labels` expects them.
+
+    Raises:
+        DataError: if a clip has a class that is none of the labels, or not exactly one class where one is expected.
+    """
+    number = {name: index for index, name in enumerate(labels.names)}
+    if unknown := {name for clip in clips for name in clip.classes} - number.keys():
+        raise DataError(f"the clips have a class {min(unknown)!r} that the model does not know")
+    if not labels.exclusive:
+        targets = torch.zeros(len(clips), len(number))
+        for row, clip in zip(targets, clips, strict=True):
+            row[[number[name] for name in clip.classes]] = 1
+        return targets
+    if other := [clip for clip in clips if len(clip.classes) != 1]:
+        raise DataError(
+            f"{other[0].name} has the classes {other[0].label!r}; the model names exactly one class of each clip: give"
+            " clips of one class, or train again"
+        )
+    return torch.tensor([number[clip.classes[0]] for clip in clips])
