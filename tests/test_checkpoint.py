@@ -89,7 +89,7 @@ def test_loading_keeps_the_memory_layout_of_the_model(model, path):
 def test_the_header_says_what_is_needed(path):
     header = read_header(path)
     assert header.model == "lenet-lstm"
-    assert header.arguments == {"trunk": "light"}
+    assert header.arguments == {"trunk": "small"}
     assert header.labels == LABELS
     assert header.data_config() == DigitsConfig(digits="uci", noise=3.0)
     assert header.facts == {"data": "moving digits"}
@@ -204,7 +204,7 @@ def test_a_header_of_the_second_format_is_read(tmp_path):
     arguments = {"num_classes": 55, "trunk": "light", "digit_pairs": True}
     path = old_checkpoint(tmp_path / NAME, model, arguments=arguments, data=OLD_DATA, config=OLD_CONFIG)
     loaded, header = load(path)
-    assert (header.model, header.arguments) == ("lenet-lstm", {"trunk": "light"})
+    assert (header.model, header.arguments) == ("lenet-lstm", {"trunk": "small"})
     assert header.labels == loaded.labels == schemes.create("pair").labels
     assert header.frame_format == FrameFormat()
     assert header.data_config() == DigitsConfig(

@@ -23,6 +23,7 @@ from saccade import data, files, foreign, models
 from saccade.clips import DataConfig, FrameFormat
 from saccade.errors import DataError, UsageError
 from saccade.labels import Labels
+from saccade.models.trunks import OLD_NAMES
 
 FORMAT = 3
 _READ = (1, 2, FORMAT)
@@ -98,6 +99,18 @@ class Header:
     format: int = FORMAT
 
     @property
+    def kind(self) -> str:
+        """The name of the model in results; that of a model built from parts names the parts.
+
+        >>> Header(models.BUILT, {"trunk": "resnet18", "attention": "none", "temporal": "gru"}).kind
+        'resnet18-gru'
+        """
+        if self.model != models.BUILT:
+            return self.model
+        parts = [self.arguments.get(part) for part in ("trunk", "attention", "temporal")]
+        return "-".join(str(part) for part in parts if part not in (None, "none")) or self.model
+
+    @property
     def facts(self) -> dict[str, Any]:
         """A description of the training data, as columns of a result row."""
         found = self.data.get("facts", {})
@@ -154,6 +167,10 @@ class Header:
         """
         foreign.check_types(described, _Described)
         read = dict(described)
+        config = read.get("training", {}).get("config", {})
+        for named in (read.get("arguments", {}), config):
+            if "trunk" in named:
+                named["trunk"] = OLD_NAMES.get(named["trunk"], named["trunk"])
         if read.get("labels") is not None:
             read["labels"] = Labels.from_json(read["labels"])
         if read.get("frame_format") is not None:
@@ -267,6 +284,20 @@ def read_header(path: Path | str) -> Header:
         raise DataError(f"{path} has a header that is damaged or of another version of saccade: {error}") from error
 
 
+def of_others(path: Path) -> bool:
+    """Return whether a file holds weights that others wrote: it does not end as a checkpoint, or has no header of one.
+
+    A file that cannot be read counts as a checkpoint, so that reading it tells the reason.
+    """
+    if not path.is_file() or path.suffix != ".safetensors":
+        return path.is_file()
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return "saccade" not in (opened.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load(path: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Header]:
     """Return the model of a checkpoint, in evaluation mode, and the header.
 
@@ -313,7 +344,7 @@ def _check_fits(model: nn.Module, path: Path | str, header: Header) -> None:
     for name, shape in expected.items():
         if (came := shapes.get(name)) != shape:
             raise DataError(
-                f"{path} holds a {header.model}, which does not fit: {name} should be {shape}, is {came or 'nothing'}"
+                f"{path} holds a {header.kind}, which does not fit: {name} should be {shape}, is {came or 'nothing'}"
             )
     if unknown := shapes.keys() - expected.keys():
-        raise DataError(f"{path} holds a {header.model}, which does not fit: {sorted(unknown)[0]} is not in the model")
+        raise DataError(f"{path} holds a {header.kind}, which does not fit: {sorted(unknown)[0]} is not in the model")

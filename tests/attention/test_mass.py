@@ -90,7 +90,7 @@ def sampled(encoder, weight, channels=1):
     model = Sums(encoder, weight)
     seen, logits, _ = run(model, route_of(model), clips, gradients=True)
     with torch.no_grad():
-        return of_sampling_points(seen, verdict_gradients(logits, seen, Labels.numbered(2))[1])
+        return of_sampling_points(seen, verdict_gradients(logits, seen, Labels.numbered(2), seen.pixels)[1])
 
 
 def test_sampling_points_stand_where_the_taps_look_and_weigh_what_hangs_on_them():

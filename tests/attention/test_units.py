@@ -65,7 +65,7 @@ def test_points_weigh_what_the_verdict_hangs_on():
 
 
 # Where the first position of the shallow deformable layer lies in the frame: pooling puts it between pixels.
-ORIGIN_PX = {"light": 0.0, "wide": 1.0}
+ORIGIN_PX = {"small": 0.0, "wide": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from saccade.models import verdict
 from saccade.nn import attention_layers, num_attention_parameters, recorded, switched_off
 
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
-TRUNKS = ("light", "wide")
+TRUNKS = ("small", "wide")
 
 
 def create(name, **arguments):
@@ -71,8 +71,8 @@ def test_unknown_names_and_arguments_name_the_nearest():
         models.create("dcn-lst")
     with pytest.raises(UsageError, match="argument of lenet-lstm is called 'label'; did you mean 'labels'"):
         models.create("lenet-lstm", label=3)
-    with pytest.raises(UsageError, match="no trunk is called 'lite'; did you mean 'light'"):
-        models.create("lenet-lstm", trunk="lite")
+    with pytest.raises(UsageError, match="no trunk is called 'smal'; did you mean 'small'"):
+        models.create("lenet-lstm", trunk="smal")
     with pytest.raises(UsageError, match="no temporal part is called 'lsmt'; did you mean 'lstm'"):
         models.create("lenet-lstm", temporal="lsmt")
     with pytest.raises(UsageError, match="no input is called 'difference'; did you mean 'differences'"):

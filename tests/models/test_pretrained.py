@@ -12,7 +12,8 @@ from saccade.errors import UsageError
 from saccade.labels import Labels
 from saccade.models import efficientnet
 from saccade.models.efficientnet import MEAN, STD, EfficientNetLite0
-from saccade.models.pretrained import GridEncoder, load_pretrained
+from saccade.models.picture_encoder import PictureEncoder
+from saccade.models.pretrained import MapSummary, load_pretrained
 
 LABELS = Labels(("wave", "clap", "jump"))
 WINDOW = 4
@@ -24,7 +25,7 @@ def clips_of(batch=1, time=7, size=(32, 40), *, channels=3, seed=0):
 
 def cells_of(encoder, frames):
     """Return the cells (batch, frame or change, channels, y, x) of an encoder's features."""
-    return encoder(frames).view(len(frames), 2, -1, 3, 3)
+    return encoder(frames)[:, : sum(encoder.end.block_sizes[:2])].view(len(frames), 2, -1, 3, 3)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,7 @@ def test_the_layers_on_the_way_are_those_of_the_trunk(model):
 class Maps(nn.Module):
     """A trunk whose map is the frame, with one channel."""
 
-    out_channels = 1
+    channels = out_channels = 1
 
     def forward(self, frames):
         return frames[:, :1]
@@ -113,17 +114,19 @@ class Maps(nn.Module):
 
 @pytest.mark.parametrize("size", [(30, 33), (31, 45)])
 def test_a_feature_holds_nine_cells_of_the_map_for_the_frame_and_for_its_change(size):
-    encoder = GridEncoder(trunk=Maps(), channels=1)
+    summary = MapSummary(2, num_pictures=2)
+    encoder = PictureEncoder(attention=None, trunk=Maps(), end=summary, gains=(1.0, 1.5))
     frames = clips_of(2, 2, size, channels=1).flatten(1, 2)
     cells = cells_of(encoder, frames)
-    assert encoder(frames).shape == (2, encoder.num_features)
+    assert encoder(frames).shape == (2, summary.num_features) == (2, sum(summary.block_sizes))
+    assert torch.allclose(encoder(frames)[:, -2:], frames.amax((2, 3)) * torch.tensor([1.0, 1.5]))
     for part, picture in enumerate(frames.unbind(1)):
         third = [slice(at * size[0] // 3, -(-(at + 1) * size[0] // 3)) for at in range(3)]
         columns = [slice(at * size[1] // 3, -(-(at + 1) * size[1] // 3)) for at in range(3)]
         expected = torch.stack([torch.stack([picture[:, y, x].mean((1, 2)) for x in columns], 1) for y in third], 1)
         gain = (cells[:, part, 0] / expected).flatten()
         assert torch.allclose(gain, gain[0], rtol=1e-4)
-        assert gain[0] == pytest.approx(1) if part == 0 else gain[0] > 1
+        assert gain[0] == pytest.approx((1.0, 1.5)[part])
 
 
 @torch.inference_mode()

@@ -189,3 +189,23 @@ def test_wrong_arguments_are_told(wrong, message):
 def test_kernels_that_cannot_be_are_told(kernel):
     with pytest.raises(ValueError, match=r"kernel_size is .*; it must be an int or a pair \(y, x\)"):
         DeformConv2d(6, 8, kernel)
+
+
+# --- A layer that passes on its map
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_an_identity_layer_passes_on_its_map_and_learns_where_to_look(groups):
+    torch.manual_seed(0)
+    layer, maps = DeformConv2d.identity(6, groups=groups), torch.rand(2, 6, 5, 7)
+    found = layer(maps)
+    assert torch.equal(found, maps)
+    found.square().sum().backward()
+    assert layer.positions.weight.grad.abs().max() > 0
+    assert layer.weight.shape == (6, 6 // groups, 3, 3)
+
+
+def test_an_identity_layer_with_offsets_is_the_moved_map():
+    layer, maps = DeformConv2d.identity(2), torch.rand(1, 2, 5, 7)
+    layer.positions.bias.data[1::2] = 1.0  # dx of every tap
+    assert torch.allclose(layer(maps)[..., :-1], maps[..., 1:], atol=1e-6)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from saccade.errors import UsageError
-from saccade.nn import SpatialTransformer
+from saccade.nn import CloserLook, SpatialTransformer
 from saccade.nn.spatial_transformer import Identity, IdentityLinear
 
 SIZES = [(28, 28), (64, 64), (37, 53), (5, 1)]
@@ -193,3 +193,75 @@ def test_a_wrong_number_of_positions_is_refused(mode, came, needed):
 def test_an_unknown_mode_names_the_nearest():
     with pytest.raises(UsageError, match="no transformer mode is called 'afine'; did you mean 'affine'"):
         SpatialTransformer(Identity(), mode="afine")
+
+
+# --- A closer look
+
+
+class Glances(nn.Module):
+    """Says the same of every frame, and remembers how large it saw them."""
+
+    def __init__(self, *numbers):
+        super().__init__()
+        self.numbers, self.size = nn.Parameter(torch.tensor(numbers)), None
+
+    def forward(self, frames):
+        self.size = tuple(frames.shape[-2:])
+        return self.numbers.expand(len(frames), -1)
+
+
+WHOLE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_closer_look_at_the_whole_frame_is_the_frame_shrunk(times):
+    frames = frames_of((20 * times, 30 * times))
+    closer = CloserLook(Glances(*WHOLE), out_px=20)
+    assert torch.allclose(closer(frames), nn.functional.avg_pool2d(frames, times), atol=1e-5)
+
+
+def test_a_stripe_pattern_finer_than_the_output_is_grey():
+    stripes = (torch.arange(90) % 2).float().expand(1, 1, 60, 90)
+    found = CloserLook(Glances(*WHOLE), out_px=20)(stripes)[..., 1:-1, 1:-1]
+    plain = SpatialTransformer(Glances(*WHOLE), (20, 30))(stripes)[..., 1:-1, 1:-1]
+    assert (found - 0.5).abs().max() < 0.2
+    assert (plain - 0.5).abs().max() > 0.4
+
+
+def test_a_closer_look_at_a_part_shows_more_than_the_frame_shrunk():
+    frames = frames_of((80, 120))
+    # A quarter of each side: an output pixel is the mean of places within one pixel of the frame.
+    closer = CloserLook(Glances(0.25, 0.0, -0.75, 0.0, 0.25, -0.75), out_px=20)
+    assert torch.allclose(closer(frames)[..., 1:-1, 1:-1].mean(), frames[..., 1:19, 1:29].mean(), atol=1e-3)
+    steps = frames.round()
+    assert (closer(steps) - steps[..., :20, :30]).abs().mean() < 0.3
+    shrunk = nn.functional.avg_pool2d(steps, 4)
+    assert closer(steps).std() > 2 * shrunk.std()
+
+
+def test_the_localisation_network_sees_the_frame_small():
+    localisation = Glances(*WHOLE)
+    CloserLook(localisation, out_px=160, glance_px=64)(frames_of((240, 320)))
+    assert localisation.size == (64, 85)
+    CloserLook(localisation, out_px=160, glance_px=64)(frames_of((48, 60)))
+    assert localisation.size == (48, 60)
+
+
+def test_a_small_frame_is_enlarged_and_an_empty_batch_stays_empty():
+    closer = CloserLook(Glances(*WHOLE), out_px=40)
+    assert closer(frames_of((30, 45))).shape == (3, 2, 40, 60)
+    assert closer(frames_of((80, 120), batch=0)).shape == (0, 2, 40, 60)
+
+
+def test_a_closer_look_learns_where_to_look():
+    localisation = Glances(*WHOLE)
+    CloserLook(localisation, out_px=20)(frames_of((50, 60))).square().sum().backward()
+    assert localisation.numbers.grad.isfinite().all()
+    assert (localisation.numbers.grad != 0).all()
+
+
+def test_a_similarity_keeps_angles_in_a_closer_look():
+    frames = frames_of((40, 60))
+    turned = CloserLook(Glances(1.0, math.pi, 0.0, 0.0), out_px=20, mode="similarity")(frames)
+    upright = CloserLook(Glances(1.0, 0.0, 0.0, 0.0), out_px=20, mode="similarity")(frames)
+    assert torch.allclose(turned, upright.flip(-1, -2), atol=1e-4)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from saccade.attention.forward import Seen
+from saccade.attention.geometry import Grid, Size
 from saccade.attention.route import Deformable
 from saccade.attention.trace import normalised
 from saccade.labels import Labels
@@ -14,9 +18,11 @@ from saccade.nn import OffsetResample2d
 
 
 def verdict_gradients(
-    logits: Float[Tensor, "batch time classes"], seen: Seen, labels: Labels
-) -> tuple[Float[Tensor, "batch time channels height width"], dict[int, Tensor]]:
-    """Return the verdict scores' gradients with respect to the pixels and to the output of each stage with offsets.
+    logits: Float[Tensor, "batch time classes"], seen: Seen, labels: Labels, wanted: Tensor
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Return the verdict scores' gradients with respect to a tensor and to the output of each stage with offsets.
+
+    Of a stage in a trunk that reads further pictures of each frame, they are those of the frames themselves.
 
     Parameters get no gradients. The function also works where the caller has disabled gradients.
 
@@ -24,12 +30,14 @@ def verdict_gradients(
         logits: the model's logits, with their graph.
         seen: the record of the forward pass through the model's encoder.
         labels: the model's classes, whose `score` is differentiated. A clip's verdict is that of its last frame.
+        wanted: the tensor of the record, such as its pixels.
     """
     stages = seen.said.route.deformable
     with torch.inference_mode(False), torch.enable_grad():
         score = labels.score(logits[:, -1]).sum()
-        of_pixels, *of_outputs = torch.autograd.grad(score, [seen.pixels, *(seen.outputs[at] for at in stages)])
-    return of_pixels, dict(zip(stages, of_outputs, strict=True))
+        found, *of_outputs = torch.autograd.grad(score, [wanted, *(seen.outputs[at] for at in stages)])
+    num_frames = math.prod(seen.pixels.shape[:-3])
+    return found, {at: gradient[:num_frames] for at, gradient in zip(stages, of_outputs, strict=True)}
 
 
 def saliency_of(gradient: Float[Tensor, "*frames channels height width"]) -> Float[Tensor, "*frames height width"]:
@@ -38,6 +46,31 @@ def saliency_of(gradient: Float[Tensor, "*frames channels height width"]) -> Flo
     Source: Simonyan, Vedaldi and Zisserman, "Deep Inside Convolutional Networks", 2013.
     """
     return normalised(gradient.abs().sum(-3), (-2, -1))
+
+
+def map_saliency(
+    maps: Float[Tensor, "frames channels y x"], gradient: Float[Tensor, "frames channels y x"], grid: Grid, size: Size
+) -> Float[Tensor, "frames height width"]:
+    """Return what places of a feature map add to a score, as maps of pixels that sum to 1 in each frame.
+
+    A place adds the product of its values and their gradients, summed over channels. Places that subtract count as
+    zero. If the score is a linear function of the map, the products add up to it; gradients of pixels say less, since
+    those of a deep trunk differ from pixel to pixel.
+
+    Args:
+        maps: the feature maps.
+        gradient: the gradient of the score with respect to them.
+        grid: the positions of the map in the frame.
+        size: height and width of the frame.
+
+    Source: Draelos and Carin, "Use HiResCAM instead of Grad-CAM for faithful explanations", 2020, arXiv 2011.08891.
+    """
+    added = (maps.detach() * gradient).sum(1, keepdim=True).clamp(min=0)
+    axes = zip(size, added.shape[-2:], grid.start_px, grid.step_px, strict=True)
+    y, x = (((torch.arange(edge) - start) / step + 0.5) * 2 / num - 1 for edge, num, start, step in axes)
+    places = torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], -1).to(added).expand(len(added), -1, -1, -1)
+    shown = F.grid_sample(added, places, padding_mode="border", align_corners=False)
+    return normalised(shown.squeeze(1), (-2, -1))
 
 
 def tap_weight(

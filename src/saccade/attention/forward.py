@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,12 +26,16 @@ Clips = UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch
 class Seen:
     """The record of a forward pass through an encoder, frame by frame.
 
+    A trunk may read further pictures of each frame, after all frames, such as differences. Only those of the frames
+    themselves are told: in `said`, `readouts` and `last`. `outputs` hold all, as the graph has them.
+
     Args:
         pixels: the frames or clips as float; part of the graph if gradients were requested.
         said: the outputs of the attention layers.
         outputs: the output of each stage, with its graph if gradients were requested.
         readouts: the output of each stage's `readout`, with its graph if gradients were requested.
         last: the last feature map; None if the encoder has none.
+        summarised: the input of the route's `summary`, with its graph if gradients were requested; None without one.
     """
 
     pixels: Tensor
@@ -38,6 +43,7 @@ class Seen:
     outputs: list[Tensor]
     readouts: list[Tensor]
     last: Tensor | None
+    summarised: Tensor | None = None
 
 
 def run(
@@ -65,14 +71,15 @@ def run(
         if gradients:
             state = _each(state, Tensor.clone)  # autograd does not accept tensors that were made in inference mode
         logits, state = step(watch.pixels, state) if step is not None else (model(watch.pixels), None)
-    return watch.seen(), logits, _each(state, Tensor.detach)
+        seen = watch.seen()
+    return seen, logits, _each(state, Tensor.detach)
 
 
 def run_encoder(model: nn.Module, route: Route, frames: Frames, *, gradients: bool = False) -> Seen:
     """Run frames through a model's encoder alone, in evaluation mode, and record it; the model's mode is restored."""
     with _watched(model, route, frames, gradients) as watch:
         encoder_of(model)(_encoder_input(model, watch.pixels))
-    return watch.seen()
+        return watch.seen()
 
 
 def _encoder_input(model: nn.Module, frames: Tensor) -> Tensor:
@@ -120,17 +127,19 @@ class _Watch:
     def seen(self) -> Seen:
         """Return the record of the forward pass."""
         stages, given = self.route.stages, self._given
+        num_frames = math.prod(self.pixels.shape[:-3])
         return Seen(
             self.pixels,
             Said(
                 self.route,
-                [given[stage.layer.positions][1].detach() for stage in stages],
+                [given[stage.layer.positions][1][:num_frames].detach() for stage in stages],
                 [(_size(given[stage.layer][0]), _size(given[stage.layer][1])) for stage in stages],
                 _size(self.pixels),
             ),
             [given[stage.layer][1] for stage in stages],
-            [given[stage.readout][1] for stage in stages],
-            given[self.route.last][1] if self.route.last is not None else None,
+            [given[stage.readout][1][:num_frames] for stage in stages],
+            given[self.route.last][1][:num_frames] if self.route.last is not None else None,
+            given[self.route.summary.module][0] if self.route.summary is not None else None,
         )
 
 
@@ -139,6 +148,8 @@ def _watched(model: nn.Module, route: Route, clips: Tensor, gradients: bool) -> 
     modules = {module for stage in route.stages for module in (stage.layer.positions, stage.layer, stage.readout)}
     if route.last is not None:
         modules.add(route.last)
+    if route.summary is not None:
+        modules.add(route.summary.module)
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         if gradients:

@@ -11,15 +11,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.attention.attribution import saliency_of, verdict_gradients
+from saccade.attention.attribution import map_saliency, saliency_of, verdict_gradients
 from saccade.attention.forward import Frames, Seen, run
-from saccade.attention.geometry import all_positions, quadrilateral
+from saccade.attention.geometry import all_positions, grid_of, quadrilateral
 from saccade.attention.route import labels_of, route_of
 from saccade.attention.units import points_of, strongest, strongest_field
+from saccade.labels import Labels
 from saccade.nn.temporal import State
 
 MAX_ARROWS = 16
 """The maximum number of arrows along each axis in a frame's JSON, so that a drawing stays readable."""
+
+MAX_POINTS = 243
+"""The maximum number of sampling points of a unit in a frame's JSON."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Look:
         unit_px: the centre of each of these units without offsets.
         arrows_px: the offsets of the shallowest layer with offsets, as start and end in the frame, averaged over taps
             and channels.
-        saliency: the absolute gradient of the verdict's score with respect to each pixel. It sums to 1 in each frame,
-            or is all zero. None if it was not requested.
+        saliency: the absolute gradient of the verdict's score with respect to each pixel; for a model on a trunk for
+            pictures, what each place of its map adds to the score, see `attribution.map_saliency`. It sums to 1 in each
+            frame, or is all zero. None if it was not requested.
         receptive_field: the absolute gradient of the strongest unit with respect to each pixel, in the same form. The
             unit is the first of the units above, or the strongest of the last feature map in a model without offsets.
             None if it was not requested.
@@ -67,7 +72,7 @@ class Look:
         *Conventions:* positions are as for the class. Images are 8-bit levels, row by row, in base64: `pixels` of a
         crop has one byte per channel, and `grey` of a gradient is scaled so that the frame's maximum is 255. `field` is
         the receptive field. If there are more than `MAX_ARROWS` rows or columns of arrows, only every second, third ...
-        is kept.
+        is kept, and of each unit the `MAX_POINTS` points of the largest weights.
         """
         return {
             "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
@@ -82,7 +87,11 @@ class Look:
     def _points_json(self, t: int) -> list[list[float]] | None:
         if self.points_px is None or self.point_weight is None:
             return None
-        places, weights = self.points_px[t].flatten(0, 1), self.point_weight[t].flatten()
+        places, weights = self.points_px[t], self.point_weight[t]
+        # Taps of taps of taps are thousands of points, most of which are too faint to see.
+        kept = weights.topk(min(MAX_POINTS, weights.shape[1]), 1).indices.sort(1).values
+        places = places.gather(1, kept.unsqueeze(2).expand(-1, -1, 2)).flatten(0, 1)
+        weights = weights.gather(1, kept).flatten()
         return [[y, x, weight] for (y, x), weight in zip(_rounded(places), _rounded(weights, 6), strict=True)]
 
     def _arrows_json(self, t: int) -> list[list[float]] | None:
@@ -140,11 +149,19 @@ def look(
     if receptive_field and (field := strongest_field(seen)) is not None:
         parts["receptive_field"] = field[0]
     if saliency:
-        of_pixels, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]))
-        parts["saliency"] = saliency_of(of_pixels[0])
+        parts["saliency"], by_stage = _saliency(seen, logits, labels_of(model, logits.shape[-1]))
     with torch.no_grad():
         parts |= _transformed(model, seen) | _deformed(seen, num_units, by_stage)
     return Look(logits[0].detach(), (frames.shape[-2], frames.shape[-1]), **parts), state
+
+
+def _saliency(seen: Seen, logits: Tensor, labels: Labels) -> tuple[Tensor, dict[int, Tensor]]:
+    if seen.summarised is None or seen.said.route.summary is None:
+        gradient, by_stage = verdict_gradients(logits, seen, labels, seen.pixels)
+        return saliency_of(gradient[0]), by_stage
+    gradient, by_stage = verdict_gradients(logits, seen, labels, seen.summarised)
+    size = (seen.pixels.shape[-2], seen.pixels.shape[-1])
+    return map_saliency(seen.summarised, gradient, grid_of(seen.said.route.summary.below, size), size), by_stage
 
 
 def _transformed(model: nn.Module, seen: Seen) -> dict[str, Tensor]:

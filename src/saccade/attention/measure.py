@@ -66,7 +66,7 @@ def measure(
         The figures of each clip, for each of `MEASURES` that the model has, and the logits at the end of each clip.
     """
     seen, logits, _ = run(model, route_of(model), clips, gradients=True)
-    gradient, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]))
+    gradient, by_stage = verdict_gradients(logits, seen, labels_of(model, logits.shape[-1]), seen.pixels)
     with torch.no_grad():
         found = {
             name: _attended(mass, poses, elsewhere_px, clips.shape[-2:])

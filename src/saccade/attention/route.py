@@ -9,6 +9,7 @@ from torch import nn
 
 from saccade.attention.geometry import Windowed
 from saccade.labels import Labels
+from saccade.models.picture_encoder import PictureEncoder
 from saccade.nn import AttentionLayer, DeformConv2d, OffsetResample2d, SpatialTransformer, attention_layers
 
 Deformable = DeformConv2d | OffsetResample2d
@@ -38,16 +39,31 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """The module that turns the map of a trunk for pictures into a feature.
+
+    Args:
+        module: the module; its input is the map.
+        below: the layers that compute the map from the frame, as far as they move positions.
+    """
+
+    module: nn.Module
+    below: tuple[Windowed, ...]
+
+
+@dataclass(frozen=True)
 class Route:
     """The attention layers of an encoder in the order of the forward pass, and the layers between them.
 
     Args:
         stages: the attention layers.
         last: the module that gives the last feature map; None if there is none.
+        summary: the module that reads the map of a trunk without attention layers; None if there is none.
     """
 
     stages: tuple[Stage, ...]
     last: nn.Module | None
+    summary: Summary | None = None
 
     @property
     def transformer(self) -> int | None:
@@ -94,7 +110,13 @@ def route_of(model: nn.Module) -> Route:
             " a method path() that lists its layers in order"
         )
     found = [Stage(layer, below, readout) for (layer, below), readout in zip(stages, readouts, strict=True)]
-    return Route(tuple(found), last)
+    return Route(tuple(found), last, _summary_of(encoder))
+
+
+def _summary_of(encoder: nn.Module) -> Summary | None:
+    if not isinstance(encoder, PictureEncoder) or encoder.attention is not None or attention_layers(encoder.trunk):
+        return None
+    return Summary(encoder.end, tuple(layer for layer in _path_of(encoder.trunk) if isinstance(layer, Windowed)))
 
 
 def encoder_of(model: nn.Module) -> nn.Module:

@@ -10,13 +10,15 @@ from torch import nn
 
 from saccade.errors import unknown_name
 from saccade.models.inputs import INPUTS
-from saccade.models.matched import ATTENTIONS, TRUNKS, build, dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.matched import ATTENTIONS, build, dcn_lstm, lenet_lstm, stn_lstm
 from saccade.models.pretrained import lite0_memory
 from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
+from saccade.models.trunks import TRUNKS
 from saccade.models.video_classifier import VideoClassifier, verdict
 
 __all__ = [
     "ATTENTIONS",
+    "BUILT",
     "INPUTS",
     "MATCHED",
     "MODELS",
@@ -32,10 +34,14 @@ __all__ = [
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 """The matched models: one trunk, three kinds of attention, equal budgets."""
 
+BUILT = "classifier"
+"""The name of models that `build` builds from parts."""
+
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,
     "stn-lstm": stn_lstm,
     "dcn-lstm": dcn_lstm,
+    BUILT: build,
     "lite0-memory": lite0_memory,
     "lenet-lstm-published": lenet_lstm_published,
     "stn-lstm-published": stn_lstm_published,

@@ -94,6 +94,11 @@ class EfficientNetLite0(nn.Module):
         blocks = (layer for block in self._blocks for layer in block.children())
         return [*self._stem(), *blocks, *self.end()]
 
+    def blocks(self) -> list[list[nn.Module]]:
+        """Return the layers in groups, from the pixels to the map, each of which has a learning rate of its own."""
+        groups = [[*self._stem()], *([block] for block in self._blocks), [*self.end()]]
+        return [group for group in groups if group]
+
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features y x"]:
         """Return the feature map."""
         found = frames

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from saccade.clips import FrameFormat
@@ -11,21 +9,21 @@ from saccade.errors import unknown_name
 from saccade.labels import Labels
 from saccade.models.encoder import FrameEncoder, Localisation
 from saccade.models.inputs import INPUTS
-from saccade.models.small_trunks import light, wide
+from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncoder
+from saccade.models.trunks import OLD_NAMES, PICTURE_PX, PICTURE_TRUNKS, SMALL_TRUNKS, TRUNKS, expected
 from saccade.models.video_classifier import VideoClassifier
 from saccade.nn.heads import PairHead
-from saccade.nn.spatial_transformer import SpatialTransformer
+from saccade.nn.spatial_transformer import CloserLook, SpatialTransformer
 from saccade.nn.temporal import TEMPORAL
-
-TRUNKS: dict[str, Callable[..., nn.Module]] = {"light": light, "wide": wide}
-"""Constructors of trunks by name; each takes the number of input channels, and whether its deepest layers deform."""
 
 ATTENTIONS = ("none", "stn", "dcn")
 NUM_UNITS = 128
 # Sizes of the feature that the LSTM reads. It is wider without attention, so that all models have about as many
 # parameters.
-PLAIN_FEATURES = {"light": 128, "wide": 160}
-ATTENDED_FEATURES = {"light": 112, "wide": 128}
+PLAIN_FEATURES = {"small": 128, "wide": 160}
+ATTENDED_FEATURES = {"small": 112, "wide": 128}
+# The factors of the pictures of a frame, by input.
+_GAINS = {"frames": (1.0,), "differences": (CHANGE_GAIN,), "both": (1.0, CHANGE_GAIN)}
 PAIRS = Labels(
     names=tuple(f"{a}{b}" for a in range(10) for b in range(a, 10)),
     parts=tuple((str(a), str(b)) for a in range(10) for b in range(a, 10)),
@@ -37,7 +35,7 @@ def build(
     *,
     labels: Labels = PAIRS,
     frame_format: FrameFormat | None = None,
-    trunk: str = "light",
+    trunk: str = "small",
     attention: str = "none",
     temporal: str = "lstm",
     input: str = "frames",
@@ -46,11 +44,19 @@ def build(
 ) -> VideoClassifier:
     """Build a video classifier with fresh weights.
 
+    The trunks `small` and `wide` read frames of any size, and their map is pooled over the whole frame. Those for
+    pictures, `resnet18` and `efficientnet-lite0`, read frames and differences as pictures of their own, and their map
+    is averaged over a 3x3 grid, so that the model knows where things are.
+
     Args:
         labels: the classes; unordered pairs get a head in which pairs share evidence.
-        frame_format: the frames that the model expects; by default grey frames of any size.
+        frame_format: the frames that the model expects; by default frames of any size, in colour for the trunks for
+            pictures and in grey for the others. `trunks.expected` gives it the mean and deviation of pretrained
+            weights.
         trunk: one of `TRUNKS`.
-        attention: `none`, `stn` (one map per frame, before the trunk) or `dcn` (the trunk's deepest layers deform).
+        attention: `none`, `stn` or `dcn`. `stn` predicts one map per frame, before the trunk; with a trunk for pictures
+            it looks at the frame small and samples it in full resolution, see `CloserLook`. `dcn` makes the trunk's
+            deepest layers deformable, or puts a deformable layer on the map of `efficientnet-lite0`.
         temporal: one of `TEMPORAL`.
         input: one of `INPUTS`.
         num_features: the size of the feature of a frame.
@@ -62,27 +68,50 @@ def build(
     >>> build(labels=Labels(("wave", "clap")), attention="dcn", input="both").encoder.channels
     2
     """
+    trunk = OLD_NAMES.get(trunk, trunk)
     for kind, name, known in (
-        ("trunk", trunk, tuple(TRUNKS)),
+        ("trunk", trunk, TRUNKS),
         ("attention", attention, ATTENTIONS),
         ("temporal part", temporal, tuple(TEMPORAL)),
         ("input", input, tuple(INPUTS)),
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
-    frame_format = frame_format or FrameFormat()
+    frame_format = frame_format or expected(trunk, FrameFormat(3 if trunk in PICTURE_TRUNKS else 1))
     seen = INPUTS[input](frame_format.channels)
     channels = int(seen.out_channels)  # type: ignore[arg-type]
-    convolutions = TRUNKS[trunk](channels, deformable=attention == "dcn")
-    transformer = SpatialTransformer(Localisation(channels, mode), mode=mode) if attention == "stn" else None
     return VideoClassifier(
         input=seen,
-        encoder=FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=num_features),
+        encoder=(
+            _picture_encoder(trunk, attention, frame_format.channels, _GAINS[input], num_features, mode)
+            if trunk in PICTURE_TRUNKS
+            else _frame_encoder(trunk, attention, channels, num_features, mode)
+        ),
         temporal=TEMPORAL[temporal](num_features, NUM_UNITS),
         head=_head(labels),
         labels=labels,
         frame_format=frame_format,
     )
+
+
+def _frame_encoder(trunk: str, attention: str, channels: int, num_features: int, mode: str) -> FrameEncoder:
+    # The trunk comes first: a seed gives the same weights as in earlier versions.
+    convolutions = SMALL_TRUNKS[trunk](channels, deformable=attention == "dcn")
+    transformer = SpatialTransformer(Localisation(channels, mode), mode=mode) if attention == "stn" else None
+    return FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=num_features)
+
+
+def _picture_encoder(
+    trunk: str, attention: str, channels: int, gains: tuple[float, ...], num_features: int, mode: str
+) -> PictureEncoder:
+    kind = PICTURE_TRUNKS[trunk]
+    convolutions = kind.make(channels, deformable=attention == "dcn") if kind.deforms else kind.make(channels)
+    closer = None
+    if attention == "stn":
+        closer = CloserLook(Localisation(len(gains) * channels, mode), out_px=PICTURE_PX, mode=mode)
+    num_maps = len(gains) * int(convolutions.out_channels)  # type: ignore[arg-type]
+    end = MapEncoder(num_maps, num_features, deformable=attention == "dcn" and not kind.deforms)
+    return PictureEncoder(attention=closer, trunk=convolutions, end=end, gains=gains)
 
 
 def _head(labels: Labels) -> nn.Module:
@@ -95,7 +124,7 @@ def lenet_lstm(
     *,
     labels: Labels = PAIRS,
     frame_format: FrameFormat | None = None,
-    trunk: str = "light",
+    trunk: str = "small",
     temporal: str = "lstm",
     input: str = "frames",
 ) -> VideoClassifier:
@@ -106,7 +135,7 @@ def lenet_lstm(
         trunk=trunk,
         temporal=temporal,
         input=input,
-        num_features=PLAIN_FEATURES.get(trunk, 128),
+        num_features=PLAIN_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
     )
 
 
@@ -114,7 +143,7 @@ def stn_lstm(
     *,
     labels: Labels = PAIRS,
     frame_format: FrameFormat | None = None,
-    trunk: str = "light",
+    trunk: str = "small",
     temporal: str = "lstm",
     input: str = "frames",
     mode: str = "affine",
@@ -127,7 +156,7 @@ def stn_lstm(
         attention="stn",
         temporal=temporal,
         input=input,
-        num_features=ATTENDED_FEATURES.get(trunk, 128),
+        num_features=ATTENDED_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
         mode=mode,
     )
 
@@ -136,7 +165,7 @@ def dcn_lstm(
     *,
     labels: Labels = PAIRS,
     frame_format: FrameFormat | None = None,
-    trunk: str = "light",
+    trunk: str = "small",
     temporal: str = "lstm",
     input: str = "frames",
 ) -> VideoClassifier:
@@ -148,5 +177,5 @@ def dcn_lstm(
         attention="dcn",
         temporal=temporal,
         input=input,
-        num_features=ATTENDED_FEATURES.get(trunk, 128),
+        num_features=ATTENDED_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
     )

@@ -5,79 +5,51 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from saccade.clips import MIN_PX, FrameFormat
+from saccade.clips import FrameFormat
 from saccade.errors import UsageError
 from saccade.labels import Labels
 from saccade.models import efficientnet, foreign_weights
 from saccade.models.inputs import Differences
 from saccade.models.matched import PAIRS
+from saccade.models.picture_encoder import CHANGE_GAIN, PictureEncoder
 from saccade.models.video_classifier import VideoClassifier
-from saccade.nn.memory import Memory
-from saccade.nn.shapes import check_dtype
-
-GRID = 3
-# A difference of two frames is fainter than a frame; this gain was settled on real clips (docs/log.md).
-_GAIN = 1.5
+from saccade.nn.grid_pool import GridPool
+from saccade.nn.memory import DEGREE, Memory
 
 
-class GridEncoder(nn.Module):
-    """Turn a frame and its difference from the one before into features, with a trunk that is not trained.
+class MapSummary(nn.Module):
+    """Summarise the maps of a frame: the mean in each cell of a grid tells where things are, the maximum that they are.
 
-    The trunk reads both as pictures: no change is the grey that the trunk expects as its mean. The map of each picture
-    is averaged over a grid of cells, so that the feature tells where things are and where they move.
+    *Conventions:* the feature holds the cells of each picture of a frame (channels first, then cells row by row), then
+    the maximum of each channel.
 
     Args:
-        trunk: the module from frames to a feature map. It stays in evaluation mode, and its weights have no gradient.
-        channels: the number of channels of a frame; the input has twice as many.
+        channels: the number of channels of the maps of all pictures.
+        num_pictures: the number of pictures of a frame.
 
-    Raises:
-        ValueError: in `forward`, if frames have another shape or dtype, or are smaller than 28x28.
+    >>> MapSummary(4, num_pictures=2)(torch.zeros(1, 4, 5, 5)).shape
+    torch.Size([1, 40])
     """
 
-    def __init__(self, *, trunk: efficientnet.EfficientNetLite0, channels: int) -> None:
+    attention = None
+
+    def __init__(self, channels: int, *, num_pictures: int) -> None:
         super().__init__()
-        self.attention = None
-        self.trunk, self.channels = trunk.requires_grad_(False), 2 * channels
-        self.num_features = 2 * GRID * GRID * trunk.out_channels
+        self.pool = GridPool()
+        of_picture = channels // num_pictures
+        self.block_sizes = (self.pool.num_cells * of_picture,) * num_pictures + (of_picture,) * num_pictures
+        self.num_features = sum(self.block_sizes)
 
-    def train(self, mode: bool = True) -> GridEncoder:
-        """Set the mode of training; the trunk stays in evaluation mode."""
-        super().train(mode)
-        self.trunk.eval()
-        return self
-
-    def path(self) -> list[nn.Module]:
-        """Return the layers between the pixels and the feature map, in order."""
-        return self.trunk.path()
-
-    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+    def forward(self, maps: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch features"]:
         """Return one feature per frame."""
-        if frames.dim() != 4 or frames.shape[1] != self.channels or min(frames.shape[-2:]) < MIN_PX:
-            raise ValueError(
-                f"frames have shape {tuple(frames.shape)}; (batch, {self.channels}, height, width) with at least"
-                f" {MIN_PX}x{MIN_PX} px is needed"
-            )
-        check_dtype("frames", frames, self)
-        return self.cells(self.maps(frames))
-
-    def maps(self, frames: Tensor) -> Float[Tensor, "batch 2 features y x"]:
-        """Return the map of each frame and of its difference."""
-        plain, change = frames.chunk(2, 1)
-        pictures = torch.stack((plain, _GAIN * change), 1).flatten(0, 1)
-        found: Tensor = self.trunk(pictures.contiguous(memory_format=torch.channels_last))
-        return found.view(len(frames), 2, *found.shape[1:])
-
-    def cells(self, maps: Float[Tensor, "batch 2 features y x"]) -> Float[Tensor, "batch cells"]:
-        """Return the mean of maps over each cell of the grid."""
-        return F.adaptive_avg_pool2d(maps.flatten(1, 2), GRID).flatten(1)
+        return torch.cat((self.pool(maps), maps.amax((2, 3))), 1)
 
 
 def lite0_memory(
     *, labels: Labels = PAIRS, frame_format: FrameFormat | None = None, window: int = 64
 ) -> VideoClassifier:
-    """Build EfficientNet-lite0, a memory of its maps and a linear head.
+    """Build EfficientNet-lite0 that reads a frame and its difference, a memory of its maps and a linear head.
 
     Args:
         labels: the classes.
@@ -86,8 +58,11 @@ def lite0_memory(
     """
     frame_format = frame_format or FrameFormat(3, mean=efficientnet.MEAN, std=efficientnet.STD)
     channels = frame_format.channels
-    encoder = GridEncoder(trunk=efficientnet.EfficientNetLite0(channels, head=False), channels=channels)
-    memory = Memory(encoder.num_features, window=window)
+    trunk = efficientnet.EfficientNetLite0(channels, head=False)
+    summary = MapSummary(2 * trunk.out_channels, num_pictures=2)
+    encoder = PictureEncoder(attention=None, trunk=trunk, end=summary, gains=(1.0, CHANGE_GAIN))
+    encoder.keep_trunk(weights=True)
+    memory = Memory(summary.num_features, window=window)
     return VideoClassifier(
         input=Differences(channels, frames=True),
         encoder=encoder,
@@ -96,6 +71,14 @@ def lite0_memory(
         labels=labels,
         frame_format=frame_format,
     )
+
+
+def block_sizes(model: VideoClassifier) -> tuple[int, ...]:
+    """Return the sizes of the parts of a state of `lite0_memory`: one for each kind of feature and degree of memory."""
+    encoder = model.encoder
+    assert isinstance(encoder, PictureEncoder)
+    assert isinstance(encoder.end, MapSummary)
+    return encoder.end.block_sizes * (DEGREE + 2)
 
 
 def load_pretrained(trunk: efficientnet.EfficientNetLite0) -> None:

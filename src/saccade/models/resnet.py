@@ -58,6 +58,10 @@ class ResNet18(nn.Module):
         blocks = (cast(BasicBlock, block) for stage in self._stages() for block in stage)
         return [self.conv1, self.bn1, self.relu, self.maxpool, *(layer for block in blocks for layer in block.path())]
 
+    def blocks(self) -> list[list[nn.Module]]:
+        """Return the layers in groups, from the pixels to the map, each of which has a learning rate of its own."""
+        return [[self.conv1, self.bn1], *([block] for stage in self._stages() for block in stage)]
+
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 512 y x"]:
         """Return the feature map."""
         found: Tensor = self.maxpool(self.relu(self.bn1(self.conv1(frames))))

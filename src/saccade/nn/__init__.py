@@ -8,9 +8,10 @@ from saccade.nn.attention import (
     switched_off,
 )
 from saccade.nn.deform_conv import DeformConv2d
+from saccade.nn.grid_pool import GridPool
 from saccade.nn.heads import PairHead
 from saccade.nn.offset_resample import OffsetResample2d
-from saccade.nn.spatial_transformer import SpatialTransformer
+from saccade.nn.spatial_transformer import CloserLook, SpatialTransformer
 from saccade.nn.temporal import GRU, LSTM, TEMPORAL, Mean, State, Temporal, Transformer
 
 __all__ = [
@@ -18,7 +19,9 @@ __all__ = [
     "LSTM",
     "TEMPORAL",
     "AttentionLayer",
+    "CloserLook",
     "DeformConv2d",
+    "GridPool",
     "Mean",
     "OffsetResample2d",
     "PairHead",

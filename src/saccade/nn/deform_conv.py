@@ -91,6 +91,22 @@ class DeformConv2d(AttentionLayer):
             max_offset_px=max_offset_px,
         )
 
+    @classmethod
+    def identity(cls, channels: int, *, groups: int = 1) -> DeformConv2d:
+        """Return a 3x3 layer that passes on its map unchanged, until it learns what to sample and where.
+
+        Args:
+            channels: the number of channels of the map.
+            groups: as for `torch.nn.Conv2d`.
+
+        >>> map = torch.rand(1, 4, 5, 7)
+        >>> torch.equal(DeformConv2d.identity(4)(map), map)
+        True
+        """
+        layer = cls(channels, channels, 3, padding=1, groups=groups, bias=False)
+        nn.init.dirac_(layer.weight, groups)
+        return layer
+
     def neutral(self, positions: Tensor) -> Tensor:
         """Return zero positions, with which this layer is the plain convolution."""
         return torch.zeros_like(positions)

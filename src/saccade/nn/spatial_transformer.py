@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from saccade.errors import unknown_name
 from saccade.nn.attention import AttentionLayer
 from saccade.nn.shapes import check_shape
-from saccade.ops.deform_conv.geometry import Pair, pair
+from saccade.ops.deform_conv.geometry import Pair, count, pair
 
 NUM_POSITIONS = {"affine": 6, "similarity": 4}
 
@@ -77,12 +79,72 @@ class SpatialTransformer(AttentionLayer):
         """Return the resampled frames."""
         check_shape("frames", frames, "batch", "channels", "height", "width")
         theta = self.theta(self.positions(frames), (frames.shape[-2], frames.shape[-1]))
-        size = [*frames.shape[:2], *(self.out_size or frames.shape[-2:])]
-        # Autocast off: in bfloat16, pixel positions from 64 on are multiples of one half.
-        with torch.autocast(frames.device.type, enabled=False):
-            # affine_grid rejects an empty batch, for which any grid will do.
-            grid = F.affine_grid(theta, size, align_corners=False) if len(frames) else _empty_grid(theta, size)
-            return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
+        return _sampled(frames, theta, self.out_size or (frames.shape[-2], frames.shape[-1]))
+
+
+class CloserLook(SpatialTransformer):
+    """Look at the whole frame small, then sample the part that matters from the frame in full resolution.
+
+    The localisation network reads the frame shrunk to `glance_px`. The output has the frame's proportions and the
+    shorter side `out_px`. Each pixel of it is the mean of a square of samples, as many as the frame is larger than the
+    output. So the identity gives what shrinking the frame gives, and a small area shows details that shrinking loses.
+
+    *Conventions:* as for `SpatialTransformer`.
+
+    Args:
+        localisation: the network from shrunk frames to maps, as for `SpatialTransformer`.
+        out_px: the shorter side of the output.
+        glance_px: the shorter side of what the localisation network reads; smaller frames are not enlarged.
+        mode: `affine` or `similarity`.
+
+    >>> layer, frames = CloserLook(Identity(), out_px=32), torch.rand(1, 3, 96, 192)
+    >>> torch.allclose(layer(frames), F.avg_pool2d(frames, 3), atol=1e-5)
+    True
+    """
+
+    def __init__(self, localisation: nn.Module, *, out_px: int, glance_px: int = 64, mode: str = "affine") -> None:
+        super().__init__(localisation, mode=mode)
+        self.out_px, self.glance_px = count(out_px, "out_px"), count(glance_px, "glance_px")
+
+    def forward(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels out_height out_width"]:
+        """Return the resampled frames."""
+        check_shape("frames", frames, "batch", "channels", "height", "width")
+        frame_size = frames.shape[-2], frames.shape[-1]
+        glance = F.adaptive_avg_pool2d(frames, _scaled(frame_size, min(self.glance_px, *frame_size)))
+        theta = self.theta(self.positions(glance), frame_size)
+        size = _scaled(frame_size, self.out_px)
+        finer = max(1, math.ceil(min(frame_size) / self.out_px))
+        # One place of the square at a time, so that the finer picture is never in memory.
+        along = (2 * torch.arange(finer, device=frames.device) + 1 - finer) / finer
+        total = torch.zeros((), dtype=frames.dtype, device=frames.device)
+        for y in along:
+            for x in along:
+                # In the output's [-1, 1], a pixel is 2 / size wide.
+                shift = theta[:, :, 0] * (x / size[1]) + theta[:, :, 1] * (y / size[0])
+                total = total + _sampled(
+                    frames, torch.cat((theta[:, :, :2], theta[:, :, 2:] + shift.unsqueeze(2)), 2), size
+                )
+        return total / finer**2
+
+
+def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Return a size in the same proportions with another shorter side."""
+    height, width = (max(1, round(edge * short_side / min(size))) for edge in size)
+    return height, width
+
+
+def _sampled(
+    frames: Float[Tensor, "batch channels height width"], theta: Float[Tensor, "batch 2 3"], out_size: tuple[int, int]
+) -> Float[Tensor, "batch channels out_height out_width"]:
+    """Sample frames under affine maps."""
+    size = [*frames.shape[:2], *out_size]
+    # Autocast off: in bfloat16, pixel positions from 64 on are multiples of one half.
+    with torch.autocast(frames.device.type, enabled=False):
+        # affine_grid rejects an empty batch, for which any grid will do.
+        grid = F.affine_grid(theta, size, align_corners=False) if len(frames) else _empty_grid(theta, size)
+        return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
 
 
 def _empty_grid(theta: Float[Tensor, "0 2 3"], size: list[int]) -> Float[Tensor, "0 out_height out_width 2"]:

@@ -28,6 +28,8 @@ from saccade.serve.verdict import Verdict, task_of, verdict_of
 
 # Slow messages get a fifth of one core: Python runs one thread at a time, and frames have priority.
 _ERRANDS_SHARE = 0.2
+# Models that look closer get frames of up to this size.
+_LARGEST_PX = 2 * MAX_PX
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def load_models(paths: Sequence[Path]) -> list[LoadedModel]:
     """
     paths = [weights.find(path) for path in paths]
     read = [checkpoint.load(path) for path in paths]
-    names = checkpoint.distinct_names([header.model for _, header in read], paths)
+    names = checkpoint.distinct_names([header.kind for _, header in read], paths)
     models = [_followed(*one, name, path) for one, name, path in zip(read, names, paths, strict=True)]
     _check_wants([_Wants(model.name, model.knows_digits, model.frame_format) for model in models])
     return models
@@ -152,7 +154,7 @@ def check_together(paths: Sequence[Path]) -> None:
     """
     paths = [weights.find(path) for path in paths]
     headers = [checkpoint.read_header(path) for path in paths]
-    names = checkpoint.distinct_names([header.model for header in headers], paths)
+    names = checkpoint.distinct_names([header.kind for header in headers], paths)
     _check_wants(
         [
             _Wants(name, names_digits(classes_of(header, path)), header.frame_format or FrameFormat())
@@ -192,8 +194,8 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
     labels = classes_of(header, path)
     network.requires_grad_(False)
     wanted = network.frame_format
-    if wanted.size is not None and max(wanted.size) > MAX_PX:
-        raise DataError(f"{path} needs frames of {wanted.size} px; give a model with sides of up to {MAX_PX} px")
+    if wanted.size is not None and max(wanted.size) > _LARGEST_PX:
+        raise DataError(f"{path} needs frames of {wanted.size} px; give a model with sides of up to {_LARGEST_PX} px")
     # The first run shows whether there is attention, and includes the set-up that torch does at first use.
     looked, _ = look(network, torch.zeros(1, wanted.channels, *wanted.fit((64, 64))), saliency=True)
     if looked.logits.shape[-1] != len(labels.names):
