@@ -2,7 +2,7 @@
 # The weights that come with the package: MNIST digits and digits drawn with strokes, one to five in a clip, turned and
 # scaled, among pieces of others and noise. Labels: which digits are present. Tested on digits never seen: those two
 # sources, and UCI's, which are not in the training.
-# `--trunk wide --muon-rate 0` asks for the convolutions and the optimiser that the weights in the package have.
+# recipes/train_wide.py has the convolutions and the optimiser of the weights in the package.
 # Usage: recipes/weights.sh [--digits-dir FOLDER]; RUNS names another folder than runs/weights. SEED=1 trains from other
 # initial weights on other clips, tests on the same clips, adds the rows, and leaves the package's weights as they are.
 set -euo pipefail
@@ -14,9 +14,9 @@ if [ "$seed" != 0 ]; then
   packed=$runs
 fi
 for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
-  saccade train --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
+  python recipes/train_wide.py --model "$model" --condition rotation_scaling --digits mnist+strokes --labels digits \
     --num-digits 1 5 --clutter 4 --noise 25 --steps 3000 --batch-size 16 \
-    --trunk wide --muon-rate 0 --seed "$seed" --out "$runs/$model" "$@"
+    --seed "$seed" --out "$runs/$model" "$@"
   python recipes/pack_weights.py "$runs/$model" "$packed/$model.safetensors" "$@"
   for digits in mnist strokes uci; do
     saccade evaluate --model "$packed/$model.safetensors" --digits "$digits" --num-clips 1000 \

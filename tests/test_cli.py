@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import saccade
 from saccade import checkpoint, console
 from saccade.cli import VERBS, main
 from saccade.data.digits import DigitsConfig
+
+from .own_clips import write_folder
 
 PLAIN = Path(__file__).parent / "data" / "odd_files" / "plain.mp4"
 TINY = [
@@ -108,9 +111,11 @@ def test_a_verb_has_few_flags_and_they_need_no_prefix(name, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])
     shown = capsys.readouterr().out
-    for unwanted in ("--config.", "--digits.", "--source.", "--no-"):
+    for unwanted in ("--config.", "--digits.", "--source."):
         assert unwanted not in shown
-    assert len(flags_of(name, capsys) - DIGIT_FLAGS) <= 20
+    flags = flags_of(name, capsys)
+    assert not {"--" + flag.removeprefix("--no-") for flag in flags if flag.startswith("--no-")} & flags
+    assert len(flags - DIGIT_FLAGS) <= 20
 
 
 def test_verbs_of_moving_digits_have_all_their_flags(capsys):
@@ -129,6 +134,13 @@ def test_examples_begin_with_their_verb_and_parse(name):
     except SystemExit as error:
         ended = error.code
     assert ended == 0
+
+
+def test_options_for_scripts_are_not_taken(capsys, tmp_path):
+    for words in (["--ema", "0.5"], ["--weight-decay", "0.1"], ["--input", "both"], ["--muon-rate", "0"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *words, "--steps", "1", "--out", str(tmp_path / "run")])
+        assert ended.value.code == 2
 
 
 # --- Which clips
@@ -316,6 +328,49 @@ def test_train_writes_a_run_and_says_what_comes_next(capsys, tmp_path):
     assert json.loads((out / "run.json").read_text())["finished"]
     assert main([*TINY, "--steps", "2", "--out", str(out)]) == 2
     assert "add --resume" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("own") / "clips", per_class=6, num_people=6)
+
+
+def test_a_model_that_learned_from_a_folder_is_told_beside_simple_classifiers(own, capsys, tmp_path):
+    words = ["train", "--data", str(own), "--model", "stn-lstm", "--batch-size", "2", "--precision", "float32"]
+    assert main([*words, "--steps", "3", "--out", str(tmp_path / "run")]) == 0
+    told = capsys.readouterr()
+    assert "step 3/3  loss" in told.err
+    assert re.search(r"training accuracy +\d+%  validation +\d+%", told.err)
+    assert re.search(r"^step \d is kept, the best on 2 validation clips", told.err, re.MULTILINE)
+    first, header, *table = told.out.splitlines()
+    assert first == "accuracy on the 2 validation clips, on which the step was chosen:"
+    assert header.split() == ["classifier", "accuracy", "95", "%", "interval"]
+    begins = ["largest class", "metadata", "mean frame", "motion energy", "model (stn-lstm)", "without attention"]
+    assert [row.startswith(begin) for row, begin in zip(table, begins, strict=False)] == [True] * len(begins)
+    assert "the best baseline" in table[len(begins)]
+    assert table[-1].startswith("model (stn-lstm) beside without attention: ")
+
+
+def test_augmentation_can_be_switched_off(own, capsys, tmp_path):
+    words = ["train", "--data", str(own), "--batch-size", "2", "--precision", "float32", "--steps", "1"]
+    for name, more in (("plain", ["--no-augment"]), ("augmented", ["--steps", "1"])):
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+    configs = [checkpoint.read_header(tmp_path / name).training["config"] for name in ("plain", "augmented")]
+    assert [config["augment"] for config in configs] == [False, True]
+    plain, augmented = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("plain", "augmented"))
+    assert any(not torch.equal(plain[name], augmented[name]) for name in plain)
+
+
+def test_preview_draws_clips_and_tells_what_it_left_out(own, capsys, tmp_path):
+    root = shutil.copytree(own, tmp_path / "clips")
+    broken = next((root / "down").glob("*.mp4"))
+    broken.write_bytes(b"no video")
+    words = ["preview", "--data", str(root), "--num-clips", "12", "--num-views", "1"]
+    assert main([*words, "--out", str(tmp_path / "seen.png")]) == 0
+    told = capsys.readouterr().err
+    assert f"left out: {broken}" in told
+    assert re.search(rf"^wrote {tmp_path / 'seen.png'}, \d+ kB$", told, re.MULTILINE)
+    assert (tmp_path / "seen.png").read_bytes().startswith(b"\x89PNG")
 
 
 def interrupt(words, when):

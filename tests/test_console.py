@@ -76,6 +76,29 @@ def test_a_bar_fits_into_eighty_columns(screen, monkeypatch):
     assert "…" not in last
 
 
+def test_accuracy_on_training_and_on_validation_clips_are_told_apart(capsys):
+    with console.training_bars() as bars:
+        take = bars.begin("first")
+        take({"step": 1, "num_steps": 20, "accuracy": 1.0, "validation_accuracy": 0.25})
+        take({"step": 2, "num_steps": 20, "accuracy": 0.5, "validation_accuracy": 0.75})
+        take({"step": 4, "num_steps": 20, "accuracy": 1.0})
+    told = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    # Single batches are averaged; all validation clips are one figure.
+    assert told == [
+        "first step 2/20 training accuracy 95% validation 75%",
+        "first step 4/20 training accuracy 96% validation 75%",
+    ]
+
+
+def test_what_comes_before_the_first_step_is_no_test(screen):
+    with console.training_bars() as bars:
+        take = bars.begin("first")
+        take({"clips": 3, "num_clips": 40})
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).splitlines()[-1]
+    assert "3/40" in last
+    assert "clips prepared" in last
+
+
 def test_a_training_that_breaks_off_leaves_no_bar_behind(screen, monkeypatch):
     ended = []
     real = console.Live.__exit__

@@ -23,12 +23,15 @@ from saccade.foreign import shown
 
 FIGURES = {
     "loss": "loss {:.3f}",
-    "accuracy": "accuracy {:6.1%}",
+    "accuracy": "training accuracy {:4.0%}",
+    "validation_accuracy": "validation {:4.0%}",
     "clips_per_s": "{:.0f} clips/s",
 }
-
-# Omitted on a narrow terminal.
-SPEEDS = ("clips_per_s",)
+# On a narrow terminal, some are shorter and some are omitted.
+_SHORT = FIGURES | {"accuracy": "training {:4.0%}"}
+_OMITTED = ("clips_per_s",)
+# Those of single batches go up and down from step to step, so that their running mean is shown.
+_OF_BATCHES = ("loss", "accuracy", "clips_per_s")
 
 # Names of files and classes are untrusted: markup and emoji codes in them are not interpreted.
 _PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
@@ -98,18 +101,20 @@ class TrainingBars:
             if other.finished:  # finished bars would fill the screen
                 self._progress.update(other.id, visible=False)
         title = shown(title)
-        task = self._progress.add_task(title, total=None, figures="")
+        task = self._progress.add_task(title, total=None, figures="getting ready")
         smooth: dict[str, float] = {}
 
         def show(row: Mapping[str, float]) -> None:
             if "clips" in row:
                 done, total = row["clips"], row["num_clips"]
-                self._progress.update(task, completed=done, total=total, figures="clips tested", visible=True)
+                what = "clips tested" if smooth else "clips prepared"
+                self._progress.update(task, completed=done, total=total, figures=what, visible=True)
                 return
             for name in FIGURES.keys() & row.keys():
-                smooth[name] = 0.9 * smooth.get(name, row[name]) + 0.1 * row[name]
-            shown = [name for name in FIGURES if name in smooth and not (name in SPEEDS and _narrow())]
-            figures = "  ".join(FIGURES[name].format(smooth[name]) for name in shown)
+                weight = 0.1 if name in _OF_BATCHES else 1.0
+                smooth[name] = (1 - weight) * smooth.get(name, row[name]) + weight * row[name]
+            shown = [name for name in FIGURES if name in smooth and not (name in _OMITTED and _narrow())]
+            figures = "  ".join((_SHORT if _narrow() else FIGURES)[name].format(smooth[name]) for name in shown)
             step, total = int(row["step"]), int(row["num_steps"])
             self._progress.update(task, completed=step, total=total, figures=figures)
             if not err.is_terminal and (step == total or step % max(1, total // 10) == 0):
@@ -124,7 +129,7 @@ class TrainingBars:
 
 
 def _narrow() -> bool:
-    return err.width < 100
+    return err.is_terminal and err.width < 100
 
 
 def duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ def test_it_is_flat_and_frozen():
     with pytest.raises(AttributeError):
         config.seed = 1
     types = get_type_hints(TrainConfig).values()
-    assert all(set(get_args(one) or [one]) <= {str, int, float, Path, type(None)} for one in types)
+    assert all(set(get_args(one) or [one]) <= {str, int, float, bool, Path, type(None)} for one in types)
 
 
 def test_it_goes_through_json():

@@ -116,7 +116,7 @@ def test_a_run_leaves_its_story(tmp_path):
     config = config_of(seed=5)
     assert train(config, DIGITS, out, progress=rows.append) == out / checkpoint.NAME
     described = json.loads((out / "run.json").read_text())
-    assert described["config"] == config.as_json() | {"input": "frames"}
+    assert described["config"] == config.as_json() | {"input": "frames", "augment": False}
     assert described["data"] == DIGITS.as_json()
     assert (described["steps"], described["precision"], described["finished"]) == (6, "float32", True)
     header = checkpoint.read_header(out)
@@ -167,7 +167,7 @@ def test_a_first_save_that_fails_leaves_the_folder_free(tmp_path, monkeypatch):
     ("changes", "message"),
     [
         ({"model": "lenet"}, "did you mean 'lenet-lstm'"),
-        ({"trunk": "lite"}, "did you mean 'light'"),
+        ({"trunk": "lite"}, "no trunk is called 'lite'"),
         ({"input": "difference"}, "did you mean 'differences'"),
         ({"device": "gpu"}, "no device is called 'gpu'"),
         ({"precision": "float16"}, "no precision is called 'float16'; did you mean"),
@@ -206,13 +206,13 @@ def test_training_starts_from_a_checkpoint(tmp_path):
     [
         ({"model": "dcn-lstm"}, "pair", "a dcn-lstm"),
         ({"trunk": "wide"}, "pair", r"a lenet-lstm \(wide trunk, input frames\)"),
-        ({"input": "both"}, "pair", r"a lenet-lstm \(light trunk, input both\)"),
+        ({"input": "both"}, "pair", r"a lenet-lstm \(small trunk, input both\)"),
         ({}, "ordered", r"for 100 classes \(00, 01, 02 ...\)"),
     ],
 )
 def test_training_does_not_start_from_another_model(changes, scheme, message, tmp_path, whole):
     first = whole(config_of())
-    here = r"holds a lenet-lstm \(light trunk, input frames\) for 55 classes \(00, 01, 02 ...\); "
+    here = r"holds a lenet-lstm \(small trunk, input frames\) for 55 classes \(00, 01, 02 ...\); "
     with pytest.raises(UsageError, match=here + ".*" + message + ".* is wanted: change --model"):
         train(config_of(start_from=first, **changes), replace(DIGITS, scheme=scheme), tmp_path / "second")
     assert not (tmp_path / "second").exists()

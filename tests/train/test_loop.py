@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 from contextlib import suppress
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from saccade import checkpoint
-from saccade.errors import Interrupted, NonFiniteError, SaccadeError
+from saccade.errors import DataError, Interrupted, NonFiniteError, SaccadeError
 from saccade.train import loop
 from saccade.train.end_to_end import learning_rate_factor
 from saccade.train.interrupts import held_back
@@ -129,6 +130,23 @@ def test_a_training_is_resumed_again_and_again(tmp_path, whole):
 def test_ctrl_c_after_the_last_step_finds_a_finished_training(tmp_path, whole):
     loop.run(trainer_of(), tmp_path, stop_at(NUM_STEPS))
     assert_same_bits(whole, tmp_path)
+
+
+def test_a_clip_that_vanishes_ends_the_training_without_loss(tmp_path, whole):
+    trainer = trainer_of()
+    batches = trainer.batches
+
+    def vanishing(step, num_steps):
+        if step == 3:
+            raise DataError("clip.mp4 changed while it was in use")
+        return batches(step, num_steps)
+
+    trainer.batches = vanishing
+    with pytest.raises(DataError, match=re.escape("clip.mp4")):
+        loop.run(trainer, tmp_path)
+    assert checkpoint.read_header(tmp_path).training["step"] == 3
+    go_on(tmp_path)
+    assert_same_bits(tmp_path, whole)
 
 
 def test_a_scheduler_that_ends_the_run_is_as_good_as_ctrl_c(tmp_path, whole):

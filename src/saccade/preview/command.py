@@ -10,9 +10,10 @@ import numpy as np
 
 from saccade import files
 from saccade.clips import FrameFormat
-from saccade.data import Folder, collection, video
+from saccade.data import collection, video
 from saccade.data.augment import Augmentation, view_generator
 from saccade.data.collection import Collection, Entry
+from saccade.data.frame_choice import MAX_DESCRIBED, FrameChoice
 from saccade.errors import DataError, SaccadeError
 from saccade.preview.config import PreviewConfig
 from saccade.preview.sheet import Block, Clip, write_sheet
@@ -34,7 +35,8 @@ def preview(
 
     Args:
         config: the clips and the file.
-        frame_format: the frames that the model expects; None for the format that training chooses for these clips.
+        frame_format: the frames that the model expects; None for the format that training by steps chooses for these
+            clips.
         augmentation: the strengths of the changes; None for the defaults.
         unreadable: called with the error for each clip that cannot be read; another clip of its class is then drawn.
             If None, the error is raised.
@@ -50,7 +52,7 @@ def preview(
     files.check_writable(config.out)
     load_pyplot()
     clips = collection.read(config.data, group=config.group)
-    wanted = frame_format or Folder(config.data, group=config.group).frame_format
+    wanted = frame_format or _chosen(clips, config.seed)
     changes = augmentation or Augmentation()
     num = min(config.num_clips, len(clips.entries))
     blocks = {}
@@ -66,6 +68,20 @@ def preview(
     # In a CSV file, clips of one class need not stand together.
     in_order = sorted(blocks, key=lambda index: (clips.entries[index].classes, index))
     write_sheet(config.out, _heading(wanted, config.num_views), [blocks[index] for index in in_order])
+
+
+def _chosen(clips: Collection, seed: int) -> FrameFormat:
+    """Return the frame format that training by steps chooses for the clips that can be read."""
+    places = np.random.default_rng(seed).permutation(len(clips.entries))[:MAX_DESCRIBED]
+    described, failed = [], []
+    for path in dict.fromkeys(clips.entries[place].path for place in sorted(places)):
+        try:
+            described.append(video.describe(path))
+        except DataError as error:
+            failed.append(error)
+    if not described:
+        raise DataError(f"no clip of {clips.source} can be read; the first: {failed[0]}")
+    return FrameChoice().of(described)
 
 
 def _by_turns(

@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
 from saccade import files, models
 from saccade.errors import UsageError
+from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS
+
+T = TypeVar("T")
+# The command line has as many options as a person can read; the others are for scripts.
+ForScripts = Annotated[T, tyro.conf.Suppress, tyro.conf.Fixed]
+
+AUTO = "auto"
+"""The name of no model in particular."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +29,20 @@ class TrainConfig:
     to zero as a half cosine; it depends on the step alone.
 
     Args:
-        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model, trunk and input are then used.
-        trunk: the convolutions that all three models share: light or wide.
+        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model and parts are then used. By default
+            lenet-lstm, or a classifier of the parts that trunk, attention and temporal name.
+        trunk: the convolutions: small, wide, resnet18 or efficientnet-lite0. The last two read colour pictures; what
+            they have learned on pictures is kept, and only the parts behind them learn.
+        attention: none, stn (one affine map per frame) or dcn (deformable layers); without a model.
+        temporal: lstm, gru, mean or transformer; without a model.
+        finetune: let a pretrained trunk learn too, with rates that fall from layer to layer towards the pixels.
         input: the input of the encoder: frames, differences (from the previous frame) or both; by default the choice
             that suits the clips.
         steps: the number of optimiser steps.
         minutes: the training time, instead of steps: a short timing sets the number of steps that fit. With neither,
             training takes ten minutes.
         batch_size: the number of clips per step; small batches (8) learn more in minutes, large ones (32) in an hour.
+            By default 16, or 2 if each step needs gradients through the trunk of a picture.
         learning_rate: the highest learning rate of AdamW.
         muon_rate: the highest learning rate of Muon, which updates the encoder's weights by steps of the same size in
             every direction; with 0, AdamW updates them.
@@ -36,27 +50,34 @@ class TrainConfig:
         weight_decay: the decoupled weight decay.
         ema: the decay of an exponential moving average of the weights, such as 0.999; the checkpoint then holds the
             average as the model. 0 for no average.
+        augment: change own clips at random, each time in another way; --no-augment leaves them as they are. Moving
+            digits are never changed.
         seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
-        start_from: a checkpoint to take the initial weights from; by default they are random.
+        start_from: a checkpoint to take the initial weights from; or a file of weights for the trunk alone (.pth, .pt,
+            .safetensors), with the names of torchvision's resnet18 or of efficientnet-lite0. By default weights are
+            random, except those of efficientnet-lite0, which come with saccade[pretrained].
 
     Raises:
         UsageError: if a name is unknown, or a number is out of range.
     """
 
-    model: str = "lenet-lstm"
-    trunk: str = "light"
-    input: str | None = None
+    model: str = AUTO
+    trunk: str = "small"
+    attention: str | None = None
+    temporal: str | None = None
+    finetune: bool = False
+    input: ForScripts[str | None] = None
     steps: int | None = None
     minutes: float | None = None
-    batch_size: int = 16
+    batch_size: int | None = None
     learning_rate: float = 3e-3
-    muon_rate: float = 0.02
-    # For scripts only: the command line has as many options as a person can read.
-    attention_rate: Annotated[float, tyro.conf.Suppress, tyro.conf.Fixed] = 0.1
-    weight_decay: float = 0.01
-    ema: float = 0.0
+    muon_rate: ForScripts[float] = 0.02
+    attention_rate: ForScripts[float] = 0.1
+    weight_decay: ForScripts[float] = 0.01
+    ema: ForScripts[float] = 0.0
+    augment: bool = True
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -65,9 +86,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps is not None and self.minutes is not None:
             raise UsageError("both --steps and --minutes were given; give only one of them")
+        self._settle_model()
         for name in ("batch_size", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{name} must be above 0; got {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise UsageError(f"{name} must be above 0; got {value}")
         for name in ("muon_rate", "attention_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be 0 or above; got {getattr(self, name)}")
@@ -79,10 +101,43 @@ class TrainConfig:
             raise UsageError(f"minutes must be above 0; got {self.minutes}")
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema must be at least 0 and below 1; got {self.ema}")
-        if self.model in models.MODELS and self.model not in models.MATCHED:
+
+    @property
+    def clips_per_step(self) -> int:
+        """The number of clips in a batch: few if each step needs gradients through a trunk for pictures."""
+        if self.batch_size is not None or self.trunk not in PICTURE_TRUNKS:
+            return self.batch_size or 16
+        attends = self.attention == "stn" or (self.attention == "dcn" and PICTURE_TRUNKS[self.trunk].deforms)
+        from_scratch = self.start_from is None and self.trunk == "resnet18"
+        return 2 if attends or from_scratch or self.finetune else 16
+
+    def _settle_model(self) -> None:
+        """Name the model if it was not named; refuse parts beside a model that has its own."""
+        settled = {"trunk": OLD_NAMES.get(self.trunk, self.trunk)}
+        parts = {name: getattr(self, name) for name in ("attention", "temporal") if getattr(self, name) is not None}
+        if self.model == AUTO:
+            built = bool(parts) or settled["trunk"] in PICTURE_TRUNKS
+            settled["model"] = models.BUILT if built else models.MATCHED[0]
+        elif self.model != models.BUILT and (
+            named := [*parts, *(["trunk"] if settled["trunk"] in PICTURE_TRUNKS else [])]
+        ):
             raise UsageError(
-                f"{self.model} is trained in the three stages of the paper (saccade reproduce --preset published);"
-                f" for end-to-end training, choose {', '.join(models.MATCHED)}"
+                f"--model {self.model} names a whole model, with its own {named[0]}; leave out --{named[0]}, or leave"
+                f" out --model and name trunk, attention and temporal part"
+            )
+        if settled.get("model", self.model) == models.BUILT:
+            settled |= {"attention": "none", "temporal": "lstm"} | parts
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+        if self.model in models.MODELS and self.model not in (*models.MATCHED, models.BUILT):
+            how = (
+                "trained in the three stages of the paper (saccade reproduce --preset published)"
+                if self.model.endswith("-published")
+                else "fitted at once (saccade train --data DIR, without other options)"
+            )
+            raise UsageError(
+                f"{self.model} is {how}; for end-to-end training, choose {', '.join(models.MATCHED)}, or name trunk,"
+                " attention and temporal part"
             )
 
     def as_json(self) -> dict[str, Any]:

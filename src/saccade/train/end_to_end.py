@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from saccade import checkpoint, models, run_folder, weights
+from saccade import checkpoint, models, run_folder
 from saccade.clips import ClipBatch, DataConfig
+from saccade.data.augment import Augmentation
+from saccade.data.stored import StoredBatches
 from saccade.device import choose_device, choose_precision
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError
 from saccade.foreign import check_types
 from saccade.labels import Labels
-from saccade.models import verdict
-from saccade.train import loop, optimizer
+from saccade.models import VideoClassifier, verdict
+from saccade.models.trunks import expected
+from saccade.train import fixed_maps, initial_weights, loop, optimizer
 from saccade.train.config import TrainConfig
 from saccade.train.loop import Progress
-from saccade.train.trainer import Objective, Trainer, moving_average, restore, save
+from saccade.train.trainer import Objective, Trainer, keep_best, moving_average, restore, save
+from saccade.train.validation import validation_of
 
 MAX_GRADIENT_NORM = 1.0
 PROTOCOL = "end_to_end"
 _DEFAULT_MINUTES = 10.0
+_PARTS = ("trunk", "attention", "temporal")
 # The settings that may change when a run is resumed: its length and initial weights are already fixed, and it may run
 # on another device.
 _FREE = ("steps", "minutes", "device", "start_from", "precision")
@@ -37,6 +43,7 @@ def train(
     *,
     resume: bool = False,
     progress: Progress | None = None,
+    say: initial_weights.Say | None = None,
 ) -> Path:
     """Train a model end to end; return the path of its checkpoint.
 
@@ -44,13 +51,19 @@ def train(
     start, about every minute and at the end, so that a run can be resumed at any time. A resumed run gives the same
     bits as an uninterrupted one, on the same machine with the same number of threads.
 
+    Clips in memory or in a folder are augmented. If clips were held out for validation, they are looked at during
+    training: the step that is best on them is kept, training ends early if a third of its steps brought nothing better,
+    and a temperature that fits them becomes part of the head. `run.json` and the checkpoint say which step it was.
+
     Args:
         config: everything that determines the run, except the clips.
         data: the clips to learn from, such as a `saccade.data.Folder`.
         out: the run folder.
         resume: whether to continue from the checkpoint in `out`.
         progress: a function that is called after every step with loss, accuracy, learning rate, gradient norm and clips
-            per second.
+            per second; after some steps also with loss and accuracy on the validation clips.
+        say: a function that is called with a line about the weights that the trunk got from a file, about what is not
+            done with these clips, and about the step that is kept.
 
     Raises:
         UsageError: if `out` already holds a run, another process writes to it, or the run to resume had another
@@ -62,15 +75,26 @@ def train(
     """
     out = Path(out)
     with run_folder.held(out):
-        trainer = _resumed(config, data, out) if resume else _begun(config, data, out)
-        loop.run(trainer, out, progress)
-        run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1))
+        say = say or (lambda _line: None)
+        trainer = _resumed(config, data, out, progress, say) if resume else _begun(config, data, out, progress, say)
+        if trainer is not None:
+            loop.run(trainer, out, progress)
+            facts = {}
+            if trainer.validation is not None:
+                found = keep_best(trainer, out)
+                say(_said_of(found, trainer))
+                facts = {"validation": found, "steps_done": trainer.step}
+            run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1), **facts)
     return out / checkpoint.NAME
 
 
-def _begun(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
+def _begun(
+    config: TrainConfig, data: DataConfig, out: Path, progress: Progress | None, say: initial_weights.Say
+) -> Trainer:
     run_folder.check_free(out)
-    trainer = start(config, data)
+    trainer = _on_maps(start(config, data, say=say), progress, say)
+    if isinstance(trainer.batches, StoredBatches) and trainer.validation is None:
+        say("no clips for validation: the last step is kept, and probabilities are not calibrated")
     trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
     # The checkpoint comes first, so that a folder with `run.json` can be resumed.
     save(trainer, out)
@@ -78,17 +102,71 @@ def _begun(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
     return trainer
 
 
-def _resumed(config: TrainConfig, data: DataConfig, out: Path) -> Trainer:
+def _resumed(
+    config: TrainConfig, data: DataConfig, out: Path, progress: Progress | None, say: initial_weights.Say
+) -> Trainer | None:
+    """Return the trainer of a run where it was interrupted; None if the run has finished."""
     header = checkpoint.read_header(out)
     if (out / run_folder.RUN).exists():
         run_folder.read(out)  # a damaged file is reported before training, not after it
     # The checkpoint holds the weights of the run; the file that it started from may no longer exist.
-    trainer = start(replace(config, start_from=None), data)
-    restore(trainer, out, _settings_of(header, config))
+    trainer = start(
+        replace(_settled(config, data), start_from=None), data, trunk=header.training.get("trunk", initial_weights.NEW)
+    )
+    before = _settings_of(header, config)
+    if "kept_step" in header.training.get("validation", {}):
+        run_folder.check_same(out, before, trainer.settings)
+        say(f"{out} is finished")
+        return None
+    restore(trainer, out, before)
+    _on_maps(trainer, progress, say)
     run_folder.rewind_log(out / run_folder.LOG, trainer.step)
     if not (out / run_folder.RUN).exists():  # the process was killed before it wrote this file
         _describe(trainer, out)
     return trainer
+
+
+def _on_maps(trainer: Trainer, progress: Progress | None, say: initial_weights.Say) -> Trainer:
+    """Replace the frames of a training by maps, computed once, if nothing before the maps learns and they fit.
+
+    Augmented frames would need new maps at every step; such a training is then not augmented.
+    """
+    model, batches = trainer.model, trainer.batches
+    if not (isinstance(model, VideoClassifier) and isinstance(batches, StoredBatches)):
+        return trainer
+    reader = fixed_maps.reader_of(model)
+    if reader is None:
+        return trainer
+    counted = None if progress is None else lambda done, total: progress({"clips": done, "num_clips": total})
+    batches, augmented = replace(batches, augmentation=None), batches.augmentation is not None
+    if (maps := fixed_maps.batches_of_maps(model, batches, trainer.device, counted)) is not None:
+        trainer.batches, trainer.reader = maps, reader
+        if augmented:
+            say("the trunk does not learn: its maps are computed once, and clips are not augmented")
+        if (validation := trainer.validation) is not None:
+            held = replace(batches, clips=validation.clips)
+            maps_held = fixed_maps.batches_of_maps(model, held, trainer.device, counted)
+            if maps_held is not None:
+                validation.clips, validation.reader = maps_held.clips, _part_that_reads_maps
+    return trainer
+
+
+def _part_that_reads_maps(model: nn.Module) -> nn.Module:
+    assert isinstance(model, VideoClassifier)
+    part = fixed_maps.reader_of(model)
+    assert part is not None
+    return part
+
+
+def _said_of(found: Mapping[str, Any], trainer: Trainer) -> str:
+    """Return a line about the step that is kept."""
+    early = (
+        f"ended early, after step {trainer.step} of {trainer.num_steps}: " if trainer.step < trainer.num_steps else ""
+    )
+    return (
+        f"{early}step {found['kept_step']} is kept, the best on {found['num_clips']} validation clips"
+        f" (accuracy {100 * found['accuracy']:.0f} %, cross entropy {found['cross_entropy']:.2f})"
+    )
 
 
 def _describe(trainer: Trainer, out: Path) -> None:
@@ -96,26 +174,47 @@ def _describe(trainer: Trainer, out: Path) -> None:
     run_folder.create(out, "train", trainer.header.training["config"], device=str(trainer.device), **facts)
 
 
-def start(config: TrainConfig, data: DataConfig) -> Trainer:
-    """Build the trainer of a run before its first step."""
+def start(
+    config: TrainConfig, data: DataConfig, *, trunk: str | None = None, say: initial_weights.Say | None = None
+) -> Trainer:
+    """Build the trainer of a run before its first step.
+
+    Args:
+        config: everything that determines the run, except the clips.
+        data: the clips to learn from.
+        trunk: where the trunk of a run that is resumed had its weights from, as the run's header says; None for a new
+            run.
+        say: as for `train`.
+    """
     config = _settled(config, data)
     device = choose_device(config.device)
     header = _header(config, data)
     torch.manual_seed(config.seed)
     model = header.create_model()
-    if config.start_from is not None:
-        header.training["before"] = _take_weights(model, header, config.start_from)
+    if trunk is None:
+        trunk = initial_weights.take(model, config, header, say or (lambda _line: None))
+    header.training["trunk"] = trunk
+    initial_weights.keep(model, config, trunk)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batches = data.batches(config.clips_per_step, config.seed).to(device)
+    validation = None
+    if isinstance(batches, StoredBatches):
+        validation = validation_of(data, batches)
+        batches = replace(batches, augmentation=Augmentation() if config.augment else None)
+    else:  # generated clips come once
+        config = replace(config, augment=False)
+        header.training["config"] = config.as_json()
     dtype = choose_precision(config.precision, device)
     trainer = Trainer(
         model,
         optimizer.end_to_end(model, config),
-        data.batches(config.batch_size, config.seed).to(device),
+        batches,
         objective(data.labels),
         header,
         device=device,
         dtype=dtype,
         average=moving_average(model, config.ema),
+        validation=validation,
     )
     trainer.settings = _settings_of(_at_step(trainer, config.steps), config)
     return trainer
@@ -147,64 +246,40 @@ def learning_rate_factor(step: int, num_steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, num_steps - rise)))
 
 
-def _settled(config: TrainConfig, data: DataConfig) -> TrainConfig:
-    """Fill in the options that the clips or another checkpoint determine."""
+def named(config: TrainConfig) -> TrainConfig:
+    """Replace a checkpoint in the place of a model's name by its model and parts.
+
+    Raises:
+        DataError: if the checkpoint cannot be read.
+    """
     if config.model not in models.MODELS and Path(config.model).exists():
         header = checkpoint.read_header(Path(config.model))
-        arguments = {name: header.arguments[name] for name in ("trunk", "input") if name in header.arguments}
+        arguments = {name: header.arguments[name] for name in (*_PARTS, "input") if name in header.arguments}
         try:
             check_types(arguments, TrainConfig)
         except TypeError as error:
             raise DataError(f"{config.model} has a damaged header ({error}); take an earlier checkpoint") from error
         config = replace(config, model=header.model, **arguments)
-    return replace(config, input=config.input or data.default_input)
+    return config
+
+
+def _settled(config: TrainConfig, data: DataConfig) -> TrainConfig:
+    """Fill in the options that the clips or another checkpoint determine."""
+    config = named(config)
+    return replace(config, input=config.input or data.default_input, batch_size=config.clips_per_step)
 
 
 def _header(config: TrainConfig, data: DataConfig) -> checkpoint.Header:
     models.arguments_of(config.model)  # an unknown name is reported before anything is read
+    parts = _PARTS if config.model == models.BUILT else ("trunk",)
     return checkpoint.Header(
         config.model,
-        {"trunk": config.trunk, "input": config.input},
+        {name: getattr(config, name) for name in (*parts, "input")},
         data.labels,
-        data.frame_format,
+        expected(config.trunk, data.frame_format),
         {"config": data.as_json(), "facts": {**data.facts, "protocol": PROTOCOL}},
         {"config": config.as_json(), "data": data.identity(), "before": {}},
     )
-
-
-def _take_weights(model: torch.nn.Module, header: checkpoint.Header, path: Path) -> dict[str, Any]:
-    """Load the weights of a model of the same kind; return their earlier training, as columns of a result row."""
-    path = weights.find(path)
-    other = checkpoint.read_header(path)
-    _check_same_test(header, other, path)
-    wanted, came = (_kind(header), _kind(other))
-    if wanted != came:
-        raise UsageError(f"{path} holds {came}; {wanted} is wanted: change --model, --trunk, --input or the labels")
-    checkpoint.load_weights(model, path)
-    earlier = other.training.get("before", {})
-    conditions = [earlier.get("before_condition"), other.facts.get("condition", other.facts.get("data"))]
-    return {
-        "before_condition": ", ".join(dict.fromkeys(name for name in conditions if name)),
-        "before_steps": other.training.get("step", 0) + earlier.get("before_steps", 0),
-    }
-
-
-def _check_same_test(header: checkpoint.Header, other: checkpoint.Header, path: Path) -> None:
-    """Raise UsageError if weights may have learned from clips that are now held out for tests."""
-    now, before = header.data["config"], other.data.get("config", {})
-    same_place = now.get("root") is not None and now.get("root") == before.get("root")
-    if same_place and now.get("held_out") != before.get("held_out"):
-        raise UsageError(
-            f"{path} was trained with another split of {now['root']} and may have learned from clips held out now; use"
-            " the earlier split, as `saccade train --start-from` does, or train from scratch"
-        )
-
-
-def _kind(header: checkpoint.Header) -> str:
-    labels = header.labels or Labels.numbered(1)
-    named = ", ".join(labels.names[:3]) + (" ..." if len(labels.names) > 3 else "")
-    trunk, seen = header.arguments.get("trunk"), header.arguments.get("input", "frames")
-    return f"a {header.model} ({trunk} trunk, input {seen}) for {len(labels.names)} classes ({named})"
 
 
 def _at_step(trainer: Trainer, num_steps: int | None) -> checkpoint.Header:
@@ -214,10 +289,10 @@ def _at_step(trainer: Trainer, num_steps: int | None) -> checkpoint.Header:
 
 def _settings_of(header: checkpoint.Header, asked: TrainConfig) -> dict[str, Any]:
     """Return the settings that must be the same to resume a run."""
-    # A run of an older version lacks the newer options; it ran as if they had their defaults.
-    config = TrainConfig().as_json() | header.training.get("config", {})
-    settings = {name: value for name, value in config.items() if name not in _FREE}
-    settings |= header.training.get("data", {})
+    # A run of an older version lacks the newer options; it ran as if they had their defaults, and was not augmented.
+    config = TrainConfig(augment=False).as_json() | header.training.get("config", {})
+    settings = dict(header.training.get("data", {}))  # first: other clips are a plainer reason than other options
+    settings |= {name: value for name, value in config.items() if name not in _FREE}
     settings["precision"] = header.training.get("precision")
     if asked.steps is not None:
         settings["steps"] = header.training.get("num_steps")

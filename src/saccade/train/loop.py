@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from saccade import files, run_folder
-from saccade.errors import Interrupted, NonFiniteError
+from saccade.errors import DataError, Interrupted, NonFiniteError
 from saccade.nn import attention
 from saccade.train.interrupts import held_back
 from saccade.train.trainer import Trainer, save
+from saccade.train.validation import VALIDATION_LOSS
 
 CHECKPOINT_EVERY_S = 60.0
 LOG_EVERY_S = 2.0
@@ -31,42 +32,47 @@ def run(
     *,
     save_every_s: float = CHECKPOINT_EVERY_S,
 ) -> None:
-    """Take all remaining steps; log and save at intervals and after the last step.
+    """Take the remaining steps, all of them or until validation ends them; log and save at intervals and at the end.
 
     Args:
         trainer: the trainer, which is advanced in place.
         out: the run folder.
         progress: a function that is called after every step with loss, accuracy, learning rate, gradient norm and clips
-            per second.
+            per second; after some steps also with loss and accuracy on the validation clips.
         save_every_s: the seconds between checkpoints.
 
     Raises:
         NonFiniteError: if a loss, gradient, parameter, offset or affine map becomes NaN or infinite; the last good
             checkpoint is kept.
+        DataError: if clips cannot be read any more; the state is saved.
         Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     saved = logged = time.monotonic()
     with (
         held_back() as interrupted,
-        (out / run_folder.LOG).open("a", encoding="utf-8") as log,
+        (out / run_folder.LOG).open("ab", buffering=0) as log,
         run_folder.scalars(out, trainer.step) as write_scalars,
     ):
-        while trainer.step < trainer.num_steps and not interrupted():
-            row = advance(trainer)
+        while not trainer.is_done and not interrupted():
+            try:
+                row = advance(trainer)
+            except DataError:  # a clip cannot be read any more; no step has begun
+                save(trainer, out)
+                raise
+            row |= _validated(trainer)
             if progress:
                 progress(row)
             now = time.monotonic()
-            if now - logged > LOG_EVERY_S or trainer.step == trainer.num_steps:
+            if now - logged > LOG_EVERY_S or trainer.is_done or VALIDATION_LOSS in row:
                 with files.errors_named(out / run_folder.LOG):
-                    log.write(json.dumps(row) + "\n")
-                    log.flush()
-                    write_scalars(row)
+                    log.write((json.dumps(row) + "\n").encode())
+                write_scalars(row)
                 logged = now
             if now - saved > save_every_s:
                 save(trainer, out)
                 saved = now
     save(trainer, out)
-    if trainer.step < trainer.num_steps:
+    if not trainer.is_done:
         raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps} in {out}")
 
 
@@ -81,7 +87,7 @@ def advance(trainer: Trainer) -> dict[str, float]:
     trainer.model.train()
     lengths = () if batch.lengths is None else (batch.lengths,)
     with attention.recorded(trainer.model) as trainer.positions, _autocast(trainer):
-        output = trainer.model(batch.frames, *lengths)
+        output = (trainer.reader or trainer.model)(batch.frames, *lengths)
     loss = objective.loss(output, batch)
     trainer.optimizer.zero_grad()
     loss.backward()
@@ -108,8 +114,21 @@ def advance(trainer: Trainer) -> dict[str, float]:
     return row
 
 
+def _validated(trainer: Trainer) -> dict[str, float]:
+    """Look at the validation clips if it is time to; return entries of the log row."""
+    if trainer.validation is None or not trainer.validation.is_due(trainer.step, trainer.num_steps):
+        return {}
+    started = time.perf_counter()
+    found = trainer.validation.look(trainer.product, trainer.step, trainer.device, trainer.dtype)
+    trainer.elapsed_s += time.perf_counter() - started
+    return found | {"elapsed_s": trainer.elapsed_s}
+
+
 def steps_within(trainer: Trainer, minutes: float) -> int:
-    """Time a few steps, undo them, and return the number of steps that fit into some minutes, including the timing."""
+    """Time a few steps, undo them, and return the number of steps that fit into some minutes, including the timing.
+
+    Looks at the validation clips take a share of the time.
+    """
     kept = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     average, random = trainer.average, torch.get_rng_state()
     assert not trainer.optimizer.tensors(), "training has begun"
@@ -124,6 +143,11 @@ def steps_within(trainer: Trainer, minutes: float) -> int:
     torch.set_rng_state(random)
     trainer.average, trainer.step, trainer.elapsed_s = average, 0, 0.0
     typical = sorted(seconds)[_TIMED_STEPS // 2]
+    if (validation := trainer.validation) is not None:
+        started = time.perf_counter()
+        validation.verdicts(trainer.product, trainer.device, trainer.dtype)
+        seconds.append(time.perf_counter() - started)
+        typical += seconds[-1] / validation.least_interval
     return max(1, round((minutes * 60 - sum(seconds)) / typical))
 
 

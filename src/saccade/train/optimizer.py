@@ -8,9 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.models.picture_encoder import PictureEncoder
 from saccade.nn import attention
 from saccade.train.config import TrainConfig
 from saccade.train.muon import Muon
+
+# The share of the learning rate of the last block of a trunk that has learned, and of a block in that of the next.
+_LAST_BLOCK, _EARLIER_BLOCK = 0.1, 0.8
+# The share of the learning rate of what comes behind such a trunk.
+_BEHIND = 1 / 3
 
 
 class Optimizers:
@@ -78,24 +84,47 @@ def end_to_end(model: nn.Module, config: TrainConfig) -> Optimizers:
     """Return Muon for the encoder's weights and AdamW for everything else.
 
     The attention parameters have their own learning rate. Parameters of one dimension (biases, normalisation) have no
-    weight decay.
+    weight decay. Parameters without gradients are left out.
+
+    Muon's steps have one size in every direction, which suits weights that begin at random. A trunk that has learned
+    takes small steps with AdamW. Its last block has a tenth of the learning rate, and each block before it 0.8 times
+    the rate of the next, since the layers near the pixels fit most pictures as they are. What comes behind such a trunk
+    has a third of the learning rate.
 
     Args:
         model: the model that they update.
         config: the configuration with the learning rates.
     """
     attending = {id(p) for layer in attention.attention_layers(model).values() for p in layer.positions.parameters()}
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    fine = _fine_rates(model)
+    groups: dict[tuple[bool, bool, bool, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         attends, decays = id(parameter) in attending, parameter.dim() > 1
-        by_muon = config.muon_rate > 0 and name.startswith("encoder.") and decays and not attends
-        groups.setdefault((by_muon, attends, decays), []).append(parameter)
+        by_muon = config.muon_rate > 0 and name.startswith("encoder.") and decays and not attends and fine is None
+        share = config.attention_rate if attends else 1.0 if fine is None else fine.get(id(parameter), _BEHIND)
+        groups.setdefault((by_muon, attends, decays, share), []).append(parameter)
     described: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for (by_muon, attends, decays), parameters in groups.items():
-        rate = config.muon_rate if by_muon else config.learning_rate * (config.attention_rate if attends else 1.0)
+    for (by_muon, _, decays, share), parameters in groups.items():
+        rate = config.muon_rate if by_muon else config.learning_rate * share
         decay = config.weight_decay if decays else 0.0
         described[by_muon].append({"params": parameters, "lr": rate, "weight_decay": decay})
     parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(described[False], fused=True)]
     if described[True]:
         parts.append(Muon(described[True], lr=config.muon_rate))
     return Optimizers(parts)
+
+
+def _fine_rates(model: nn.Module) -> dict[int, float] | None:
+    """Return the share of the learning rate of each weight of a trunk that has learned; None without such a trunk."""
+    encoder = getattr(model, "encoder", None)
+    if not isinstance(encoder, PictureEncoder) or not encoder.keeps_statistics:
+        return None
+    blocks: list[list[nn.Module]] = encoder.trunk.blocks()  # type: ignore[operator]
+    return {
+        id(parameter): _LAST_BLOCK * _EARLIER_BLOCK**behind
+        for behind, block in enumerate(reversed(blocks))
+        for layer in block
+        for parameter in layer.parameters()
+    }

@@ -16,9 +16,11 @@ from saccade import checkpoint, foreign, run_folder
 from saccade.clips import CPU, Batches, ClipBatch
 from saccade.errors import DataError, NonFiniteError
 from saccade.train.optimizer import Optimizers
+from saccade.train.validation import Validation
 
-# Prefixes of tensors in a checkpoint: the state of the optimiser, and the trained weights if the model is an average.
-_OPTIMIZER, _LEARNING = "optimizer.", "learning."
+# Prefixes of tensors in a checkpoint: the state of the optimiser, the trained weights if the model is an average, and
+# the best weights so far if there is a validation.
+_OPTIMIZER, _LEARNING, _BEST = "optimizer.", "learning.", "best."
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -67,6 +69,8 @@ class Trainer:
     elapsed_s: float = 0.0
     positions: dict[str, Tensor] = field(default_factory=dict)
     average: AveragedModel | None = None  # the moving average of the weights, if one is kept
+    reader: nn.Module | None = None  # the part of the model that reads the batches, if they hold maps
+    validation: Validation | None = None
 
     @property
     def precision(self) -> str:
@@ -77,6 +81,12 @@ class Trainer:
     def product(self) -> nn.Module:
         """The result of training: the moving average of the model if one is kept, else the model."""
         return self.model if self.average is None else self.average.module
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are done, or enough of them to know that more bring nothing better."""
+        ended = self.validation is not None and self.validation.is_over(self.num_steps, self.step)
+        return ended or self.step >= self.num_steps
 
 
 def moving_average(model: nn.Module, longest_decay: float) -> AveragedModel | None:
@@ -120,15 +130,36 @@ def save(trainer: Trainer, out: Path, **facts: Any) -> None:
     if trainer.average is not None:
         state |= {_LEARNING + name: tensor for name, tensor in trainer.model.state_dict().items()}
         state["average.num_averaged"] = trainer.average.n_averaged
+    if trainer.validation is not None:
+        state |= {_BEST + name: tensor for name, tensor in trainer.validation.best.items()}
+        facts["validation"] = trainer.validation.as_json()
     training = {
         **trainer.header.training,
+        **_progress(trainer),
+        **facts,
+    }
+    checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training), state)
+
+
+def _progress(trainer: Trainer) -> dict[str, Any]:
+    return {
         "step": trainer.step,
         "num_steps": trainer.num_steps,
         "elapsed_s": trainer.elapsed_s,
         "precision": trainer.precision,
-        **facts,
     }
-    checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training), state)
+
+
+def keep_best(trainer: Trainer, out: Path) -> dict[str, Any]:
+    """Replace the checkpoint of a finished run by the weights that were best in validation, with their temperature.
+
+    Return the entry `validation` of the header. It is that of `Validation.finish`.
+    """
+    assert trainer.validation is not None
+    found = trainer.validation.finish(trainer.product, trainer.device, trainer.dtype)
+    training = {**trainer.header.training, **_progress(trainer), "step": found["kept_step"], "validation": found}
+    checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training))
+    return found
 
 
 def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoint.Header:
@@ -152,7 +183,7 @@ def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoin
         _take_state(trainer, tensors, header.training)
     except foreign.UNREADABLE as error:
         raise DataError(f"{out} has a damaged checkpoint ({error}); take an earlier copy or train again") from error
-    kept = ("step", "num_steps", "elapsed_s", "precision")
+    kept = ("step", "num_steps", "elapsed_s", "precision", "validation")
     training = {name: value for name, value in header.training.items() if name not in kept}
     trainer.header = replace(trainer.header, training=trainer.header.training | training)
     return header
@@ -162,6 +193,9 @@ def _take_state(trainer: Trainer, tensors: dict[str, Tensor], training: Mapping[
     if trainer.average is not None:
         trainer.model.load_state_dict(_under(_LEARNING, tensors))
         trainer.average.n_averaged.copy_(tensors["average.num_averaged"])
+    if trainer.validation is not None:
+        best = {name: tensor.to(trainer.device) for name, tensor in _under(_BEST, tensors).items()}
+        trainer.validation.take(training.get("validation", {}), best)
     trainer.optimizer.load_tensors(_under(_OPTIMIZER, tensors))
     torch.set_rng_state(tensors["random.cpu"])
     trainer.step, trainer.num_steps = training["step"], training["num_steps"]

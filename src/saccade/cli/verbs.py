@@ -1,0 +1,238 @@
+"""The verbs of the command line: what each one calls and prints; training has a file of its own."""
+
+import json as json_format
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from saccade.cli import train
+from saccade.cli.options import given
+from saccade.errors import DataError, SaccadeError, UsageError
+
+
+class Verb(NamedTuple):
+    """A verb: its summary, an example call, and a factory of the function that runs it.
+
+    The factory takes the words that were typed. It runs only when the verb is called, because it imports torch.
+    """
+
+    summary: str
+    example: str
+    make: Callable[[Sequence[str]], Callable[..., Any]]
+
+
+def _generate(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import generate as verb
+    from saccade.data.digits import DigitsConfig
+
+    generated = DigitsConfig(num_clips=1000)
+
+    def generate(config: verb.GenerateConfig, digits: DigitsConfig = generated) -> None:
+        console.say(f"digits: {digits.resolve()}")
+        with console.counting_bar("clips") as progress:
+            folder = verb.generate(config, digits, progress)
+        console.say(f"{folder} holds {digits.num_clips} clips")
+
+    return generate
+
+
+def _check(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import check as verb
+    from saccade import console
+
+    def check(config: verb.CheckConfig) -> None:
+        with console.counting_bar("clips") as progress:
+            report = verb.check(config, progress=progress)
+        console.out.print(verb.render(report))
+        if report.exit_status:
+            raise SystemExit(report.exit_status)
+
+    return check
+
+
+def _preview(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import preview as verb
+
+    def preview(config: verb.PreviewConfig) -> None:
+        with console.counting_bar("clips read") as progress:
+            verb.preview(config, unreadable=lambda error: console.say(f"left out: {error}"), progress=progress)
+        console.say(f"wrote {config.out}, {config.out.stat().st_size / 1000:.0f} kB")
+
+    return preview
+
+
+def _evaluate(words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import evaluate as verb
+    from saccade.data import Folder
+    from saccade.data.digits import DigitsConfig
+    from saccade.data.scan import cache_warning
+    from saccade.explain import each_with_page
+
+    # Labels that are not given are those of training, known later; `digits` accepts every number of digits until then.
+    standard = DigitsConfig(scheme="digits")
+
+    def evaluate(
+        config: verb.EvaluateConfig,
+        digits: DigitsConfig = standard,
+        data: Path | None = None,
+        report: Path | None = None,
+        json: bool = False,
+    ) -> None:
+        """Measure a checkpoint on the test split of its training data.
+
+        Args:
+            config: options of the evaluation.
+            digits: moving digits. If not given, condition, digits, digits-dir, labels and order are those of training.
+            data: the folder or CSV file of clips that the checkpoint was trained on, if it has moved.
+            report: an HTML file for a page with the figures, the confusion matrix, and the ten most wrong clips with
+                what the attention did in them.
+            json: print the figures as JSON, one line per condition, instead of a table.
+        """
+        measured = verb.standard_test(config.model, **given(words, digits))
+        if data is not None:
+            if not isinstance(measured, Folder):
+                raise UsageError(f"{config.model} learned from moving digits, not from a folder; leave out --data")
+            measured = measured.moved(data)
+        with console.counting_bar("clips, in each pass") as progress:
+            if report is None:
+                results = verb.each(config, measured, progress=progress)
+            else:
+                results = each_with_page(config, measured, report, progress=progress)
+            for result in results:
+                if json:
+                    print(json_format.dumps(result.as_json()), flush=True)
+                else:
+                    console.out.print(verb.render(result))
+        if (warning := cache_warning()) is not None:
+            console.say(f"warning: {warning}")
+        for path in (report, config.confusion):
+            if path is not None:
+                console.say(f"wrote {path}, {path.stat().st_size / 1000:.0f} kB")
+
+    return evaluate
+
+
+def _predict(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import predict as verb
+
+    def predict(config: verb.PredictConfig, json: bool = False) -> None:
+        """Predict the class of clips.
+
+        Args:
+            config: the clips and the model.
+            json: print the predictions as JSON, one line per clip, instead of a table; they include the verdicts over
+                time.
+        """
+        predictions: list[verb.Prediction] = []
+        failures: list[SaccadeError] = []
+        results = sys.stdout  # the bar takes over sys.stdout
+
+        def unreadable(error: SaccadeError) -> None:
+            failures.append(error)
+            console.say(f"saccade: {error}")
+
+        def continued(num: int) -> None:
+            console.say(f"continuing: {num} {'clip is' if num == 1 else 'clips are'} done")
+
+        try:
+            # On one terminal, lines and the bar would mix.
+            with console.counting_bar("clips", hidden=json and results.isatty()) as progress:
+                wanted = replace(config, over_time=config.over_time or json)
+                for prediction in verb.each(wanted, unreadable=unreadable, progress=progress, continued=continued):
+                    kept = prediction.over_time if config.over_time else None
+                    predictions.append(replace(prediction, over_time=kept))
+                    if json:
+                        print(json_format.dumps(prediction.as_json()), file=results, flush=True)
+        except UsageError:  # of a call that differs from the interrupted one
+            raise
+        except BaseException:
+            if config.csv is not None and verb.unfinished(config.csv).exists():
+                console.say(
+                    f"saccade: the clips that are done are in {verb.unfinished(config.csv)}; the same command continues"
+                )
+            raise
+        finally:  # also what an interrupt or a full disk has left
+            if predictions and not json:
+                console.out.print(verb.render(predictions))
+        if failures:
+            num = len(predictions) + len(failures)
+            raise DataError(f"{len(failures)} of {num} clips cannot be read; see the messages above")
+
+    return predict
+
+
+def _reproduce(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import reproduce as verb
+
+    def reproduce(config: verb.ReproduceConfig) -> None:
+        with console.training_bars() as bars:
+            folder = verb.reproduce(config, say=console.say, progress=bars.begin, left=bars.left)
+        console.out.print((folder / "table.md").read_text(encoding="utf-8"), soft_wrap=True)
+        console.say(f"wrote {folder}: {', '.join(sorted(path.name for path in folder.iterdir() if path.is_file()))}")
+
+    return reproduce
+
+
+def _explain(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import explain as verb
+
+    def explain(config: verb.ExplainConfig) -> None:
+        path = verb.explain(config)
+        console.say(f"wrote {path}, {path.stat().st_size / 1000:.0f} kB")
+
+    return explain
+
+
+def _serve(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import serve as verb
+
+    def serve(config: verb.ServeConfig) -> None:
+        verb.serve(config, say=console.say)
+
+    return serve
+
+
+def _info(_words: Sequence[str]) -> Callable[..., None]:
+    def info() -> None:
+        """Show versions, device, models and digit sources."""
+        from saccade import console
+        from saccade import info as verb
+
+        console.out.print(verb.render())
+
+    return info
+
+
+VERBS: dict[str, Verb] = {
+    "reproduce": Verb("reproduce the published table, with pictures", "saccade reproduce --preset quick", _reproduce),
+    "generate": Verb(
+        "write clips of moving digits to files",
+        "saccade generate --condition rotation_scaling --num-clips 100 --out clips",
+        _generate,
+    ),
+    "check": Verb("check a collection of clips before training", "saccade check clips", _check),
+    "preview": Verb("draw clips as training by steps sees them", "saccade preview --data clips", _preview),
+    "train": Verb(
+        "train a model end to end",
+        "saccade train --model dcn-lstm --condition rotation_scaling --minutes 30",
+        train.make,
+    ),
+    "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
+    "predict": Verb("predict the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
+    "explain": Verb(
+        "show where models look in a clip, as a page, a GIF, a video or a film strip",
+        "saccade explain clip.mp4 -o report.html",
+        _explain,
+    ),
+    "serve": Verb("show attention live in the browser", "saccade serve --open", _serve),
+    "info": Verb("show versions, device, models, digit sources", "saccade info", _info),
+}

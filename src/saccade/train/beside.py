@@ -1,0 +1,70 @@
+"""A model that was trained by steps, beside simple classifiers and beside itself without attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from saccade import baselines, checkpoint
+from saccade.baselines import Rung
+from saccade.data.folder import Folder
+from saccade.data.leaks import metadata_features
+from saccade.data.scan import Record
+from saccade.data.stored import StoredClips
+from saccade.evaluate.forward import Setup, run_clips
+from saccade.nn import attention
+
+_FRAMES_PER_PASS = 128
+
+Progress = Callable[[int, int], None]
+
+
+def beside_ladder(
+    path: Path, data: Folder, records: Sequence[Record], begin: Callable[[str], Progress]
+) -> tuple[list[Rung], list[Rung]]:
+    """Return simple classifiers, and a trained model with and without its attention, all on the validation clips.
+
+    The classifiers are fitted to the training clips. The model was chosen by the validation clips, which flatters it a
+    little; the test clips stay untouched for `saccade evaluate`.
+
+    Args:
+        path: the checkpoint.
+        data: the clips that the model learned from, already scanned.
+        records: the result of `data.scanned()`.
+        begin: a function that takes the name of a stage and returns a function of the number of clips done and the
+            total.
+
+    Raises:
+        UsageError: if no clips were held out for validation.
+    """
+    learned, held = data.clips("train"), data.clips("validation")
+    together = data.together(("train", "validation"))
+    part = (np.arange(len(learned)), np.arange(len(learned), len(together)))
+    record_of = {data.collection.name_of_entry(record.entry): record for record in records}
+    _, metadata = metadata_features([record_of[name] for name in together.names or ()])
+    rungs = baselines.ladder(
+        together.frames,
+        together.targets.numpy(),
+        together.groups,
+        [part],
+        metadata=metadata,
+        progress=begin("simple classifiers"),
+    )
+    model, header = checkpoint.load(path)
+    rows = [_tested(f"model ({header.kind})", model, held, begin("the model on validation clips"))]
+    if attention.attention_layers(model):
+        with attention.switched_off(model):
+            rows.append(_tested("without attention", model, held, begin("the model without attention")))
+    return rungs, rows
+
+
+def _tested(name: str, model: nn.Module, clips: StoredClips, progress: Progress) -> Rung:
+    batch_size = max(1, _FRAMES_PER_PASS // max(len(frames) for frames in clips.frames))
+    setup = Setup(len(clips), batch_size, torch.device("cpu"), torch.float32)
+    found = run_clips(model, clips, setup, progress=progress)
+    said = clips.labels.decide(found.logits).long().numpy()
+    return baselines.judged(name, said, clips.targets.numpy(), clips.groups)
