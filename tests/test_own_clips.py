@@ -161,3 +161,26 @@ def test_weights_keep_the_split_that_they_were_tested_on(clips, tmp_path, capsys
     config = TrainConfig(steps=1, batch_size=2, start_from=tmp_path / "first")
     with pytest.raises(UsageError, match="may have learned from clips held out now"):
         train(config, Folder(grown), tmp_path / "third")
+
+
+def test_label_sets_of_a_csv_file_are_learned_by_steps(clips, tmp_path, capsys):
+    """Broken files are left out, and a run that was stopped goes on without them."""
+    root = shutil.copytree(clips, tmp_path / "own")
+    (root / "down" / "broken.mp4").write_text("no video")
+    names = [path.relative_to(tmp_path).as_posix() for path in sorted(root.rglob("*.mp4"))]
+    labels = ["down" if "down" in name else "across|low" if "more" in name else "across" for name in names]
+    named = [f"{name},{label}" for name, label in zip(names, labels, strict=True)]
+    (tmp_path / "clips.csv").write_text("\n".join(["path,class", *named]), encoding="utf-8")
+    words = ["train", "--data", str(tmp_path / "clips.csv"), "--batch-size", "4", "--precision", "float32"]
+    out = ["--out", str(tmp_path / "run")]
+    assert cli.main([*words, *out, "--steps", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "without them: 20 clips of 3 classes that may be present together" in said
+    assert "left out: " in said
+    assert "broken.mp4" in said
+    header = checkpoint.read_header(tmp_path / "run")
+    assert header.labels == Labels(("across", "down", "low"), exclusive=False)
+    assert cli.main(["train", "--resume", "--steps", "2", *out]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--model", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["row"]["data"] == "clips.csv"

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from saccade import checkpoint, cli, run_folder
+from saccade import checkpoint, cli, models, run_folder
 from saccade.clips import FrameFormat
-from saccade.data import Folder, StoredClips
+from saccade.data import Folder, FrameChoice, StoredClips
 from saccade.data.folds import folds
 from saccade.evaluate import read_rows
 from saccade.labels import Labels
 from saccade.models import efficientnet
-from saccade.train import pretrained, pretrained_run
+from saccade.models.pretrained import block_sizes
+from saccade.train import TrainConfig, pretrained, pretrained_run
 
 from ..own_clips import CLASSES, moving_square, write_folder
 
@@ -92,7 +94,8 @@ def test_groups_are_never_split(run):
 @needs_weights
 def test_what_was_left_out_is_named_with_the_reason(clips, run):
     (row,) = rows_of(run / pretrained_run.LEFT_OUT)
-    assert row["path"] == str(clips / CLASSES[1] / "broken_00_9.mp4")
+    assert row["path"] == f"{CLASSES[1]}/broken_00_9.mp4"
+    assert str(clips / row["path"]) in row["reason"]
     assert "cannot be read" in row["reason"]
 
 
@@ -168,9 +171,10 @@ def test_states_are_those_of_the_model_that_is_saved():
     described = pretrained.describe(stored, FrameFormat(3, (112, 64)))
     described.model.head = nn.Identity()
     with torch.no_grad():
-        for clip, state in zip(frames, described.states, strict=True):
-            whole = described.model(clip.unsqueeze(0))[0, -1]
-            assert torch.allclose(state, whole, rtol=1e-3, atol=1e-3)
+        for clip, states in zip(frames, described.states, strict=True):
+            whole = described.model(clip.unsqueeze(0))[0]
+            moments = [round(share * len(clip)) - 1 for share in (1, 0.75, 0.5, 0.25)]
+            assert torch.allclose(states, whole[moments], rtol=1e-3, atol=1e-3)
 
 
 # --- Tested clips and the heads that test them
@@ -181,8 +185,9 @@ def described_by_chance(num=24, *, seed=0):
     generator = torch.Generator().manual_seed(seed)
     frames = [torch.zeros(1, 1, 28, 28, dtype=torch.uint8)] * num
     clips = StoredClips(frames, torch.arange(num) % 2, Labels(CLASSES))
-    states = torch.randn(num, 50, generator=generator)
-    made = pretrained.Described(clips, None, states, np.zeros((num, 1), np.float32))
+    model = models.create("lite0-memory", labels=clips.labels)
+    states = torch.randn(num, 2, sum(block_sizes(model)), generator=generator)
+    made = pretrained.Described(clips, model, states, np.zeros((num, 1), np.float32))
     return made, folds(clips.targets.numpy(), None, 4, 0)
 
 
@@ -215,8 +220,8 @@ def test_clips_that_no_fold_tests_have_no_logits():
     [
         (["--folds", "2", "--steps", "3"], "--folds needs the pretrained trunk"),
         (["--folds", "2", "--model", "dcn-lstm"], "--folds needs the pretrained trunk"),
-        (["--trunk", "efficientnet-lite0", "--minutes", "1"], "--minutes does not apply to a pretrained trunk"),
-        (["--trunk", "efficientnet-lite0", "--batch-size", "4"], "--batch-size does not apply to a pretrained trunk"),
+        (["--trunk", "efficientnet-lite0", "--minutes", "1", "--folds", "2"], "leave out the options of a training by"),
+        (["--attention", "dcn", "--model", "stn-lstm"], "--model stn-lstm names a whole model, with its own attention"),
         (["--folds", "2", "--clutter", "3"], "--clutter is an option of moving digits"),
     ],
 )
@@ -252,3 +257,78 @@ def test_a_run_is_not_written_over(clips, run, capsys):
     assert train(clips, run, "--folds", str(NUM_FOLDS)) == 2
     assert "already holds a run" in only_line(capsys.readouterr().err)
     assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+# --- Collections other than class folders
+
+
+def write_table(root, *rows):
+    file = root.parent / f"{root.name}.csv"
+    file.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return file
+
+
+@needs_weights
+def test_label_sets_with_given_tests_from_a_csv_file(clips, tmp_path, capsys):
+    rows = ["path,class,split,group"]
+    for path in sorted(clips.rglob("*.mp4")):
+        if "broken" in path.name:
+            continue
+        person, name = int(re.search(PERSON, path.name)[1]), path.relative_to(clips.parent).as_posix()
+        split = "test" if person == 3 else "val" if person == 2 else "train"
+        label = path.relative_to(clips).parts[0]
+        rows.append(f"{name},{label}{'|dim' if label == 'down' and person else ''},{split},{person}")
+    rows.append("my clips/nowhere.mp4,down,train,0")
+    file = write_table(clips, *rows)
+    # What is given for validation is learned, and the given test is kept. Small frames save time.
+    data = Folder(file, hold_out=False, frame_choice=FrameChoice(64, enlarge=True))
+    assert "8 clips of 3 classes that may be present together" in data.summary()
+    records = data.scanned(workers=1)
+    outcome = pretrained_run.train(TrainConfig(), data, records, tmp_path / "run", num_folds=NUM_FOLDS)
+    assert [rung.predictions.shape for rung in (*outcome.rungs, outcome.model)] == [(6, 3)] * 6
+    assert [row["path"] for row in rows_of(tmp_path / "run" / pretrained_run.LEFT_OUT)] == ["my clips/nowhere.mp4"]
+    tested = rows_of(tmp_path / "run" / pretrained_run.TESTED)
+    assert {row["group"] for row in tested} == {"0", "1", "2"}
+    assert {row["class"] for row in tested} == {CLASSES[0], "down", "dim|down"}
+    assert {name for row in tested for name in row["verdict"].split("|") if name} <= {*CLASSES, "dim"}
+    assert cli.main(["evaluate", "--model", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["row"]["num_clips"] == 2
+
+
+# --- Collections with a mistake
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("path,class",), "it names no clip; paths are relative to the folder of the CSV file"),
+        (("path,class", "0,down", "1,down"), "has only one class, 'down'; clips of at least two classes are needed"),
+        (("path,class", "0,down", "1,down", "2,up"), "'up' (1), 'down' (2); at least 3 are needed"),
+        (("path,class", "0,down", "1,Down"), "which differ only in case or blanks; give both the same name"),
+        (("path,class,split", "0,down,train", "1,up,train", "2,up,test"), "the split 'test' of "),
+        (("path,class", "x.mp4,down", "y.mp4,up"), "none of its 2 clips can be read, such as "),
+    ],
+)
+def test_a_collection_with_a_mistake_is_told_in_one_line(clips, tmp_path, capsys, rows, said):
+    files = [path.relative_to(clips.parent).as_posix() for path in sorted(clips.rglob("*.mp4"))]
+    named = [re.sub(r"^\d", lambda found: files[int(found[0])], row) for row in rows]
+    assert train(write_table(clips, *named), tmp_path / "run") == 1
+    assert said in only_line(capsys.readouterr().err)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_folder_that_is_empty_or_has_a_class_of_one_clip(clips, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert train(tmp_path / "empty", tmp_path / "run") == 1
+    assert "holds no clip; give a folder with files that end in" in only_line(capsys.readouterr().err)
+    for label in CLASSES:
+        (tmp_path / "alone" / label).mkdir(parents=True)
+        for number, path in enumerate(sorted((clips / label).rglob("down*.mp4" if label == "down" else "*.mp4"))):
+            if label != "down" or not number:
+                shutil.copy(path, tmp_path / "alone" / label)
+    assert train(tmp_path / "alone", tmp_path / "run") == 1
+    said = only_line(capsys.readouterr().err)
+    assert (
+        "the class 'down' has 1 clip, or groups of clips; at least 3 are needed, for training, validation and" in said
+    )
+    assert "add clips, or leave out this class" in said

@@ -28,7 +28,7 @@ def problem(num=90, *, noise=1.0, telling=(1,), seed=0):
 
 
 def fit(states, targets, labels=LABELS, **options):
-    return ridge.fit(states, targets, labels, num_blocks=NUM_BLOCKS, **options)
+    return ridge.fit(states, targets, labels, block_sizes=(SIZE,) * NUM_BLOCKS, **options)
 
 
 def logits_of(head, states):
@@ -59,7 +59,7 @@ def test_blocks_that_tell_nothing_get_small_weights(telling):
 
 def test_weights_of_blocks_help_with_clips_that_were_not_seen():
     learned, (states, targets) = problem(noise=8), problem(600, noise=8, seed=1)
-    with_blocks, as_one = fit(*learned), ridge.fit(*learned, LABELS, num_blocks=1)
+    with_blocks, as_one = fit(*learned), ridge.fit(*learned, LABELS, block_sizes=[NUM_BLOCKS * SIZE])
     assert as_one.block_weights == (1,)
     assert loss_of(with_blocks, states, targets) < 0.95 * loss_of(as_one, states, targets)
 
@@ -181,12 +181,65 @@ def test_a_class_with_one_clip_leaves_the_choice_of_the_penalty_as_it_was():
     states = torch.randn(40, 60, generator=generator)  # mostly noise, so that a strong penalty is best
     states[:, 0] += targets
     names = Labels(("a", "b", "c"))
-    without = ridge.fit(states, targets, Labels(("a", "b")), num_blocks=2)
+    without = ridge.fit(states, targets, Labels(("a", "b")), block_sizes=(30, 30))
     one_more = ridge.fit(
         torch.cat((states, torch.randn(1, 60, generator=generator))),
         torch.cat((targets, torch.tensor([2]))),
         names,
-        num_blocks=2,
+        block_sizes=(30, 30),
     )
     assert without.penalty > 0.03
     assert one_more.penalty == without.penalty
+
+
+@pytest.mark.parametrize("num", [60, 2001])
+def test_the_solution_is_that_of_ridge_regression_however_many_clips_there_are(num):
+    states, targets = problem(num, noise=6)
+    head = ridge.fit(states, targets, LABELS, block_sizes=[states.shape[1]])
+    known = states.double() - states.double().mean(0)
+    scale = known.std(0, correction=0) * known.shape[1] ** 0.5  # so that the mean square of a row is 1
+    known = known / scale
+    wanted = torch.nn.functional.one_hot(targets, 3).double()
+    solved = torch.linalg.solve(
+        known.T @ known + head.penalty * torch.eye(known.shape[1]), known.T @ (wanted - wanted.mean(0))
+    )
+    expected = (solved / scale.unsqueeze(1)).T
+    found = head.weight.double() * (expected.norm() / head.weight.double().norm())
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_blocks_may_have_any_sizes():
+    states, targets = problem(telling=(1,))
+    sizes = (SIZE, SIZE - 5, 5, 2 * SIZE)
+    weights = ridge.fit(states, targets, LABELS, block_sizes=sizes).block_weights
+    assert len(weights) == 4
+    assert sum(weights) == pytest.approx(1)
+    assert weights[1] + weights[2] > 0.6
+
+
+def test_earlier_states_teach_what_the_last_ones_lack_and_change_little_else():
+    # In the beginning, the second block tells the class, and the first misleads.
+    def clips(seed):
+        last, targets = problem(telling=(0, 1), noise=2, seed=seed)
+        misled = last.clone()
+        misled[:, :SIZE] = last[torch.randperm(len(last), generator=generator(seed)), :SIZE]
+        return last, misled, targets
+
+    def right(head, states, targets):
+        return float(LABELS.right(logits_of(head, states), targets).float().mean())
+
+    last, beginning, targets = clips(0)
+    others = clips(1)
+    alone, both = fit(last, targets), fit(last, targets, earlier=[beginning])
+    assert right(both, others[1], others[2]) > right(alone, others[1], others[2]) + 0.1
+    assert right(both, others[0], others[2]) > 0.98
+    assert right(alone, others[0], others[2]) > 0.98
+
+
+def test_earlier_states_of_a_clip_are_held_out_with_it():
+    # All states are noise, and the earlier one repeats the last: its clip's own class would be found again.
+    states = torch.randn(60, NUM_BLOCKS * SIZE, generator=generator())
+    targets = torch.arange(60) % 3
+    head = fit(states, targets, earlier=[states] * 20)
+    other = torch.randn(200, NUM_BLOCKS * SIZE, generator=generator(2))
+    assert LABELS.probabilities(logits_of(head, other)).amax(1).mean() < 0.5

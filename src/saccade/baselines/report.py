@@ -57,6 +57,8 @@ def _verdict(model: Rung, best: Rung) -> str:
 
 def _compared(model: Rung, variant: Rung) -> str:
     found = difference(model, variant)
+    if (model.correct == variant.correct).all():
+        return f"{shown(model.name)} and {shown(variant.name)} are right on the same clips: no difference."
     clear = "" if found.low > 0 or found.high < 0 else " The interval includes 0."
     return f"{shown(model.name)} beside {shown(variant.name)}: {_points(found)}.{clear}"
 

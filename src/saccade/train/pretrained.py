@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from saccade import baselines, checkpoint
 from saccade.baselines import Rung
@@ -22,16 +19,18 @@ from saccade.data.folds import Fold
 from saccade.data.stored import StoredClips
 from saccade.labels import Labels
 from saccade.models import VideoClassifier, efficientnet
-from saccade.models.pretrained import GridEncoder, lite0_memory, load_pretrained
-from saccade.nn.memory import DEGREE, Memory
+from saccade.models.folding import folded
+from saccade.models.picture_encoder import PictureEncoder
+from saccade.models.pretrained import block_sizes, lite0_memory, load_pretrained
+from saccade.nn.memory import Memory
 from saccade.train import ridge
 
 MODEL = "lite0-memory"
 SHORT_SIDE_PX = 160
 _LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
 _FRAMES_PER_PASS = 32
-# A degree of the memory is a block for the frame and one for its difference; so is the deviation.
-_NUM_BLOCKS = 2 * (DEGREE + 2)
+# The head also learns from the states after these shares of a clip, with a small weight.
+_EARLIER = (0.75, 0.5, 0.25)
 
 Frames = Sequence[UInt8[Tensor, "time channels height width"]]
 Progress = Callable[[int, int], None]
@@ -44,23 +43,33 @@ class Described:
     Args:
         clips: the clips.
         model: a classifier with the pretrained trunk; its head is not fitted yet.
-        states: the state of the model at the end of each clip.
+        states: the state of the model at the end of each clip, and at earlier moments of it.
         pretrained: statistics of the trunk's pooled features, for the baseline that has no more.
     """
 
     clips: StoredClips
     model: VideoClassifier
-    states: Float[Tensor, "clips states"]
+    states: Float[Tensor, "clips moments states"]
     pretrained: NDArray[np.float32]
 
 
-def describe(clips: StoredClips, frame_format: FrameFormat, progress: Progress | None = None) -> Described:
+def describe(
+    clips: StoredClips, frame_format: FrameFormat, *, longest: int | None = None, progress: Progress | None = None
+) -> Described:
     """Build the model of some clips, without its head, and run all clips through it.
+
+    Args:
+        clips: the clips; each is read once.
+        frame_format: their frames.
+        longest: the number of frames of the longest clip, which sets the window of the model's memory, up to 256; None
+            reads all clips to count them.
+        progress: a function that is called with the number of clips done and the total.
 
     Raises:
         UsageError: if the pretrained weights are not installed.
     """
-    window = min(max(_LEAST_WINDOW, *(len(clip) for clip in clips.frames)), _LARGEST_WINDOW)
+    longest = max(len(clip) for clip in clips.frames) if longest is None else longest
+    window = min(max(_LEAST_WINDOW, longest), _LARGEST_WINDOW)
     wanted = replace(frame_format, mean=efficientnet.MEAN, std=efficientnet.STD)
     model = lite0_memory(labels=clips.labels, frame_format=wanted, window=window)
     load_pretrained(model.encoder.trunk)  # type: ignore[arg-type]
@@ -80,13 +89,10 @@ def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> rid
     """Return the head for some of the clips."""
     clips, chosen = described.clips, torch.from_numpy(indices)
     groups = None if clips.groups is None else [clips.groups[index] for index in indices]
+    last, *earlier = described.states[chosen].unbind(1)
+    sizes = block_sizes(described.model)
     return ridge.fit(
-        described.states[chosen],
-        clips.targets[chosen],
-        clips.labels,
-        num_blocks=_NUM_BLOCKS,
-        groups=groups,
-        seed=seed,
+        last, clips.targets[chosen], clips.labels, block_sizes=sizes, earlier=earlier, groups=groups, seed=seed
     )
 
 
@@ -95,7 +101,7 @@ def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Fl
     logits = torch.full((len(described.clips), len(described.clips.labels.names)), torch.nan)
     for learned, held in folds:
         head = fitted(described, learned, seed=seed)
-        logits[held] = described.states[held] @ head.weight.T + head.bias
+        logits[held] = described.states[held, 0] @ head.weight.T + head.bias
     return logits
 
 
@@ -142,36 +148,30 @@ class _Reader:
     def __init__(self, model: VideoClassifier) -> None:
         self.model = model
         encoder = model.encoder
-        assert isinstance(encoder, GridEncoder)
+        assert isinstance(encoder, PictureEncoder)
         whole = efficientnet.EfficientNetLite0(model.frame_format.channels)
         load_pretrained(whole)
-        self.encoder = GridEncoder(trunk=_folded(encoder.trunk), channels=model.frame_format.channels).eval()
+        self.encoder = PictureEncoder(attention=None, trunk=folded(encoder.trunk), end=encoder.end, gains=encoder.gains)
+        self.encoder.eval()
         self.end = nn.Sequential(*whole.eval().end())
 
     @torch.inference_mode()
     def __call__(
         self, clip: UInt8[Tensor, "time channels height width"]
-    ) -> tuple[Float[Tensor, "states"], Float[Tensor, "time features"]]:
-        """Return the state at the end of the clip, and mean and maximum of the trunk's last map of each frame."""
+    ) -> tuple[Float[Tensor, "moments states"], Float[Tensor, "time features"]]:
+        """Return the states at the end of the clip and earlier, and mean and maximum of the trunk's last map."""
         features, pooled, state = [], [], None
         for part in clip.unsqueeze(0).split(_FRAMES_PER_PASS, 1):
             seen, state = self.model.encoder_input(part, state)
             maps = self.encoder.maps(seen[0])
-            features.append(self.encoder.cells(maps))
-            last = self.end(maps[:, 0])
+            features.append(self.encoder.end(maps))
+            last = self.end(maps[:, : maps.shape[1] // 2])  # the maps of frames come before those of changes
             pooled.append(torch.cat((last.mean((2, 3)), last.amax((2, 3))), 1))
         memory = self.model.temporal
         assert isinstance(memory, Memory)
-        states, _ = memory(torch.cat(features).unsqueeze(0), memory.initial_state(1))
-        return states[0, -1].clone(), torch.cat(pooled)
-
-
-def _folded(trunk: efficientnet.EfficientNetLite0) -> efficientnet.EfficientNetLite0:
-    """Return a copy of a trunk without batch normalisation, which computes the same up to rounding."""
-    folded = copy.deepcopy(trunk).eval()
-    for module in list(folded.modules()):
-        for (name, first), (after, second) in pairwise(list(module.named_children())):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(first, second))
-                setattr(module, after, nn.Identity())
-    return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        known = torch.cat(features).unsqueeze(0)
+        ends = [max(1, round(share * len(clip))) for share in (1.0, *_EARLIER)]
+        states = [
+            memory(known[:, max(0, end - memory.window) : end], memory.initial_state(1))[0][0, -1] for end in ends
+        ]
+        return torch.stack(states).clone(), torch.cat(pooled)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from saccade import checkpoint, files, run_folder
 from saccade.baselines import Rung
+from saccade.data.collection import CLASS_SEPARATOR
 from saccade.data.folder import Folder
 from saccade.data.folds import Fold, folds
 from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
+from saccade.labels import Labels
 from saccade.train import pretrained, ridge
 from saccade.train.config import TrainConfig
 from saccade.train.pretrained import Described, Progress
@@ -57,7 +59,8 @@ def train(
     """Fit a linear head to the features of a pretrained trunk; compare it with simple classifiers.
 
     Without folds, the head is fitted to the training clips and tested on the validation clips. With folds, each clip is
-    tested by a head that was fitted to the other folds, and the final head is fitted to all clips.
+    tested by a head that was fitted to the other folds, and the final head is fitted to all clips. Clips of a given
+    test are not used at all.
 
     The run folder `out` gets `run.json`, the checkpoint, `tested.csv` with the verdict of each tested clip, and
     `left_out.csv` if clips were left out.
@@ -80,11 +83,15 @@ def train(
     with run_folder.held(out):
         run_folder.check_free(out)
         clips, parts = _clips_and_parts(data, num_folds, config.seed)
-        described = pretrained.describe(clips, data.frame_format, begin("features of the pretrained trunk"))
+        described = pretrained.describe(
+            clips,
+            data.frame_format,
+            longest=max(record.num_frames or 0 for record in records),
+            progress=begin("features of the pretrained trunk"),
+        )
         logits = pretrained.out_of_fold(described, parts, seed=config.seed)
-        by_path = {record.entry.path: record for record in records}
-        of_clips = [by_path[data.root / name] for name in clips.names or ()]
-        _, metadata = metadata_features(of_clips)
+        record_of = {data.collection.name_of_entry(record.entry): record for record in records}
+        _, metadata = metadata_features([record_of[name] for name in clips.names or ()])
         rungs, model = pretrained.beside_ladder(
             described, parts, logits, metadata=metadata, progress=begin("simple classifiers")
         )
@@ -103,14 +110,7 @@ def _clips_and_parts(data: Folder, num_folds: int | None, seed: int) -> tuple[St
     learned = data.clips("train")
     if num_folds:
         return learned, folds(learned.targets.numpy(), learned.groups, num_folds, seed, names=learned.labels.names)
-    held = data.clips("validation")
-    together = replace(
-        learned,
-        frames=[*learned.frames, *held.frames],
-        targets=torch.cat((learned.targets, held.targets)),
-        names=[*(learned.names or ()), *(held.names or ())],
-        groups=None if learned.groups is None else [*learned.groups, *(held.groups or ())],
-    )
+    together = data.together(("train", "validation"))
     return together, [(np.arange(len(learned)), np.arange(len(learned), len(together)))]
 
 
@@ -151,9 +151,20 @@ def _tested(described: Described, parts: Sequence[Fold], logits: Float[Tensor, "
         for index, verdict in zip(held, clips.labels.verdicts(logits[held]), strict=True):
             name = clips.names[index] if clips.names else index
             group = clips.groups[index] if clips.groups else ""
-            true = clips.labels.names[int(clips.targets[index])]
-            rows.append((name, group, number, true, verdict.name, round(verdict.probability, 4)))
+            true, said = (_joined(clips.labels, classes) for classes in (_present(clips, index), verdict.classes))
+            rows.append((name, group, number, true, said, round(verdict.probability, 4)))
     return _as_csv(rows)
+
+
+def _present(clips: StoredClips, index: int) -> Sequence[int]:
+    """Return the classes of a clip."""
+    target = clips.targets[index]
+    return [int(target)] if clips.labels.exclusive else target.nonzero().flatten().tolist()
+
+
+def _joined(labels: Labels, classes: Sequence[int]) -> str:
+    """Return names of classes as in the CSV file of a collection."""
+    return CLASS_SEPARATOR.join(labels.names[index] for index in classes)
 
 
 def _as_csv(rows: Iterable[tuple[object, ...]]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
@@ -20,11 +21,20 @@ from saccade.data.folds import Fold, folds
 from saccade.errors import DataError
 from saccade.labels import Labels, Targets
 
+EARLIER_WEIGHT = 0.003
+"""The weight of an earlier state of a clip, beside 1 for its last: settled on real clips (docs/log.md)."""
+
 _PENALTIES = (0.03, 0.1, 0.3)
 _NUM_INNER = 5
 _LEAST_DEVIATION = 1e-6
+# With as many rows at most, the solution is that of all rows; otherwise it lies in the span of as many of them.
+_LARGEST_BASIS = 2000
+_ROWS_AT_ONCE = 1024
+# Keeps the factorisation possible where rows repeat, and is far below any penalty; the mean square of a row is 1.
+_JITTER = 1e-4
 
 Matrix = NDArray[np.float64]
+States = Float[Tensor, "clips states"]
 
 
 @dataclass(frozen=True)
@@ -45,38 +55,43 @@ class Linear:
 
 
 def fit(
-    states: Float[Tensor, "clips states"],
+    states: States,
     targets: Targets,
     labels: Labels,
     *,
-    num_blocks: int,
+    block_sizes: Sequence[int],
+    earlier: Sequence[States] = (),
     groups: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Linear:
     """Fit a linear head to the states of clips.
 
+    Time and memory grow with the square of the number of clips, up to 2,000 rows; with more, a random part of the rows
+    spans the solution, and they grow with the number of clips.
+
     Args:
-        states: one row per clip; it consists of `num_blocks` blocks of the same length.
+        states: the state at the end of each clip, one row per clip; it consists of blocks.
         targets: the targets, as `labels` expects them.
         labels: the classes.
-        num_blocks: the number of blocks.
+        block_sizes: the number of states in each block.
+        earlier: states of the same clips at earlier moments, which count little beside the last: they improve verdicts
+            on the beginning of a clip.
         groups: the group of each clip, which the inner cross-validation does not split; None: each clip is one.
         seed: the seed of the inner cross-validation.
 
     Source: Cortes, Mohri and Rostamizadeh 2012, "Algorithms for learning kernels based on centered alignment", for the
-    weights of the blocks.
+    weights of the blocks; Williams and Seeger 2001, "Using the Nyström method to speed up kernel machines", for many
+    rows.
     """
     wanted = _presence(targets, labels)
-    scaled, mean, scale, weights = _aligned(states.double(), wanted, num_blocks)
-    kernel = (scaled @ scaled.T).numpy()
+    rows = _Rows((states, *earlier), _scaling(states, wanted, block_sizes, seed), wanted, seed)
     inner = _inner_folds(targets, groups, seed)
-    errors = {penalty: _out_of_fold(kernel, wanted, inner, penalty) for penalty in _PENALTIES}
-    penalty = min(_PENALTIES, key=lambda one: float(((errors[one] - wanted) ** 2).mean()))
-    gain = _gain(torch.from_numpy(errors[penalty]), targets, labels)
-    dual, mean_wanted = _solved(kernel, wanted, penalty)
-    weight = torch.from_numpy(dual).T @ scaled * scale * gain
-    bias = gain * (torch.from_numpy(mean_wanted) - _middle(labels)) - weight @ mean
-    return Linear(weight.float(), bias.float(), penalty, weights)
+    found = rows.out_of_fold(inner, _PENALTIES)
+    penalty = min(_PENALTIES, key=lambda one: float(((found[one] - wanted) ** 2).mean()))
+    gain = _gain(torch.from_numpy(found[penalty]), targets, labels)
+    weight = gain * rows.solution(penalty)
+    bias = gain * (torch.from_numpy(wanted.mean(0)) - _middle(labels)) - weight @ rows.scaling.mean
+    return Linear(weight.float(), bias.float(), penalty, rows.scaling.block_weights)
 
 
 def _presence(targets: Targets, labels: Labels) -> Matrix:
@@ -92,31 +107,111 @@ def _middle(labels: Labels) -> float:
     return 0.0 if labels.exclusive else 0.5
 
 
-def _aligned(states: Tensor, wanted: Matrix, num_blocks: int) -> tuple[Tensor, Tensor, Tensor, tuple[float, ...]]:
-    """Return standardised states with weighted blocks, the mean and the scale of each state, and the blocks' weights.
+@dataclass(frozen=True)
+class _Scaling:
+    """Standardise states and weight their blocks: one with weight w has the mean square w over clips."""
 
-    A block with weight w has the mean square w over clips.
-    """
-    mean, deviation = states.mean(0), states.std(0, correction=0).clamp(min=_LEAST_DEVIATION)
-    blocks = ((states - mean) / deviation).chunk(num_blocks, 1)
-    centred = torch.from_numpy(wanted - wanted.mean(0))
+    mean: Float[Tensor, "states"]
+    factor: Float[Tensor, "states"]
+    block_weights: tuple[float, ...]
+
+    def __call__(self, states: States) -> States:
+        scaled: Tensor = (states - self.mean.float()) * self.factor.float()
+        return scaled
+
+
+def _scaling(states: States, wanted: Matrix, block_sizes: Sequence[int], seed: int) -> _Scaling:
+    mean = states.mean(0, dtype=torch.float64)
+    deviation = states.std(0, correction=0).double().clamp(min=_LEAST_DEVIATION)
+    some = torch.from_numpy(_sample(len(states), _LARGEST_BASIS, seed))
+    centred = torch.from_numpy(wanted - wanted.mean(0))[some]
     truth = centred @ centred.T
     alignments, sizes = [], []
-    for block in blocks:
+    for block in ((states[some] - mean) / deviation).split(list(block_sizes), 1):
         kernel = block @ block.T
         alignments.append(max(0.0, float((kernel * truth).sum() / (kernel.norm() * truth.norm() + 1e-12))))
         sizes.append(max(float(kernel.diagonal().mean()), 1e-12))
-    total = sum(alignments) or 1.0
-    weights = tuple(one / total if sum(alignments) else 1 / num_blocks for one in alignments)
-    factors = [(weight / size) ** 0.5 for weight, size in zip(weights, sizes, strict=True)]
-    scaled = torch.cat([block * factor for block, factor in zip(blocks, factors, strict=True)], 1)
-    per_state = torch.cat([torch.full((block.shape[1],), f) for block, f in zip(blocks, factors, strict=True)])
-    return scaled, mean, per_state.double() / deviation, weights
+    total = sum(alignments)
+    weights = tuple(one / total if total else 1 / len(sizes) for one in alignments)
+    factors = torch.tensor([(weight / size) ** 0.5 for weight, size in zip(weights, sizes, strict=True)])
+    per_state = factors.double().repeat_interleave(torch.tensor(block_sizes))
+    return _Scaling(mean, per_state / deviation, weights)
 
 
-def _solved(kernel: Matrix, wanted: Matrix, penalty: float) -> tuple[Matrix, Matrix]:
-    mean = wanted.mean(0)
-    return np.linalg.solve(kernel + penalty * np.eye(len(kernel)), wanted - mean), mean
+class _Rows:
+    """States of clips at one or more moments, as rows of a regression whose solution lies in the span of some rows.
+
+    The rows are those of all clips at the last moment, then at each earlier one.
+    """
+
+    def __init__(self, moments: Sequence[States], scaling: _Scaling, wanted: Matrix, seed: int) -> None:
+        self.scaling, self.wanted, self.num_moments = scaling, wanted, len(moments)
+        num_clips, num_rows = len(wanted), len(wanted) * len(moments)
+        self._weights = (1.0, *[EARLIER_WEIGHT] * (len(moments) - 1))
+        all_rows = num_rows <= _LARGEST_BASIS
+        chosen = np.arange(num_rows) if all_rows else _sample(num_clips, _LARGEST_BASIS, seed)
+        place = [divmod(int(row), num_clips) for row in chosen]
+        self._basis = scaling(torch.stack([moments[moment][clip] for moment, clip in place]))
+        kernel = (self._basis @ self._basis.T).double().numpy()
+        self._factor = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
+        # In these coordinates, the product of two rows is that of their states, projected onto the span of the basis.
+        parts = (scaling(part) @ self._basis.T for moment in moments for part in moment.split(_ROWS_AT_ONCE))
+        coordinates = [
+            scipy.linalg.solve_triangular(self._factor, part.double().numpy().T, lower=True).T for part in parts
+        ]
+        self._coordinates = np.concatenate(coordinates)
+
+        self._all = self._sums(np.arange(num_clips))
+
+    def out_of_fold(self, inner: Sequence[Fold], penalties: Sequence[float]) -> dict[float, Matrix]:
+        """Return the value for each clip from the clips of other folds; the mean where there are no folds."""
+        found = {penalty: np.tile(self.wanted.mean(0), (len(self.wanted), 1)) for penalty in penalties}
+        for learned, held in inner:
+            mean = self.wanted[learned].mean(0)
+            sums = self._all - self._sums(held)
+            for penalty in penalties:
+                found[penalty][held] = self._coordinates[held] @ sums.solved(penalty, mean) + mean
+        return found
+
+    def solution(self, penalty: float) -> Float[Tensor, "classes states"]:
+        """Return the weight of each state, as it was before scaling."""
+        solved = self._all.solved(penalty, self.wanted.mean(0))
+        dual = scipy.linalg.solve_triangular(self._factor, solved, lower=True, trans="T")
+        return (self._basis.double().T @ torch.from_numpy(dual)).T * self.scaling.factor
+
+    def _sums(self, clips: NDArray[np.intp]) -> _Sums:
+        known = self._coordinates[np.concatenate([clips + len(self.wanted) * at for at in range(self.num_moments)])]
+        weighted = known * np.repeat(self._weights, len(clips))[:, None]
+        wanted = np.tile(self.wanted[clips], (self.num_moments, 1))
+        return _Sums(weighted.T @ known, weighted.T @ wanted, weighted.sum(0))
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Weighted sums over rows: products of coordinates, products with the wanted values, coordinates."""
+
+    products: Matrix
+    wanted: Matrix
+    known: NDArray[np.float64]
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        return _Sums(self.products - other.products, self.wanted - other.wanted, self.known - other.known)
+
+    def solved(self, penalty: float, mean: NDArray[np.float64]) -> Matrix:
+        """Return the weights of coordinates that give the wanted values, less their mean."""
+        found: Matrix = scipy.linalg.solve(
+            self.products + penalty * np.eye(len(self.products)),
+            self.wanted - np.outer(self.known, mean),
+            assume_a="pos",
+        )
+        return found
+
+
+def _sample(num: int, most: int, seed: int) -> NDArray[np.intp]:
+    """Return all of some numbers, or a random part of them, in order."""
+    if num <= most:
+        return np.arange(num)
+    return np.sort(np.random.default_rng(seed).choice(num, most, replace=False))
 
 
 def _inner_folds(targets: Targets, groups: Sequence[Hashable] | None, seed: int) -> list[Fold]:
@@ -140,15 +235,6 @@ def _inner_folds(targets: Targets, groups: Sequence[Hashable] | None, seed: int)
 
 def _places(mask: NDArray[np.bool_]) -> list[int]:
     return [int(place) for place in np.flatnonzero(mask)]
-
-
-def _out_of_fold(kernel: Matrix, wanted: Matrix, inner: Sequence[Fold], penalty: float) -> Matrix:
-    """Return the value for each clip from the clips of other folds; the mean where there are no folds."""
-    found = np.tile(wanted.mean(0), (len(wanted), 1))
-    for learned, held in inner:
-        dual, mean = _solved(kernel[np.ix_(learned, learned)], wanted[learned], penalty)
-        found[held] = kernel[np.ix_(held, learned)] @ dual + mean
-    return found
 
 
 def _gain(values: Tensor, targets: Targets, labels: Labels) -> float:
