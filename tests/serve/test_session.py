@@ -512,7 +512,7 @@ def test_what_cannot_follow_a_stream_is_refused(tmp_path):
     for name, arguments, told in [
         ("lenet-lstm-published", {"labels": labels}, "whole clips"),
         ("lenet-lstm", {}, "what its classes are"),
-        ("lenet-lstm", {"labels": labels, "frame_format": FrameFormat(size=(64, 300))}, "up to 256 px"),
+        ("lenet-lstm", {"labels": labels, "frame_format": FrameFormat(size=(64, 600))}, "up to 512 px"),
     ]:
         path = write_checkpoint(tmp_path / "model.safetensors", name, **arguments)
         with pytest.raises(DataError, match=told):
