@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from saccade.check import CheckConfig, check, render
+from saccade.data import Folder
 from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, UsageError
 
@@ -129,6 +130,21 @@ def test_duplicates_across_splits_and_missing_files(clips, tmp_path):
     assert "does not exist (line 15)" in printed(found)
 
 
+def test_what_a_training_refuses_needs_attention(clips, tmp_path):
+    root = shutil.copytree(clips, tmp_path / "clips")
+    (root / "alone").mkdir()
+    shutil.move(root / CLASSES[1] / f"{CLASSES[1]}_00_0.mp4", root / "alone" / "only.mp4")
+    found = check(CheckConfig(root, workers=1))
+    assert found.exit_status == 1
+    (said,) = found.attention
+    assert said.startswith(
+        "a training is refused: the class 'alone' has 1 clip, or groups of clips; at least 3 are needed"
+    )
+    with pytest.raises(DataError) as caught:
+        Folder(root).clips("train")
+    assert said.endswith(str(caught.value))
+
+
 def test_metadata_that_tells_the_class_is_named(tmp_path):
     for number in range(20):
         label = CLASSES[number % 2]
@@ -166,3 +182,13 @@ def test_what_cannot_be_checked_or_written(clips, tmp_path):
         CheckConfig(tmp_path / "a.csv", csv=tmp_path / "." / "a.csv")
     with pytest.raises(OSError, match="is not a regular file"):
         check(CheckConfig(clips, csv=tmp_path))
+
+
+def test_label_sets_are_called_sets(clips, tmp_path):
+    table = tmp_path / "clips.csv"
+    rows = [f"{path},{'|'.join(('moves', path.parent.name))}" for path in sorted(clips.rglob("*.mp4"))]
+    table.write_text("\n".join(("path,class", *rows)))
+    text = " ".join(printed(check(CheckConfig(table, workers=1))).split())
+    assert "alone tell the classes of" in text
+    assert "the most frequent set of classes has" in text
+    assert "largest class" not in text

@@ -69,6 +69,42 @@ def test_folders_that_are_called_as_splits_are_splits(tmp_path):
     assert {(e.path.parts[len(tmp_path.parts)], e.split) for e in found.entries} >= {("val", "validation")}
 
 
+@pytest.mark.parametrize("odd", ["tset/run/2.mp4", "extra/2.mp4"])
+def test_a_split_that_is_misspelt_is_no_class(tmp_path, odd):
+    for name in ("train/run/1.mp4", "train/jump/1.mp4", odd):
+        put(tmp_path / name)
+    with pytest.raises(
+        DataError, match=rf"'train' in .* but '{odd.split('/')[0]}' beside it is none of the splits train,"
+    ):
+        read(tmp_path)
+
+
+def test_a_class_may_be_called_as_a_split(tmp_path):
+    for name in ("train/1.mp4", "bus/1.mp4", "bus/deep/2.mp4"):
+        put(tmp_path / name)
+    assert read(tmp_path).classes == ("bus", "train")
+
+
+def test_links_to_files_that_are_missing_are_told(tmp_path):
+    for name in ("run/1.mp4", "jump/2.mp4"):
+        put(tmp_path / name)
+    (tmp_path / "run" / "gone.mp4").symlink_to("../objects/gone")
+    found = read(tmp_path)
+    assert found.unreadable == (
+        (tmp_path / "run" / "gone.mp4", "does not exist: the file that it links to is missing"),
+    )
+    assert len(found.entries) == 2
+
+
+def test_the_name_of_a_class_folder_joins_no_classes(tmp_path):
+    for name in ("run/1.mp4", "run|jump/2.mp4"):
+        put(tmp_path / name)
+    with pytest.raises(
+        DataError, match=r"the class 'run\|jump' of .*2\.mp4 contains '\|'.*give its folder another name"
+    ):
+        read(tmp_path)
+
+
 def test_a_pattern_makes_groups(tmp_path):
     for name in ("run/a_1_x.mp4", "run/b_2_x.mp4", "jump/c_1_x.mp4"):
         put(tmp_path / name)
@@ -121,6 +157,48 @@ def test_the_parts_of_a_file_are_one_group(tmp_path):
         table(tmp_path, "path,class,start_s,end_s", "a.mp4,run,0,1", "a.mp4,jump,1,2", "b.mp4,run,,", "c.mp4,jump,,")
     )
     assert [entry.group for entry in found.entries] == ["a.mp4", "a.mp4", None, None]
+
+
+def groups(found: Collection):
+    return [(found.name_of_entry(entry), entry.group) for entry in found.entries]
+
+
+def test_the_parts_of_a_file_are_one_group_beside_groups_that_are_given(tmp_path):
+    rows = ("a.mp4,run,,0,1", "a.mp4,jump,,1,2", "b.mp4,run,ann,0,1", "b.mp4,run,,1,2", "c.mp4,jump,,,")
+    found = read(table(tmp_path, "path,class,group,start_s,end_s", *rows))
+    assert groups(found) == [
+        ("a.mp4#t=0,1", "a.mp4"),
+        ("a.mp4#t=1,2", "a.mp4"),
+        ("b.mp4#t=0,1", "ann"),
+        ("b.mp4#t=1,2", "ann"),
+        ("c.mp4", None),
+    ]
+
+
+def test_a_file_may_show_two_groups_if_each_part_names_one(tmp_path):
+    header = "path,class,group,start_s,end_s"
+    rows = ["a.mp4,run,ann,0,1", "a.mp4,jump,bob,1,2", "b.mp4,run,,,"]
+    assert [group for _, group in groups(read(table(tmp_path, header, *rows)))] == ["ann", "bob", None]
+    with pytest.raises(
+        DataError, match=r"'a\.mp4#t=2,3' has no group.* to the groups 'ann' and 'bob'; write the group"
+    ):
+        read(table(tmp_path, header, *rows, "a.mp4,run,,2,3"))
+
+
+def test_a_file_is_one_group_under_every_spelling_and_link(tmp_path):
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    again = f"../{tmp_path.name}/a.mp4"
+    rows = ("a.mp4,run,0,1", f"{again},jump,1,2", "link.mp4,run,2,3", f"../{tmp_path.name}/b.mp4,jump,,")
+    found = read(table(tmp_path, "path,class,start_s,end_s", *rows))
+    assert [entry.group for entry in found.entries if entry.path.name != "b.mp4"] == [again] * 3
+    assert [entry.group for entry in found.entries if entry.path.name == "b.mp4"] == [None]
+
+
+def test_the_order_of_rows_does_not_count(tmp_path):
+    rows = ["d.mp4,run,,", "a.mp4,jump,10,11", "a.mp4,jump,2,", "a.mp4,jump,2,3", "b.mp4,run,,"]
+    one, other = (read(table(tmp_path, "path,class,start_s,end_s", *some)) for some in (rows, rows[::-1]))
+    assert one == other
+    assert [entry.start_s for entry in one.entries] == [2.0, 2.0, 10.0, None, None]
 
 
 def test_names_of_classes_move_no_cursor(tmp_path):
@@ -221,6 +299,10 @@ HEADER = "path,class,split,group,start_s,end_s"
         (("path,class", "a.mp4,run", "", "b.mp4,"), "line 4 has no class"),
         (("path,class", "a.mp4,run|", "b.mp4,jump"), "line 2 has the class 'run|', with an empty name"),
         (("path,class", "a.mp4,run", "a.mp4,jump"), "line 3 names 'a.mp4' again with other cells than line 2"),
+        (("path,class", "a.mp4,run", 'b.mp4,"jump', "c.mp4,run"), "line 3 cannot be read as cells"),
+        (("path,class", "a.mp4,run", 'b.mp4,"jump', 'c.mp4,"run"'), "line 3 cannot be read as cells"),
+        (("path,class", "a.mp4,run", f"b.mp4,{'j' * 201}"), "line 3 has a class of 201 letters, 'j{20}'"),
+        (("path,class", f"{'a' * 9999},run", "b.mp4,jump"), "line 2 has a path of 9999 letters"),
         (("path,class", "x.mp4,run", "y.mp4,jump"), r"none of its 2 clips can be read, such as .*x\.mp4"),
         ((HEADER, "a.mp4,run,dev,,,"), "line 2 has the split 'dev'; one of train, validation, val, test"),
         ((HEADER, "a.mp4,run,,,,"), "line 2 has the split ''"),
@@ -232,7 +314,15 @@ HEADER = "path,class,split,group,start_s,end_s"
         ((HEADER, "a.mp4,run,test,,,", "b.mp4,jump,test,,,"), "has no clip of the split 'train', only of test"),
         (
             (HEADER, "a.mp4,run,train,,,", "b.mp4,jump,train,,,", "c.mp4,run,test,,,"),
-            "the split 'test' of .* has no clip of the class 'jump'",
+            "the split 'test' of .* has no clip of the class 'jump'; move clips of it there",
+        ),
+        (
+            (HEADER, "a.mp4,run,train,,,", "b.mp4,jump,train,,,", "c.mp4,hop,train,,,", "d.mp4,run,test,,,"),
+            "has no clip of the classes 'hop' and 'jump'; move clips of each there, or leave the classes out",
+        ),
+        (
+            (HEADER, f"a.mp4,{'|'.join(f'c{n}' for n in range(12))},train,,,", "b.mp4,c0,test,,,"),
+            "of the classes 'c1', 'c10', 'c11', 'c2', 'c3', 'c4', 'c5', 'c6' and 3 more;",
         ),
         (
             (HEADER, "a.mp4,run,train,ann,,", "b.mp4,jump,train,,,", "c.mp4,run,test,ann,,", "d.mp4,jump,test,,,"),

@@ -82,6 +82,46 @@ def test_parts_of_a_file_are_clips_and_stay_together(tmp_path):
     assert len(folder.scanned(workers=1)) == len(rows)
 
 
+def copied_parts(root, splits=("train", "train"), group=""):
+    """Write a table with parts of a file, other parts of a copy of it, and a whole copy."""
+    rows = [f"{row},train,," for row in letters(("run", "jump"), 4)]
+    rows += [f"x.npz,run,{splits[0]},0,0.04,{group}", f"y.npz,jump,{splits[1]},0.04,,", f"z.npz,run,{splits[1]},,,"]
+    rows = [row if row.count(",") == 5 else f"{row}," for row in rows]
+    path = table(root, rows, "path,class,split,start_s,end_s,group")
+    for name in ("y.npz", "z.npz"):
+        shutil.copy(root / "x.npz", root / name)
+    return path
+
+
+@pytest.mark.parametrize(("group", "wanted"), [("", "x.npz"), ("ann", "ann")])
+def test_parts_of_copies_stay_together(tmp_path, group, wanted):
+    folder = Folder(copied_parts(tmp_path, group=group), hold_out=False)
+    stored = folder.clips("train")
+    found = {name: of for name, of in zip(stored.names, stored.groups, strict=True) if name[0] in "xyz"}
+    assert found == dict.fromkeys(("x.npz#t=0,0.04", "y.npz#t=0.04", "z.npz"), wanted)
+    assert all(clip.entry.group == clip.group for clip in folder.files if clip.name in found)
+
+
+def test_parts_of_copies_in_two_splits_are_refused(tmp_path):
+    path = copied_parts(tmp_path, ("test", "train"))
+    with path.open("a", newline="") as file:
+        file.write("l.npz,jump,test,,,\n")
+    write_npz(tmp_path / "l.npz", 200)
+    with pytest.raises(
+        DataError, match=r"the group 'x\.npz' of .* is in the splits test and train; move all its clips"
+    ):
+        Folder(path).clips("train")
+
+
+def test_the_order_of_rows_changes_nothing(tmp_path):
+    rows = letters(("run", "jump"))
+    one = Folder(table(tmp_path, rows))
+    other = Folder(table(tmp_path, rows[::-1], write=False, name="other.csv"))
+    for split in SPLITS:
+        assert names(one, split) == names(other, split) == sorted(names(one, split))
+    assert one.identity() == other.identity()
+
+
 def test_a_part_that_the_file_does_not_have_is_left_out_alone(tmp_path):
     root = write_folder(tmp_path / "own", per_class=4)
     paths = [path.relative_to(tmp_path).as_posix() for path in sorted(root.rglob("*.mp4"))]

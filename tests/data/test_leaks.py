@@ -121,3 +121,9 @@ def test_features_are_a_row_for_each_clip():
     assert rows[0, names.index("height")] == 240
     assert np.isfinite(rows[:2]).all()
     assert math.isnan(rows[2, names.index("duration")])
+
+
+def test_of_label_sets_the_most_frequent_set_is_compared():
+    found = [replace(r, entry=replace(r.entry, classes=(*r.entry.classes, "c"))) for r in records(40)]
+    assert (check_leak(found).most_frequent, check_leak(found).largest_share) == ("most frequent set of classes", 0.5)
+    assert check_leak(records(40)).most_frequent == "largest class"

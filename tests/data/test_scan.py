@@ -125,6 +125,24 @@ def test_memory_is_limited(tmp_path):
     assert small.error is None
 
 
+SCAN_WITH_A_LIMIT = """
+import resource, sys
+from pathlib import Path
+from saccade.data.collection import Collection, Entry
+from saccade.data.scan import scan
+
+resource.setrlimit(resource.RLIMIT_DATA, (3 << 30, 3 << 30))
+print([record.error for record in scan(Collection(Path(), (Entry(Path(sys.argv[1]), ("any",)),)), workers=1)])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps the limit")
+def test_a_limit_of_the_shell_is_kept(clips):
+    script = [sys.executable, "-c", SCAN_WITH_A_LIMIT, clips / CLASSES[1] / "z cut.mp4"]
+    ended = subprocess.run(script, capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == ("[None]\n", "")
+
+
 def test_a_file_that_is_gone_is_named(tmp_path):
     gone = Collection(tmp_path, (Entry(tmp_path / "gone.mp4", ("a",)),))
     (record,) = scan(gone, workers=1)

@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +16,11 @@ from saccade.check.config import CheckConfig
 from saccade.data import collection, duplicates, leaks, video
 from saccade.data.collection import Collection, Entry
 from saccade.data.duplicates import Duplicate
+from saccade.data.labelled import LabelledClip, copies_together, without_duplicates
 from saccade.data.leaks import Leak
 from saccade.data.scan import Record, read_small, scan
+from saccade.data.split import held_out
+from saccade.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,25 @@ class Report:
         found = [f"{_count(len(self.unreadable), 'clip')} cannot be read"] if self.unreadable else []
         found += [f"{_count(len(some), 'set')} of duplicates {kind}" for kind, some in crossing.items() if some]
         found += ["metadata tells the class"] if self.leak is not None and self.leak.found else []
+        found += [f"a training is refused: {self.refusal}"] if self.refusal is not None else []
         return tuple(found)
+
+    @cached_property
+    def refusal(self) -> str | None:
+        """Why the clips that can be read cannot be split for a training, in one line, or None."""
+        names = {record.entry: self.collection.name_of_entry(record.entry) for record in self.records}
+        clips = [
+            LabelledClip(record.entry, names[record.entry], record.entry.group or names[record.entry], record.digest)
+            for record in self.records
+            if record.error is None and record.digest is not None
+        ]
+        with suppress(DataError):  # equal clips of different classes are told as duplicates
+            clips = list(without_duplicates(clips)[0])
+        try:
+            held_out(copies_together(clips, self.collection), seed=0)
+        except DataError as error:
+            return str(error)
+        return None
 
     @property
     def exit_status(self) -> int:

@@ -169,14 +169,16 @@ def _warnings(report: Report) -> Iterable[str]:
 def _leak(leak: Leak) -> str:
     interval = f"{100 * leak.accuracy:.1f} % of clips (95 % interval {100 * leak.low:.1f} to {100 * leak.high:.1f})"
     largest = f"{100 * leak.largest_share:.1f} %"
+    what = "class" if leak.exclusive else "classes"
     if not leak.found:
         return (
-            f"metadata: size, rate, duration, codec and bit rate alone tell the class of {interval};"
-            f" that is no more than the largest class has, {largest}"
+            f"metadata: size, rate, duration, codec and bit rate alone tell the {what} of {interval};"
+            f" that is no more than the {leak.most_frequent} has, {largest}"
         )
     name, share = leak.fields[0]
     return (
-        f"metadata: size, rate, duration, codec and bit rate alone tell the class of {interval}; the largest class has"
-        f" {largest}. The {name} tells most, {100 * share:.1f} % by itself. Unless that belongs to the classes, they"
-        " were recorded differently, and a model can be right for that reason: make the clips alike, or record again"
+        f"metadata: size, rate, duration, codec and bit rate alone tell the {what} of {interval}; the"
+        f" {leak.most_frequent} has {largest}. The {name} tells most, {100 * share:.1f} % by itself. Unless that"
+        " belongs to the classes, they were recorded differently, and a model can be right for that reason: make the"
+        " clips alike, or record again"
     )

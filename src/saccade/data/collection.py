@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from saccade.data import csv_rows, video
+from saccade.data.collection_checks import check_classes, check_splits, rare_classes
 from saccade.data.finding import captured, check_pattern, find_clips, unreadable, visible_files
+from saccade.data.grouping import parts_together
 from saccade.errors import DataError, UsageError
 from saccade.foreign import shown
 
@@ -22,6 +22,8 @@ COLUMNS = ("path", "class", "split", "group", "start_s", "end_s")
 """The columns of a CSV file that names clips; the first two are needed."""
 
 CLASS_SEPARATOR = "|"
+
+_MAX_LETTERS = {"path": 4096, "class": 200, "group": 200}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Collection:
 
     Args:
         source: the folder or CSV file.
-        entries: the clips, in order of their names in a folder, else in order of the rows.
+        entries: the clips, in order of their names: results must not depend on the order of the rows of a CSV file.
         exclusive: whether every clip has exactly one class.
         left_out: files that are no clips of the collection, each with the reason.
         problems: one line for each doubt that does not prevent reading, such as a class with a single clip.
@@ -123,7 +125,7 @@ def read(source: Path, *, group: str | None = None) -> Collection:
     file. Classes that are joined by `|` are present together. A row without a class is a clip that shows none of them.
 
     *Conventions:* times are in seconds from the start of the file. Several parts of one file are one group, unless
-    groups are given.
+    different groups are given.
 
     Args:
         source: the folder or CSV file.
@@ -133,7 +135,8 @@ def read(source: Path, *, group: str | None = None) -> Collection:
     Raises:
         UsageError: if `group` is not a regular expression with a group, or the CSV file has groups already.
         DataError: if `source` is missing, holds no clips, or a row cannot be understood; if there is only one class,
-            two classes differ only in case or blanks, a split lacks a class, or a group is in two splits.
+            two classes differ only in case or blanks, a split lacks a class, or a group is in two splits; if only some
+            of the folders are named as splits; if some parts of a file are given different groups, and others none.
     """
     if group is not None:
         check_pattern(group)
@@ -147,16 +150,16 @@ def read(source: Path, *, group: str | None = None) -> Collection:
         if any(entry.group is not None for entry in found.entries):
             raise UsageError(f"{source} has a column 'group'; leave out the pattern {group!r}, or remove the column")
         found = replace(found, entries=tuple(replace(e, group=captured(group, e.path)) for e in found.entries))
-    elif all(entry.group is None for entry in found.entries):
+    else:
         found = replace(found, entries=_parts_together(found))
-    _check_classes(found)
-    _check_splits(found)
-    return replace(found, problems=(*found.problems, *_rare(found)))
+    check_classes(found)
+    check_splits(found)
+    return replace(found, problems=(*found.problems, *rare_classes(found)))
 
 
 def _in_folder(root: Path) -> Collection:
     paths = [(path, path.relative_to(root).parts) for path in find_clips(root)]
-    in_splits = {parts[0].casefold() for _, parts in paths} <= SPLIT_NAMES.keys()
+    in_splits = _is_in_splits(root, [parts for _, parts in paths])
     depth = 2 if in_splits else 1
     entries, failed = [], []
     for path, parts in paths:
@@ -164,14 +167,36 @@ def _in_folder(root: Path) -> Collection:
             raise DataError(f"{path} is not in a class folder; move it into a folder named after its class")
         if why := unreadable(path):
             failed.append((path, why))
-        # Names that are not UTF-8 could not be stored with a model.
-        split = SPLIT_NAMES[parts[0].casefold()] if in_splits else None
-        entries += [] if why else [Entry(path, (shown(parts[depth - 1]),), split=split)]
+            continue
+        name = shown(parts[depth - 1])  # names that are not UTF-8 could not be stored with a model
+        if CLASS_SEPARATOR in name:
+            raise DataError(
+                f"the class {name!r} of {path} contains {CLASS_SEPARATOR!r}, which joins the names of classes that are"
+                " present together; give its folder another name"
+            )
+        entries.append(Entry(path, (name,), split=SPLIT_NAMES[parts[0].casefold()] if in_splits else None))
     others = sorted(path for path in visible_files(root) if not video.is_named_as_clip(path))
     left_out = [(path, f"its ending {path.suffix!r} is not that of a video") for path in others]
     if not entries:
         raise DataError(f"no clip in {root} can be read: {failed[0][0]} {failed[0][1]}")
     return Collection(root, tuple(entries), left_out=(*failed, *left_out))
+
+
+def _is_in_splits(root: Path, paths: Sequence[tuple[str, ...]]) -> bool:
+    """Return whether the first folders are splits.
+
+    Raises:
+        DataError: if they seem to be, but one of them has another name.
+    """
+    folders = sorted({parts[0] for parts in paths})
+    odd = [name for name in folders if name.casefold() not in SPLIT_NAMES]
+    in_folders = {name for name in folders if all(len(parts) > 2 for parts in paths if parts[0] == name)}
+    if odd and (splits := sorted(in_folders.difference(odd))):
+        raise DataError(
+            f"{splits[0]!r} in {root} is named as a split and holds folders, but {odd[0]!r} beside it is none of the"
+            f" splits {', '.join(SPLIT_NAMES)}; rename it or move it away, or rename {splits[0]!r} if it is a class"
+        )
+    return not odd
 
 
 def _in_csv(source: Path) -> Collection:
@@ -203,19 +228,32 @@ def _in_csv(source: Path) -> Collection:
     left_out += [(entry.path, f"{why} (line {lines[entry]})") for entry, why in reasons.items() if why]
     unused = [name for name in columns if name not in COLUMNS]
     problems = (f"columns that are not used: {', '.join(unused)}; known: {', '.join(COLUMNS)}",) if unused else ()
-    return Collection(source, kept, exclusive, tuple(left_out), problems)
+    found = Collection(source, kept, exclusive, tuple(left_out), problems)
+    return replace(found, entries=tuple(sorted(kept, key=lambda entry: _place(found, entry))))
+
+
+def _place(found: Collection, entry: Entry) -> tuple[tuple[str, ...], float, float]:
+    """Return what orders clips: their files as in a folder, and then the times."""
+    end_s = math.inf if entry.end_s is None else entry.end_s
+    return PurePosixPath(found.name_of(entry.path)).parts, entry.start_s or 0.0, end_s
 
 
 def _entry(source: Path, line: int, cells: Mapping[str, str]) -> Entry:
     place = f"{source} line {line}"
     if not cells["path"]:
         raise DataError(f"{place} has no path; write the file of the clip, or remove the line")
+    for name, most in _MAX_LETTERS.items():
+        parts = cells.get(name, "").split(CLASS_SEPARATOR)
+        if long := [part for part in parts if len(part) > most]:
+            raise DataError(
+                f"{place} has a {name} of {len(long[0])} letters, {long[0][:20]!r}...; at most {most} are allowed"
+            )
     classes = [shown(name.strip()) for name in cells["class"].split(CLASS_SEPARATOR)] if cells["class"] else []
     if not all(classes):
-        raise DataError(f"{place} has the class {cells['class']!r}, with an empty name; write it as in 'run|jump'")
+        raise DataError(f"{place} has the class {cells['class']!r:.200}, with an empty name; write it as in 'run|jump'")
     split = cells.get("split", "").casefold()
     if "split" in cells and split not in SPLIT_NAMES:
-        raise DataError(f"{place} has the split {cells['split']!r}; one of {', '.join(SPLIT_NAMES)} is needed")
+        raise DataError(f"{place} has the split {cells['split']!r:.60}; one of {', '.join(SPLIT_NAMES)} is needed")
     start_s, end_s = (_seconds(place, name, cells.get(name, "")) for name in ("start_s", "end_s"))
     if end_s is not None and (start_s or 0.0) >= end_s:
         raise DataError(f"{place} starts at {start_s or 0.0:g} s and ends at {end_s:g} s; end_s must be above start_s")
@@ -231,60 +269,14 @@ def _seconds(place: str, name: str, cell: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise DataError(f"{place} has the {name} {cell!r}; a number of seconds is needed, such as 2.5")
+        raise DataError(f"{place} has the {name} {cell!r:.60}; a number of seconds is needed, such as 2.5")
     return value
 
 
 def _parts_together(found: Collection) -> tuple[Entry, ...]:
-    """Make one group of the parts of a file."""
-    num = Counter(entry.path for entry in found.entries)
-    return tuple(replace(e, group=found.name_of(e.path)) if num[e.path] > 1 else e for e in found.entries)
-
-
-def _check_classes(found: Collection) -> None:
-    if len(found.classes) < 2:
-        named = f"only one class, {found.classes[0]!r}" if found.classes else "no class"
-        raise DataError(f"{found.source} has {named}; clips of at least two classes are needed")
-    alike: dict[str, str] = {}
-    for name in found.classes:
-        # Systems also differ in how they write letters with accents.
-        key = "".join(unicodedata.normalize("NFKC", name).casefold().split())
-        if (other := alike.setdefault(key, name)) != name:
-            raise DataError(
-                f"{found.source} has the classes {other!r} and {name!r}, which differ only in case or blanks;"
-                " give both the same name"
-            )
-
-
-def _check_splits(found: Collection) -> None:
-    if not found.splits:
-        return
-    if "train" not in found.splits:
-        raise DataError(f"{found.source} has no clip of the split 'train', only of {', '.join(found.splits)}")
-    for split in found.splits:
-        inside = {name for entry in found.entries if entry.split == split for name in entry.classes}
-        if missing := [name for name in found.classes if name not in inside]:
-            more = f" and {len(missing) - 1} other classes" if missing[1:] else ""
-            raise DataError(
-                f"the split {split!r} of {found.source} has no clip of the class {missing[0]!r}{more};"
-                " move clips of it there, or leave the class out"
-            )
-    splits = defaultdict(set)
-    for entry in found.entries:
-        if entry.group is not None and entry.split is not None:
-            splits[entry.group].add(entry.split)
-    if torn := [group for group, names in splits.items() if len(names) > 1]:
-        names = " and ".join(sorted(splits[torn[0]]))
-        raise DataError(
-            f"the group {torn[0]!r} of {found.source} is in the splits {names}; move all its clips into one"
-            f" ({len(torn)} of {len(splits)} groups are split)"
-        )
-
-
-def _rare(found: Collection) -> Iterable[str]:
-    """Yield a line about classes with a single clip: none is left to test what was learned."""
-    num = Counter(name for entry in found.entries for name in entry.classes)
-    if alone := sorted(name for name, clips in num.items() if clips == 1):
-        named = ", ".join(map(repr, alone[:3])) + (", ..." if alone[3:] else "")
-        which = "1 class has a single clip" if len(alone) == 1 else f"{len(alone)} classes have a single clip each"
-        yield f"{which}: {named}; a class needs at least 3, to learn from, to validate and to test"
+    """Make one group of the parts of a file, which may have several spellings and links."""
+    entries = found.entries
+    real = {path: path.resolve() for path in {entry.path for entry in entries}}
+    files = [found.name_of(entry.path) for entry in entries]
+    names = [found.name_of_entry(entry) for entry in entries]
+    return tuple(parts_together(entries, [real[entry.path] for entry in entries], files, names))

@@ -7,8 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saccade.errors import DataError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 _DELIMITERS = ",;\t"
 _MAX_HEADER = 1 << 16
@@ -34,8 +38,8 @@ def read(source: Path, *, needed: Sequence[str]) -> tuple[tuple[str, ...], list[
             header = file.readline(_MAX_HEADER)
             delimiter, columns = _header(source, header, needed)
             reader = csv.reader(chain([header], file), delimiter=delimiter, strict=True)
-            next(reader)
-            rows = ((reader.line_num, [cell.strip() for cell in cells]) for cells in reader)
+            rows = _rows(source, reader)
+            next(rows)  # the header
             return columns, list(_checked(source, columns, rows))
     except (csv.Error, UnicodeDecodeError) as error:
         raise DataError(f"{source} cannot be read as a CSV file of UTF-8 text ({error}); save it as one") from error
@@ -53,6 +57,22 @@ def _header(source: Path, header: str, needed: Sequence[str]) -> tuple[str, tupl
             return delimiter, columns
     came = f"is {header.strip()!r:.80}" if header.strip() else "is empty"
     raise DataError(f"{source} line 1 {came}; a header with the columns {' and '.join(needed)} is needed")
+
+
+def _rows(source: Path, reader: Reader) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number of the last line of each row, and its cells without blanks around them."""
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{source} line {first} cannot be read as cells ({error}); close the quotation mark that is open there,"
+                " or write it twice within a cell in quotation marks"
+            ) from error
+        yield reader.line_num, [cell.strip() for cell in cells]
 
 
 def _checked(source: Path, columns: Sequence[str], rows: Iterator[tuple[int, list[str]]]) -> Iterator[Row]:

@@ -30,7 +30,11 @@ def find_clips(path: Path) -> list[Path]:
 
 
 def visible_files(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice."""
+    """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice.
+
+    Links to files that are missing are files, so that they can be told: sets that git-annex keeps look like this before
+    their content is fetched.
+    """
     seen: set[Path] = set()
     for folder, inside, names in os.walk(root, followlinks=True, onerror=_raise):
         place = Path(folder).resolve()
@@ -40,7 +44,7 @@ def visible_files(root: Path) -> Iterator[Path]:
             continue
         seen.add(place)
         visible = (Path(folder) / name for name in names if not name.startswith("."))
-        yield from (path for path in visible if path.is_file())  # to open a pipe would wait for ever
+        yield from (path for path in visible if path.is_file() or not path.exists())  # a pipe would wait for ever
 
 
 def _raise(error: OSError) -> None:
@@ -79,6 +83,8 @@ def unreadable(path: Path) -> str | None:
     """Return why a file cannot be opened, or None."""
     try:
         if not path.is_file():  # to open a pipe would wait for ever
+            if path.is_symlink() and not path.exists():
+                return "does not exist: the file that it links to is missing"
             return "is not a file" if path.exists() else "does not exist"
         path.open("rb").close()
     except (OSError, ValueError) as error:

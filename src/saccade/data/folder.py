@@ -46,7 +46,7 @@ class Folder:
         root: the folder, or the CSV file.
         group: a regular expression whose first group captures a part of the file name, for example the person shown:
             `_(\\d+)_`. Clips with the same part belong to one group, which is never split. None: the groups of the CSV
-            file; without them, each clip is a group.
+            file; without them, each clip is a group, and so are all parts of a file and of its copies.
         seed: the seed of what is drawn of the split.
         frame_choice: how the size of frames is chosen.
         num_frames: the largest number of frames of a training clip; longer clips are cut at random.

@@ -145,7 +145,14 @@ class FrameCache:
 
     def _put(self, entry: Path, clip: Clip, path: Path) -> None:
         num_bytes = clip.frames.nbytes
-        if num_bytes > _LARGEST_SHARE * self._max_bytes or not self._is_writable:
+        if not self._is_writable:
+            return
+        if num_bytes > (most := _LARGEST_SHARE * self._max_bytes):
+            self.warning = self.warning or (
+                f"the frame cache {foreign.shown(self._folder)} keeps no clip above {most / 1e6:.3g} MB, such as"
+                f" {foreign.shown(path)} with {num_bytes / 1e6:.3g} MB; such clips are decoded again: free space on its"
+                " disk, or cut them into shorter clips"
+            )
             return
         header = {name: value for name, value in vars(clip).items() if name not in ("frames", "source")}
         header |= {"path": str(path), "source": clip.source and asdict(clip.source)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from saccade import files
 from saccade.data.collection import CLASS_SEPARATOR, Collection, Entry
+from saccade.data.grouping import check_not_torn, parts_together
 from saccade.errors import DataError
 from saccade.labels import Labels, Targets
 
@@ -56,9 +57,15 @@ Duplicates = Sequence[tuple[LabelledClip, LabelledClip]]
 def labelled(collection: Collection, without: Container[str] = ()) -> tuple[list[LabelledClip], dict[str, str]]:
     """Return the clips of a collection, in its order, and the files that cannot be opened, by name with the reason.
 
+    Parts of a file, and parts of copies of it, are one group, unless different groups are given.
+
     Args:
         collection: the clips.
         without: the names of clips that are left out.
+
+    Raises:
+        DataError: if some parts of a content are given different groups and others none, or parts of copies are in
+            different given splits.
     """
     found: list[LabelledClip] = []
     failed: dict[str, str] = {}
@@ -74,7 +81,21 @@ def labelled(collection: Collection, without: Container[str] = ()) -> tuple[list
             failed[name] = f"{entry.path} cannot be opened: {error.strerror}"
             continue
         found.append(LabelledClip(entry, name, entry.group or name, digests[entry.path]))
-    return found, failed
+    return copies_together(found, collection), failed
+
+
+def copies_together(clips: Sequence[LabelledClip], collection: Collection) -> list[LabelledClip]:
+    """Return the clips with one group for the parts of a file and of its copies.
+
+    Raises:
+        DataError: as for `labelled`.
+    """
+    contents, files_of = [clip.digest for clip in clips], [collection.name_of(clip.path) for clip in clips]
+    entries = parts_together([clip.entry for clip in clips], contents, files_of, [clip.name for clip in clips])
+    check_not_torn(entries, collection.source)
+    return [
+        replace(clip, entry=entry, group=entry.group or clip.name) for clip, entry in zip(clips, entries, strict=True)
+    ]
 
 
 def without_duplicates(

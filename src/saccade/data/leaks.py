@@ -31,9 +31,11 @@ class Leak:
         accuracy: the fraction of clips that it classifies correctly.
         low: the lower end of the 95 % Wilson interval of the accuracy.
         high: the upper end.
-        largest_share: the fraction of clips of the largest class, which is right without looking.
+        largest_share: the fraction of clips of the largest class, or of the most frequent set of classes, which is
+            right without looking.
         num_clips: the number of clips.
         fields: the accuracy with each field alone, the largest first.
+        exclusive: whether each clip has exactly one class; else what is told is the set.
     """
 
     accuracy: float
@@ -42,6 +44,12 @@ class Leak:
     largest_share: float
     num_clips: int
     fields: tuple[tuple[str, float], ...]
+    exclusive: bool = True
+
+    @property
+    def most_frequent(self) -> str:
+        """What `largest_share` is the share of, in words."""
+        return "largest class" if self.exclusive else "most frequent set of classes"
 
     @property
     def found(self) -> bool:
@@ -100,8 +108,9 @@ def check_leak(records: Sequence[Record], seed: int = 0) -> Leak | None:
     right, num = num_right(forest, slice(None)), len(chosen)
     alone = {name: num_right(tree, [column]) / num for column, name in enumerate(fields)}
     ordered = tuple(sorted(alone.items(), key=lambda item: -item[1]))
+    exclusive = all(len(record.entry.classes) == 1 for record in records)
     largest = max(Counter(kinds.tolist()).values()) / num
-    return Leak(right / num, *wilson_interval(right, num), largest, num, ordered)
+    return Leak(right / num, *wilson_interval(right, num), largest, num, ordered, exclusive)
 
 
 def _folds(kinds: NDArray[np.str_], groups: NDArray[np.intp], seed: int) -> list[tuple[Any, Any]]:

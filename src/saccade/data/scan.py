@@ -286,5 +286,6 @@ def _limit_memory(more_bytes: int) -> None:
 
     with Path("/proc/self/status").open() as file:
         taken_kib = next(int(line.split()[1]) for line in file if line.startswith("VmData:"))
+    wanted, (_, hard) = (taken_kib << 10) + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)
     # RLIMIT_AS would count the gigabytes of address space that libraries only reserve.
-    resource.setrlimit(resource.RLIMIT_DATA, ((taken_kib << 10) + more_bytes, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
