@@ -13,6 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 _DRAWS_AT_ONCE = 2**22
 
 
+class AccuracyInterval(NamedTuple):
+    """A confidence interval for an accuracy, as fractions, and its method with the number of trials."""
+
+    low: float
+    high: float
+    method: str
+
+
 class Difference(NamedTuple):
     """The difference of two accuracies on the same clips, and its confidence interval, as fractions."""
 
@@ -114,6 +122,39 @@ def bootstrap_interval(
     totals = _totals(np.asarray(correct, dtype=bool).astype(np.int64), groups)
     low, high = _drawn(totals, level, num, seed)
     return (low, high) if low < high else wilson_interval(low * len(totals), len(totals), level)
+
+
+def accuracy_interval(correct: ArrayLike, groups: Sequence[Any] | None = None, level: float = 0.95) -> AccuracyInterval:
+    """Return the interval for the accuracy over all clips, and how it was made.
+
+    With several groups it is `bootstrap_interval`; else it is Wilson's over the clips. Over the clips of one group it
+    says nothing about other groups.
+
+    Args:
+        correct: whether each clip was classified correctly.
+        groups: the group of each clip; None: each clip is a group.
+        level: the confidence level.
+
+    Raises:
+        ValueError: as for `bootstrap_interval`.
+
+    >>> right = [True] * 6 + [False] * 2
+    >>> accuracy_interval(right).method, accuracy_interval(right, groups=["a"] * 8).method
+    ('Wilson, 8 clips', 'Wilson, 8 clips of one group')
+    >>> accuracy_interval(right, groups=[0, 1] * 4).method, accuracy_interval(right, groups=[0, 0, 0, 1] * 2).method
+    ('Wilson, 2 groups', 'bootstrap, 2 groups')
+    """
+    right = np.asarray(correct, dtype=bool)
+    totals = _totals(right.astype(np.int64), groups)
+    if groups is None or len(set(groups)) == 1:
+        of_one = "" if groups is None else " of one group"
+        return AccuracyInterval(
+            *wilson_interval(int(right.sum()), right.size, level), f"Wilson, {right.size} clips{of_one}"
+        )
+    # Groups of equal accuracy do not vary when drawn.
+    same = len(set((totals[:, 0] / totals[:, 1]).tolist())) == 1
+    method = f"{'Wilson' if same else 'bootstrap'}, {len(totals)} groups"
+    return AccuracyInterval(*bootstrap_interval(right, groups, level), method)
 
 
 def paired_difference(

@@ -192,6 +192,22 @@ class Labels:
             found.append(Verdict(classes, self.name_of(classes), p))
         return found
 
+    def sure(self, logits: Float[Tensor, "rows classes"], min_confidence: float) -> Bool[Tensor, "rows"]:
+        """Return whether the verdict of each row of logits is sure.
+
+        A class is sure if its probability is at least `min_confidence`. If classes do not exclude each other, each
+        class is a question of yes or no: its confidence is 0 at a probability of 50 %, and 1 at 0 and 100 %. The set is
+        sure if the confidence of each class is at least `min_confidence`: at 0.5, if no probability lies between 25 %
+        and 75 %. The probability of the exact set would not do: it falls with the number of classes, however clear each
+        of them is.
+
+        >>> both = Labels(("a", "b"), exclusive=False)
+        >>> both.sure(torch.tensor([[3.0, -3.0], [3.0, -0.5]]), 0.5).tolist()
+        [True, False]
+        """
+        said = self.probabilities(logits).double()
+        return (said.amax(-1) if self.exclusive else (2 * said - 1).abs().amin(-1)) >= min_confidence
+
     def chosen(self, logits: Float[Tensor, "rows classes"]) -> Bool[Tensor, "rows classes"]:
         """Return a mask of the classes that each row of logits predicts."""
         decided = self.decide(logits)

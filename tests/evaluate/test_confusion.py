@@ -108,13 +108,22 @@ def test_classes_that_occur_together_have_four_cells_each():
     targets = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     told = cells(drawn(evaluation("ab", targets, torch.tensor([[1, 1], [0, 1], [0, 0]]), exclusive=False)))
     assert {words: rect.get("class") for words, rect in told.items()} == {
-        "a: found, 1 of 2 clips": "right",
-        "a: missed, 1 of 2 clips": "wrong",
-        "a: absent, 1 of 1 clips": "right",
-        "b: found, 1 of 1 clips": "right",
-        "b: predicted, but absent, 1 of 2 clips": "wrong",
-        "b: absent, 1 of 2 clips": "right",
+        "a: shown and predicted, 1 of 2 clips": "right",
+        "a: shown, but missed, 1 of 2 clips": "wrong",
+        "a: absent and not predicted, 1 of 1 clips": "right",
+        "b: shown and predicted, 1 of 1 clips": "right",
+        "b: absent, but predicted, 1 of 2 clips": "wrong",
+        "b: absent and not predicted, 1 of 2 clips": "right",
     }
+
+
+def test_the_axes_are_named_for_what_they_hold():
+    def axes(found):
+        return [text.text for text in drawn(found).iter(f"{SVG}text") if text.get("class") == "axis"]
+
+    assert axes(of_size(3)) == ["predicted →", "← shown"]
+    together = evaluation("ab", torch.ones(2, 2), torch.ones(2, 2), exclusive=False)
+    assert axes(together) == ["clips that show the class or not →", "← class"]
 
 
 def test_a_page_leaves_the_style_out():

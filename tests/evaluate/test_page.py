@@ -68,6 +68,7 @@ def wrong(name="a.mp4", **changes):
         "shown": "clap",
         "said": "wave",
         "right": False,
+        "exclusive": True,
         "probability": 0.75,
         "target_probability": 0.125,
         "picture": PNG,
@@ -96,7 +97,7 @@ def test_the_figures_stand_on_the_page():
     assert "12 clips · 3 classes · 2 groups · 15 frames/s" in text
     assert f"Accuracy 66.7 % 95 % interval {100 * low:.1f} % to {100 * high:.1f} % ({label})" in text
     assert "Largest class 33.3 %" in text
-    assert "Attention: no attention." in text
+    assert "Attention" not in text
     assert "Fewer than 5 clips: wave (4)" in text
 
 
@@ -132,6 +133,26 @@ def test_a_wrong_clip_is_told():
     (first, _) = reader.named("img")
     assert first["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert (first["width"], first["height"]) == ("800", "200")
+
+
+def test_sets_of_classes_are_explained():
+    labels = Labels(NAMES, exclusive=False)
+    clips = StoredClips([torch.zeros(3, 1, 8, 8, dtype=torch.uint8)] * 6, torch.ones(6, 3), labels, {"data": "sets"})
+    found = evaluate(Canned(torch.ones(6, 3)), clips)
+    effect = AttentionEffect({}, found.accuracy, None, None, 0, 6)
+    reader = read(Result(found, effect, found.row(model="lenet-lstm", seed=0)), [wrong(exclusive=False)])
+    assert "predicted wave 75.0 %, true classes clap 12.5 %" in reader.text
+    assert "The probability beside a verdict is that of exactly this set" in reader.text
+    assert "Most frequent set 100.0 %" in reader.text
+    assert "exactly this set" not in read(result(), [wrong()]).text
+
+
+def test_clips_of_one_group_say_nothing_about_others():
+    text = read(result(groups=("p",))).text
+    assert "1 group ·" in text
+    assert "All clips are of the group p: the intervals say nothing about clips of other groups." in text
+    assert "(Wilson, 12 clips of one group)" in text
+    assert "draws whole groups" not in text
 
 
 def test_a_model_that_predicts_at_the_end_has_one_point():

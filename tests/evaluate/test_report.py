@@ -19,6 +19,7 @@ from saccade.evaluate import (
     run,
     worst_confusions,
 )
+from saccade.intervals import wilson_interval
 from saccade.labels import Labels
 
 from .stand_ins import Canned
@@ -128,6 +129,19 @@ def test_of_many_classes_and_groups_the_worst_are_shown():
     low, high, label = found.interval
     assert label == "bootstrap, 12 groups"
     assert f"accuracy           95.0 % ({100 * low:.1f} to {100 * high:.1f}; {label})" in text
+    assert "by class, the lowest recall first" in lines
+    assert "by group, the lowest accuracy first" in lines
+    assert "intervals of classes and groups are Wilson's: they treat clips as independent" in lines
+    assert [line for line in lines[:7] if line.endswith(" ")] == []
+
+
+def test_one_group_has_no_interval_over_groups():
+    text, found = told(stored(Labels(("a", "b")), 12, groups=["ann"] * 12), num_wrong=2)
+    assert found.interval == (*wilson_interval(10, 12), "Wilson, 12 clips of one group")
+    assert "all clips are of the group ann: the intervals say nothing about clips of other groups" in text
+    alike, found = told(stored(Labels(("a", "b")), 12, groups=["ann", "bob"] * 6))
+    assert found.interval.label == "Wilson, 2 groups"  # nothing varies when groups are drawn
+    assert "all clips are of" not in alike
 
 
 def test_few_classes_are_all_shown_with_recall_and_precision():

@@ -183,10 +183,10 @@ def test_frames_of_a_second_and_percentages_are_told(opened, three_models, tmp_p
     ("corners", "margin_px"),
     [
         ([[2.0, 3.0], [2.0, 60.0], [30.0, 60.0], [30.0, 3.0]], 0),
-        ([[2.0, 3.0], [2.0, 30.0], [36.0, 30.0], [36.0, 3.0]], 0.13 * 64),
+        ([[2.0, 3.0], [2.0, 30.0], [36.0, 30.0], [36.0, 3.0]], 0.15 * 64),
         ([[2.0, 3.0], [2.0, 900.0], [30.0, 900.0], [30.0, 3.0]], 0.2 * 64),
     ],
-    ids=["inside", "an eighth below", "far away"],
+    ids=["inside", "an eighth and a rim below", "far away"],
 )
 def test_around_a_frame_is_room_for_what_reaches_beyond(opened, three_models, tmp_path, corners, margin_px):
     quad = torch.tensor([corners])
@@ -337,6 +337,29 @@ def test_one_frame_and_a_frame_that_is_not_there(opened, three_models, tmp_path)
     path = explain(ExplainConfig(clip, three_models, tmp_path / "report.html", device="cpu"))
     tab = opened(path, "#frame=99")
     assert position(tab) == "frame 1 of 1"
+
+
+WHOLE = torch.tensor([[[-0.5, -0.5], [-0.5, 63.5], [31.5, 63.5], [31.5, -0.5]]])
+
+
+@pytest.mark.parametrize(("shift_px", "is_idle"), [(0.0, True), (0.9, True), (1.2, False)])
+def test_a_window_that_changes_nothing_is_called_so(opened, three_models, tmp_path, shift_px, is_idle):
+    quad = WHOLE + torch.tensor([0.0, shift_px])
+    path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], quadrilateral_px=quad)
+    caption = opened(path).locator("figcaption").inner_text()
+    assert caption.startswith("Quadrilateral: the area of the frame")
+    assert ("attention changes nothing" in caption) == is_idle
+
+
+@pytest.mark.parametrize(("length_px", "is_idle"), [(0.05, True), (0.15, False)])
+def test_offsets_that_change_nothing_are_called_so(opened, three_models, tmp_path, length_px, is_idle):
+    arrows = torch.tensor([[[[[8.0, 8.0], [8.0, 8.0 + length_px]]]]])
+    points = torch.tensor([[[[8.0, 8.0], [8.0, -9.0], [4.0, 4.0], [40.0, 8.0]]]])
+    seen = {"arrows_px": arrows, "points_px": points, "point_weight": torch.full((1, 1, 4), 0.25)}
+    path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[2], **seen)
+    legend = opened(path).locator(".legend").inner_text().replace("\u00a0", " ")
+    assert ("attention changes nothing" in legend) == is_idle
+    assert "50 % of these points lie outside the frame" in legend
 
 
 def test_a_published_model_speaks_at_the_end(opened, tmp_path):

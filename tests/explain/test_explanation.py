@@ -268,13 +268,16 @@ def test_a_transformer_follows_by_slope_and_correlation(generated, three_models)
 def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_models):
     explanation = explained(save_npz(tmp_path / "clip.npz", noise(5, 32, 64)), three_models[:1])
     said = {"verdict": "07", "probability": 0.125, "top": (("07", 0.125), ("17", 0.05)), "decided_at": 3, "fps": 2.0}
-    found = with_changes(explanation, prediction=said)
+    found = with_changes(explanation, prediction=said | {"sure": True})
     assert figure(found, "Verdict, by the last frame") == ("07",)
     assert figure(found, "Its probability") == ("12.5\u00a0%",)
     assert figure(found, "Most probable classes") == ("07\u00a012.5\u00a0%, 17\u00a05.0\u00a0%",)
     assert figure(found, "Decided at") == ("frame 4 (1.5 s)",)
     assert figure(found, "Input frames") == ("5",)
     assert figure(found, "Input size") == ("64x32 px",)
+    unsure = with_changes(explanation, prediction=said | {"sure": False, "decided_at": None})
+    assert figure(unsure, "Verdict, by the last frame") == ("unsure: 07",)
+    assert figure(unsure, "Decided at") == ("not decided",)
 
 
 # Names and colours.
@@ -309,15 +312,15 @@ def test_a_wrong_call_is_refused(tmp_path, options, message):
 @pytest.mark.parametrize(
     ("out", "format", "path", "chosen"),
     [
-        (None, None, "report.html", "html"),
-        (None, "gif", "report.gif", "gif"),
+        (None, None, "clip.1-explained.html", "html"),
+        (None, "gif", "clip.1-explained.gif", "gif"),
         ("a.GIF", None, "a.GIF", "gif"),
         ("a", None, "a", "html"),
         ("a.b", "png", "a.b", "png"),
     ],
 )
 def test_the_format_is_what_was_asked_or_what_the_name_ends_in(tmp_path, out, format, path, chosen):
-    config = ExplainConfig(tmp_path, (tmp_path,), tmp_path / out if out else None, format)
+    config = ExplainConfig(tmp_path / "clip.1.mp4", (tmp_path,), tmp_path / out if out else None, format)
     assert (config.path.name, config.chosen_format) == (path, chosen)
 
 

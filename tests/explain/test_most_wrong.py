@@ -133,6 +133,18 @@ def test_sets_of_classes_are_named_as_sets(tmp_path):
         assert clip.shown_over_time[-1] == pytest.approx(verdict.target_probability, abs=1e-4)
 
 
+def test_a_clip_has_one_probability(models):
+    """The evaluation may be in bfloat16, whose probabilities differ from those of the look at a clip."""
+    data, config = stored(), EvaluateConfig(models["stn-lstm"], device="cpu", precision="bfloat16")
+    result = evaluate.run(config, data)
+    clips = wrong_clips(result, config, data.clips("test"))
+    exact = wrong_clips(result, replace(config, precision="float32"), data.clips("test"))
+    for clip, other in zip(clips, exact, strict=True):
+        assert clip.probability == clip.said_over_time[-1] == other.probability
+        assert clip.target_probability == clip.shown_over_time[-1]
+        assert dict(clip.did)["Most probable"].startswith(f"{clip.said}\u00a0{100 * clip.probability:.1f}\u00a0%")
+
+
 def test_fewer_clips_than_ten_are_all_shown(models):
     data = stored()
     few = replace(data.clips("test"), frames=data.clips("test").frames[:4], targets=torch.arange(4) % 3)

@@ -211,7 +211,13 @@ def test_the_command_line(clip, three_models, tmp_path, monkeypatch, capsys):
     assert re.search(r"wrote a\.html, \d+ kB", capsys.readouterr().err)
     assert "dcn-lstm" in (tmp_path / "a.html").read_text()
     assert cli.main(["explain", str(clip), "--model", str(three_models[0]), "--format", "png", "--device", "cpu"]) == 0
-    assert (tmp_path / "report.png").exists()
+    path = tmp_path / f"{clip.stem}-explained.png"
+    before = path.read_bytes()
+    capsys.readouterr()
+    assert cli.main(["explain", str(clip), "--model", str(three_models[0]), "--format", "png"]) == 2
+    assert f"{path.name} exists; name another file with --out" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert cli.main(["explain", str(clip), "--model", str(three_models[0]), "--out", path.name]) == 0
     assert cli.main(["explain", str(clip), "--model", str(three_models[0]), "--out", "a.txt"]) == 2
     assert cli.main(["explain", "none.mp4", "--model", str(three_models[0])]) == 1
     assert cli.main(["explain", str(clip), "--model", "none"]) == 1

@@ -47,7 +47,10 @@ def rows(path):
 
 def test_there_is_a_row_for_each_clip(run):
     errors = []
-    found = list(each(config(run), unreadable=errors.append))
+    before = each(replace(config(run), csv=None), unreadable=lambda error: None)
+    least = sorted(said.probability for said in before)[1]
+    found = list(each(config(run, min_confidence=least), unreadable=errors.append))
+    assert {said.sure for said in found} == {True, False}
     read = rows(run / "found.csv")
     names = [f"probability_{name}" for name in LABELS.names]
     before, after = (
@@ -62,12 +65,23 @@ def test_there_is_a_row_for_each_clip(run):
         assert (row["path"], row["verdict"], row["error"]) == (str(said.clip), said.verdict, "")
         assert [float(row[name]) for name in names] == pytest.approx(list(said.probabilities.values()), abs=1e-6)
         assert (row["sure"], row["probability"]) == (str(said.sure).lower(), f"{said.probability:.6f}")
-        assert (float(row["decided_at_s"]), row["num_frames"], row["fps"]) == (
-            pytest.approx(said.decided_at_s),
-            "6",
-            "10",
-        )
+        decided = "" if said.decided_at_s is None else f"{said.decided_at_s:.3f}"
+        assert (row["decided_at_s"], row["num_frames"], row["fps"]) == (decided, "6", "10")
     assert not unfinished(run / "found.csv").exists()
+
+
+def test_sets_are_joined_as_in_a_file_of_clips(tmp_path):
+    labels = Labels(("wave", "jump"), exclusive=False)
+    header = Header("lenet-lstm", labels=labels)
+    model = header.create_model()
+    write_mp4(tmp_path / "a.mp4", torch.zeros(3, 1, 32, 32, dtype=torch.uint8), 10)
+    for bias, cell in ((9.0, "wave|jump"), (-9.0, "")):
+        torch.nn.init.zeros_(model.head.weight)
+        torch.nn.init.constant_(model.head.bias, bias)
+        checkpoint.save(tmp_path / checkpoint.NAME, model, header)
+        predict(PredictConfig((tmp_path / "a.mp4",), tmp_path, device="cpu", csv=tmp_path / "found.csv"))
+        (row,) = rows(tmp_path / "found.csv")
+        assert (row["verdict"], row["sure"], row["decided_at_s"]) == (cell, "true", "0.000")
 
 
 def test_rows_are_there_as_soon_as_the_results(run):

@@ -75,11 +75,11 @@ def test_a_long_clip_is_reported_at_the_last_frame_of_each_second(tmp_path, mode
 
 
 def test_the_report_of_hours_has_a_moment_a_second():
-    summary, part = Summary(Path("a.mp4"), LABELS), logits_of(1, 360)
+    summary, part = Summary(Path("a.mp4"), LABELS, MIN_CONFIDENCE), logits_of(1, 360)
     for hour_tenth in range(20):
         summary.add(part, [hour_tenth * 360 + second for second in range(360)])
         summary.add(part, [hour_tenth * 360 + 359.5] * 360)  # many frames within one second
-    found = summary.prediction(Clip(torch.empty(0)), 14400, (64, 64), 0.5, True)
+    found = summary.prediction(Clip(torch.empty(0)), 14400, (64, 64), True)
     assert len(found.over_time.frames) == 7200
     assert found.over_time.probabilities.nbytes == 7200 * 3 * 4
 
@@ -90,10 +90,10 @@ def test_parts_of_a_clip_add_up_to_the_clip():
     read = Clip(torch.empty(150, 1, 28, 30), 7.0, None, seconds)
     whole = prediction_of(Path("a.mp4"), read, logits, LABELS, over_time=True)
     for num in (1, 32, 149):
-        summary = Summary(Path("a.mp4"), LABELS)
+        summary = Summary(Path("a.mp4"), LABELS, MIN_CONFIDENCE)
         for start in range(0, 150, num):
             summary.add(logits[start : start + num], seconds[start : start + num])
-        assert summary.prediction(read, 150, (28, 30), MIN_CONFIDENCE, True) == whole
+        assert summary.prediction(read, 150, (28, 30), True) == whole
 
 
 def test_frames_whose_times_are_unknown_are_reported_by_their_numbers(tmp_path):
@@ -119,6 +119,36 @@ def test_the_table_shows_where_the_verdict_changes():
     assert "over time" not in table(prediction_of(Path("a.mp4"), read, logits, LABELS))
     flicker = prediction_of(Path("a.mp4"), read, torch.eye(3)[torch.arange(20) % 2] * 9, LABELS, over_time=True)
     assert "0.5 s clap 100.0, ... 12 more ..., 1.8 s wave 100.0, 1.9 s clap 100.0" in table(flicker)
+
+
+def test_decided_is_when_the_verdict_stays_and_is_sure():
+    read = Clip(torch.empty(12, 1, 28, 28), 10.0, None, tuple(frame / 10 for frame in range(12)))
+    weak = torch.tensor([[0.3, 0.2, 0.1]])
+    middling = torch.tensor([[1.0, 0.0, 0.0]])  # 57.6 %
+    logits = torch.cat((logits_of(0, 3), weak, weak, middling, logits_of(0, 6)))
+    found = prediction_of(Path("a.mp4"), read, logits, LABELS, over_time=True)
+    assert (found.decided_at, found.decided_at_s, found.sure) == (5, 0.5, True)
+    text = table(found)
+    assert "frame 6 of 12 (0.5 s)" in text
+    assert "0.0 s wave 100.0, 0.3 s unsure, 0.5 s wave 57.6" in text  # the value at the change, not the highest
+    any_probability = prediction_of(Path("a.mp4"), read, logits, LABELS, min_confidence=0)
+    assert any_probability.decided_at == 0
+    undecided = prediction_of(Path("a.mp4"), read, torch.cat((logits, weak))[1:], LABELS)
+    assert (undecided.decided_at, undecided.decided_at_s, undecided.sure) == (None, None, False)
+    assert "not decided" in table(undecided)
+
+
+def test_a_set_is_as_sure_as_its_least_certain_class():
+    labels = Labels(tuple("abcdefgh"), exclusive=False)
+    read = Clip(torch.empty(1, 1, 28, 28))
+    clear = torch.tensor([[2.0, 2, -2, -2, -2, -2, -2, -2]])  # each 88 % yes or no; exactly this set 36 %
+    found = prediction_of(Path("a.npz"), read, clear, labels)
+    assert (found.verdict, found.classes, found.sure) == ("a + b", ("a", "b"), True)
+    assert found.probability < 0.4
+    unclear = clear.clone()
+    unclear[0, 5] = -1.0  # 27 %
+    assert not prediction_of(Path("a.npz"), read, unclear, labels).sure
+    assert prediction_of(Path("a.npz"), read, unclear, labels, min_confidence=0.4).sure
 
 
 def test_json_holds_the_report(tmp_path, model):

@@ -86,9 +86,9 @@ def ladder(
 ) -> list[Rung]:
     """Return simple classifiers of clips, tested on the test parts of the folds of a model.
 
-    In order: the largest class; metadata alone; ridge regression on the mean frame; ridge regression on motion energy
-    and gradients; logistic regression on pretrained features. Everything is fitted and chosen in training parts. Label
-    sets get ridge regression in place of logistic regression.
+    In order: the largest class, or the most frequent label set; metadata alone; ridge regression on the mean frame;
+    ridge regression on motion energy and gradients; logistic regression on pretrained features. Everything
+    is fitted and chosen in training parts. Label sets get ridge regression in place of logistic regression.
 
     Args:
         frames: the clips, of any lengths and sizes; each is read once and then let go.
@@ -120,7 +120,7 @@ def ladder(
         candidates = {"metadata": _of_metadata(rows["metadata"].astype(np.float64)), **candidates}
     if "pretrained" in rows:
         candidates["pretrained features"] = _of_pretrained(rows["pretrained"], logistic if truth.ndim == 1 else ridge)
-    predictions = {"largest class": _largest(truth, folds)}
+    predictions = {"largest class" if truth.ndim == 1 else "most frequent set": _largest(truth, folds)}
     predictions |= {name: out_of_fold(several, truth, groups, folds) for name, several in candidates.items()}
     of_tested = None if groups is None else [groups[clip] for clip in tested]
     return [judged(name, said[tested], truth[tested], of_tested) for name, said in predictions.items()]

@@ -15,7 +15,7 @@ from saccade.clips import ClipBatch, Clips
 from saccade.evaluate.breakdown import groups_of
 from saccade.evaluate.clip_verdicts import ClipVerdict, NamedClips, clip_verdicts
 from saccade.evaluate.forward import Progress, Setup, run_clips
-from saccade.intervals import Difference, bootstrap_interval, paired_difference, wilson_interval
+from saccade.intervals import Difference, accuracy_interval, paired_difference
 from saccade.labels import Labels
 
 EVERY = (2, 3, 4)
@@ -197,13 +197,14 @@ def through_cameras(
 
 def _figures(every: int, dropped: float, now: list[ClipVerdict], before: list[ClipVerdict] | None) -> CameraFigures:
     right, groups = [clip.right for clip in now], groups_of(now)
-    low, high = bootstrap_interval(right, groups) if groups else wilson_interval(sum(right), len(right))
+    several = groups if groups and len(set(groups)) > 1 else None
+    low, high, _ = accuracy_interval(right, groups)
     return CameraFigures(
         every=every,
         dropped=dropped,
         accuracy=sum(right) / len(right),
         low=low,
         high=high,
-        difference=None if before is None else paired_difference(right, [clip.right for clip in before], groups),
+        difference=None if before is None else paired_difference(right, [clip.right for clip in before], several),
         num_changed=sum(one.verdict != other.verdict for one, other in zip(now, before or now, strict=True)),
     )

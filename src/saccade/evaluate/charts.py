@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -45,11 +46,12 @@ def chart(series: Sequence[Series], ticks: Sequence[tuple[float, str]], axis: st
 
     Args:
         series: the lines; later ones are drawn above.
-        ticks: x and text of the ticks of the horizontal axis, which extends from the first to the last.
+        ticks: x and text of the ticks of the horizontal axis, which extends over all ticks and points.
         axis: the name of the horizontal axis.
         label: what the chart shows, for readers that do not see it.
     """
-    first, last = ticks[0][0], ticks[-1][0]
+    ends = [value for value, _ in ticks] + [value for one in series for value, _ in one.points]
+    first, last = min(ends), max(ends)
 
     def x(value: float) -> float:
         return _LEFT + (_WIDTH - _LEFT - _RIGHT) * ((value - first) / (last - first) if last > first else 0.5)
@@ -89,15 +91,26 @@ def span(value: float, low: float, high: float) -> str:
 def even_ticks(last: int, per_second: float | None = None) -> list[tuple[float, str]]:
     """Return the ticks of a time axis over frames 0 to `last`, in seconds if the frame rate is known.
 
-    Without a rate, the ticks count frames from 1, as people do.
+    Ticks are at round numbers. Without a rate they count frames from 1, as people do.
 
     >>> even_ticks(6)
-    [(0, '1'), (2, '3'), (4, '5'), (6, '7')]
-    >>> even_ticks(30, per_second=15)
-    [(0, '0'), (10, '0.67'), (20, '1.3'), (30, '2')]
+    [(1, '2'), (3, '4'), (5, '6')]
+    >>> even_ticks(31, per_second=16)
+    [(0.0, '0'), (8.0, '0.5'), (16.0, '1'), (24.0, '1.5')]
     """
-    places = dict.fromkeys(round(last * part / 3) for part in range(4))
-    return [(t, f"{t / per_second:.2g}" if per_second else str(t + 1)) for t in places]
+    if per_second:
+        step = _round_step(last / per_second)
+        return [(k * step * per_second, f"{k * step:g}") for k in range(int(last / per_second / step + 1e-9) + 1)]
+    whole = max(1, round(_round_step(last + 1)))
+    return [(number - 1, str(number)) for number in range(whole, last + 2, whole)]
+
+
+def _round_step(length: float) -> float:
+    """Return the smallest of 1, 2, 5, 10 ... times a power of ten, by which a length has at most four parts."""
+    if length <= 0:
+        return 1.0
+    exponent = math.floor(math.log10(length / 4))
+    return next(size for factor in (1, 2, 5, 10) if 4 * (size := factor * 10.0**exponent) >= length * (1 - 1e-9))
 
 
 def _y(share: float) -> float:

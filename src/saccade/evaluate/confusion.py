@@ -37,6 +37,7 @@ class Matrix:
         counts: the number of clips in each cell.
         shares: each count as a share of the clips that it is compared with, usually those of the row.
         right: whether the verdict of each cell is right.
+        axes: what the rows and what the columns stand for.
     """
 
     rows: Sequence[str]
@@ -44,6 +45,7 @@ class Matrix:
     counts: Sequence[Sequence[int]]
     shares: Sequence[Sequence[float]]
     right: Sequence[Sequence[bool]]
+    axes: tuple[str, str] = ("shown", "predicted")
 
 
 def matrix_of(evaluation: Evaluation) -> Matrix:
@@ -58,8 +60,9 @@ def matrix_of(evaluation: Evaluation) -> Matrix:
         return Matrix(names, names, counts, shares, [[i == j for j in range(len(names))] for i in range(len(names))])
     cells = [[found, missed, imagined, left] for (left, imagined), (missed, found) in counts]
     shares = [[n / (sum(pair) or 1) for pair in (row[:2], row[2:]) for n in pair] for row in cells]
-    columns = ("found", "missed", "predicted, but absent", "absent")
-    return Matrix(names, columns, cells, shares, [[True, False, False, True]] * len(names))
+    columns = ("shown and predicted", "shown, but missed", "absent, but predicted", "absent and not predicted")
+    right = [[True, False, False, True]] * len(names)
+    return Matrix(names, columns, cells, shares, right, axes=("class", "clips that show the class or not"))
 
 
 def confusion_svg(evaluation: Evaluation, *, style: str = STYLE) -> str:
@@ -93,9 +96,9 @@ def confusion_svg(evaluation: Evaluation, *, style: str = STYLE) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="matrix" role="img" aria-label="Confusion matrix" '
         f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}" font-size="{font}">',
         f"<style>{style}</style>" if style else "",
-        f'<text class="axis" x="{left:.0f}" y="{font}">predicted →</text>',
+        f'<text class="axis" x="{left:.0f}" y="{font}">{matrix.axes[1]} →</text>',
         f'<text class="axis" transform="rotate(-90 {font} {top:.0f})" x="{font}" y="{top:.0f}" text-anchor="end">'
-        "← shown</text>",
+        f"← {matrix.axes[0]}</text>",
         f'<rect class="grid" x="{left:.1f}" y="{top:.1f}" width="{across}" height="{down}"/>',
         f'<path class="grid" d="{"".join(lines)}"/>',
         *names,

@@ -18,7 +18,7 @@ from saccade.evaluate.cells import Interval
 from saccade.evaluate.clip_verdicts import ClipVerdict, clip_verdicts
 from saccade.evaluate.forward import Progress, Setup, Verdicts, run_clips
 from saccade.evaluate.rows import RECALL, Row
-from saccade.intervals import bootstrap_interval, wilson_interval
+from saccade.intervals import accuracy_interval
 from saccade.labels import Labels
 from saccade.nn import attention
 
@@ -65,11 +65,8 @@ class Evaluation:
 
     @property
     def interval(self) -> Interval:
-        """The 95 % interval for the accuracy on other clips: over groups where clips have groups, else over clips."""
-        right = [clip.right for clip in self.clips]
-        if groups := groups_of(self.clips):
-            return Interval(*bootstrap_interval(right, groups), f"bootstrap, {len(set(groups))} groups")
-        return Interval(*wilson_interval(sum(right), len(right)), f"Wilson, {len(right)} clips")
+        """The 95 % interval for the accuracy on other clips: over groups where there are several, else over clips."""
+        return Interval(*accuracy_interval([clip.right for clip in self.clips], groups_of(self.clips)))
 
     def by_class(self) -> list[ClassFigures]:
         """Return recall and precision of each item of `Labels.things`, with intervals."""

@@ -18,7 +18,7 @@ from saccade.evaluate.breakdown import largest_class
 from saccade.evaluate.camera import rate_text
 from saccade.evaluate.command import Result
 from saccade.evaluate.page_sections import clean, percent, sections
-from saccade.evaluate.report import classes_with_few_clips, title_of
+from saccade.evaluate.report import classes_with_few_clips, one_group, title_of
 from saccade.evaluate.wrong_clip import WrongClip
 
 
@@ -41,7 +41,7 @@ def render(result: Result, wrong: Sequence[WrongClip], *, command: str, provenan
         facts=clean(_facts(result)),
         notices="\n".join(f'<p class="notice">{clean(text)}</p>' for text in _notices(result)),
         figures="\n".join(_figures(result)),
-        attention=clean(f"Attention: {result.attention.summary}."),
+        attention=_attention(result),
         sections="\n".join(sections(result, wrong)),
         reading="\n".join(f"<p>{paragraph}</p>" for paragraph in _reading(result)),
         origin=_origin(result),
@@ -58,15 +58,22 @@ def _facts(result: Result) -> str:
     found = result.evaluation
     parts = [f"{found.num_clips} clips", f"{len(found.labels.names)} classes"]
     if groups := found.by_group():
-        parts.append(f"{len(groups)} groups")
+        parts.append(f"{len(groups)} group{'' if len(groups) == 1 else 's'}")
     if result.fps:
         parts.append(f"{rate_text(result.fps)} frames/s")
     return " · ".join(parts)
 
 
+def _attention(result: Result) -> str:
+    if not result.attention.layers:
+        return ""
+    return f'<p class="facts">{clean(f"Attention: {result.attention.summary}.")}</p>'
+
+
 def _notices(result: Result) -> list[str]:
-    few = classes_with_few_clips(result.evaluation.by_class())
-    return [f"{few[0].upper()}{few[1:]}."] if few else []
+    found = result.evaluation
+    told = [classes_with_few_clips(found.by_class()), one_group(found)]
+    return [f"{text[0].upper()}{text[1:]}." for text in told if text]
 
 
 def _figures(result: Result) -> list[str]:
@@ -89,7 +96,7 @@ def _figures(result: Result) -> list[str]:
 
 
 def _reading(result: Result) -> list[str]:
-    groups = bool(result.evaluation.by_group())
+    groups = len(result.evaluation.by_group()) > 1
     told = [
         "<strong>Intervals</strong> cover the true value in 95 of 100 such tests."
         + (
@@ -106,6 +113,12 @@ def _reading(result: Result) -> list[str]:
         "<strong>Probabilities</strong> are the output of the model, not how often it is right. The verdict is that of"
         " the last frame.",
     ]
+    if not result.evaluation.labels.exclusive:
+        told.append(
+            "<strong>Sets.</strong> Several classes can be present at once. A verdict is right if the whole set is. The"
+            " probability beside a verdict is that of exactly this set: the product over all classes, below that of"
+            " each. The most probable classes of a clip have their own probabilities, each by itself."
+        )
     if result.camera:
         told.append(
             "<strong>Camera.</strong> Frames that do not arrive are replaced by the last one that arrived, as for a"

@@ -43,7 +43,10 @@ def sections(result: Result, wrong: Sequence[WrongClip]) -> list[str]:
         f'<div class="scroll matrix-box" role="region" aria-label="Matrix of counts" tabindex="0">{svg}</div>'
         f'<p class="legend">{_EXCLUSIVE if found.labels.exclusive else _TOGETHER}</p>'
     )
-    told = [_section("confusion", "Confusion matrix", matrix), _section("classes", "By class", _classes(found))]
+    told = [
+        _section("confusion", "Confusion matrix", matrix),
+        _section("classes", "By class, lowest recall first", _classes(found)),
+    ]
     if groups := found.by_group():
         rows = [[_name(group.name), _number(group.accuracy.num_clips), *_share(group.accuracy)] for group in groups]
         table = _table(("Group", "Clips", "Accuracy", ""), rows, "By group")
@@ -60,7 +63,7 @@ def sections(result: Result, wrong: Sequence[WrongClip]) -> list[str]:
 def _classes(found: Evaluation) -> str:
     figures = sorted(found.by_class(), key=worst_first)
     rows = [[_name(one.name), _number(one.num_clips), *_share(one.recall), *_share(one.precision)] for one in figures]
-    return _table(("Class", "Clips", "Recall", "", "Precision", ""), rows, "By class, lowest recall first")
+    return _table(("Class", "Clips", "Recall", "", "Precision", ""), rows, "Figures of each class")
 
 
 def _camera(figures: Sequence[CameraFigures], fps: float | None) -> str:
@@ -107,11 +110,12 @@ def _time_axis(num_frames: int, fps: float | None) -> tuple[list[tuple[float, st
 def _clip(number: int, clip: WrongClip, fps: float | None) -> str:
     width, height = clip.picture_size
     picture = base64.b64encode(clip.picture).decode("ascii")
+    true = "true class" if clip.exclusive else "true classes"
     if clip.right:
         verdict = f'<span class="right">{clean(clip.shown)}</span> {percent(clip.probability)}, right'
     else:
         verdict = (
-            f'predicted <span class="wrong">{clean(clip.said)}</span> {percent(clip.probability)}, true class'
+            f'predicted <span class="wrong">{clean(clip.said)}</span> {percent(clip.probability)}, {true}'
             f' <span class="right">{clean(clip.shown)}</span> {percent(clip.target_probability)}'
         )
     did = "".join(f"<dt>{clean(name)}</dt><dd>{clean(value)}</dd>" for name, value in clip.did)

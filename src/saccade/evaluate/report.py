@@ -28,7 +28,8 @@ def render(result: Result) -> Group:
     """
     row, found = result.row, result.evaluation
     classes = sorted(found.by_class(), key=worst_first)
-    parts: list[RenderableType] = [Text(title_of(row), style="bold"), _figures(result), _classes(classes)]
+    parts: list[RenderableType] = [Text(title_of(row), style="bold"), Text(_figures(result))]
+    parts += [Text("by class, the lowest recall first"), _classes(classes)]
     parts += _left_out(len(classes), "classes")
     # Generated clips cycle through the classes.
     num_classes, by_turns = len(found.confusion_matrix), "condition" in row
@@ -37,7 +38,9 @@ def render(result: Result) -> Group:
     elif few := classes_with_few_clips(classes):
         parts.append(Text(few, style="yellow"))
     if groups := found.by_group():
-        parts += [_groups(groups), *_left_out(len(groups), "groups")]
+        parts += [Text("by group, the lowest accuracy first"), _groups(groups), *_left_out(len(groups), "groups")]
+        told = one_group(found) or "intervals of classes and groups are Wilson's: they treat clips as independent"
+        parts.append(Text(told, style="yellow" if len(groups) == 1 else ""))
     if result.camera:
         parts.append(_camera(result.camera, result.fps))
     if result.looks:
@@ -62,6 +65,14 @@ def classes_with_few_clips(figures: Sequence[ClassFigures]) -> str | None:
     return f"fewer than {FEW_CLIPS} clips: {named}{more}; the figures of these classes say little"
 
 
+def one_group(evaluation: Evaluation) -> str | None:
+    """Return a sentence that says what is not known if all clips are of one group; None if they are not."""
+    groups = evaluation.by_group()
+    if len(groups) != 1:
+        return None
+    return f"all clips are of the group {shown(groups[0].name)}: the intervals say nothing about clips of other groups"
+
+
 def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list[tuple[str, str, int]]:
     """Return the most frequent confusions: the true class, the predicted class and the number of clips.
 
@@ -79,19 +90,23 @@ def worst_confusions(evaluation: Evaluation, num: int = _NUM_CONFUSIONS) -> list
     return sorted((cell for cell in wrong if cell[2]), key=lambda cell: -cell[2])[:num]
 
 
-def _figures(result: Result) -> Table:
+def _figures(result: Result) -> str:
     found = result.evaluation
     low, high, label = found.interval
-    table = Table.grid(padding=(0, 2))
-    table.add_row("accuracy", f"{_percent(found.accuracy)} ({100 * low:.1f} to {100 * high:.1f}; {label})")
-    table.add_row("cross entropy", f"{found.cross_entropy:.3f} nats")
+    told = {
+        "accuracy": f"{_percent(found.accuracy)} ({100 * low:.1f} to {100 * high:.1f}; {label})",
+        "cross entropy": f"{found.cross_entropy:.3f} nats",
+    }
     if found.top5_accuracy is not None:
-        table.add_row("top-5 accuracy", _percent(found.top5_accuracy))
-    table.add_row("calibration error", f"{found.calibration_error:.3f}")
+        told["top-5 accuracy"] = _percent(found.top5_accuracy)
+    told["calibration error"] = f"{found.calibration_error:.3f}"
     confused = [f"{shows} as {said} ({num})" for shows, said, num in worst_confusions(found)]
-    table.add_row("most confused", Text(shown(", ".join(confused)) or "nothing"))
-    table.add_row("attention", result.attention.summary)
-    return table
+    told["most confused"] = shown(", ".join(confused)) or "nothing"
+    if result.attention.layers:
+        told["attention"] = result.attention.summary
+    width = max(map(len, told))
+    # Not a table: its cells would end in blanks.
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in told.items())
 
 
 def _classes(figures: Sequence[ClassFigures]) -> Table:
@@ -111,7 +126,7 @@ def _groups(figures: Sequence[GroupFigures]) -> Table:
 def _camera(figures: Sequence[CameraFigures], fps: float | None) -> Table:
     table = _table("camera", "accuracy", "difference in points")
     for one in figures:
-        table.add_row(one.told(fps), _told(one.accuracy, one.low, one.high), one.difference_text)
+        table.add_row(one.told(fps), _told(one.accuracy, one.low, one.high), one.difference_text or "-")
     return table
 
 

@@ -15,6 +15,8 @@ class WrongClip:
         shown: the name of its true class.
         said: the name of the class that the model predicted.
         right: whether both are the same.
+        exclusive: whether classes exclude each other; else these are sets of classes, and their probabilities those of
+            exactly the set.
         probability: the probability of the verdict.
         target_probability: the probability of the true class.
         picture: a PNG file with frames of the clip and where the model looked in them.
@@ -31,6 +33,7 @@ class WrongClip:
     shown: str
     said: str
     right: bool
+    exclusive: bool
     probability: float
     target_probability: float
     picture: bytes

@@ -7,6 +7,7 @@ from pathlib import Path
 from saccade import files, run_folder
 from saccade.checkpoint import versions
 from saccade.data import video_writing
+from saccade.errors import UsageError
 from saccade.explain import page, pictures
 from saccade.explain.config import ExplainConfig
 from saccade.explain.explanation import Explanation, explain_clip
@@ -17,12 +18,15 @@ def explain(config: ExplainConfig) -> Path:
     """Write a report of where models look in a clip and what they predict; return the file.
 
     Raises:
-        UsageError: if the device is unknown, or if the models were trained at different frame rates.
+        UsageError: if the device is unknown, if the models were trained at different frame rates, or if no file is
+            named and the standard one exists.
         DataError: if the clip or a checkpoint cannot be read, or if they do not fit each other.
         MissingExtraError: if matplotlib is not installed and the format is not html.
         OSError: if the file cannot be written.
     """
     # Fail before the work, not after it.
+    if config.out is None and config.path.exists():
+        raise UsageError(f"{config.path} exists; name another file with --out, or this one to replace it")
     files.check_writable(config.path)
     if config.chosen_format != "html":
         pictures.check_can_draw()

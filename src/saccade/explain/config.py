@@ -23,7 +23,8 @@ class ExplainConfig:
         clip: a video file, GIF or `.npz` file. For a clip of `saccade generate`, the report uses its labels and poses.
         model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
             by side. The default is all models of the package.
-        out: the file to write. The default is report.FORMAT.
+        out: the file to write. The default is CLIP-explained.FORMAT in this folder, named after the clip; a file of
+            this name that exists is an error.
         format: html (one page that needs no network), gif or mp4 (the clip with overlays), or png (a film strip with
             overlays). The default is the suffix of `out`.
         max_frames: the maximum number of frames to read.
@@ -61,4 +62,4 @@ class ExplainConfig:
     @property
     def path(self) -> Path:
         """The path of the file."""
-        return self.out or Path(f"report.{self.chosen_format}")
+        return self.out or Path(f"{self.clip.stem}-explained.{self.chosen_format}")

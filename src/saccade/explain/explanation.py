@@ -21,7 +21,7 @@ from saccade.explain.config import ExplainConfig
 from saccade.explain.truth import Truth, names_digits, truth_of
 from saccade.labels import Labels, Verdict
 from saccade.predict import Prediction
-from saccade.visualize import COLOURS
+from saccade.visualize import colour_of
 
 # For the second and later checkpoints of one kind of model.
 _FURTHER_COLOURS = ("#aa3377", "#66ccee", "#ccbb44")
@@ -66,6 +66,12 @@ class Column:
     def probabilities(self) -> Float[Tensor, "time classes"]:
         """The probability of each class at each frame, or one row for a model that predicts at the end only."""
         return self.labels.probabilities(self.look.logits)
+
+    @property
+    def sure(self) -> list[bool]:
+        """Whether the verdict at each frame is sure, as in `saccade predict` without options."""
+        found: list[bool] = self.labels.sure(self.look.logits, predict.MIN_CONFIDENCE).tolist()
+        return found
 
     @property
     def verdicts(self) -> list[Verdict]:
@@ -181,6 +187,6 @@ def _beside_truth(
 def _colours(loaded: list[tuple[nn.Module, Header]]) -> list[str]:
     further, colours = list(_FURTHER_COLOURS), []
     for _, header in loaded:
-        colour = COLOURS.get(header.model.removesuffix("-published"), "#777777")
+        colour = colour_of(header.kind)
         colours.append(further.pop(0) if colour in colours and further else colour)
     return colours

@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.attention import Attended
 from saccade.attention.following import turn_and_zoom
 from saccade.explain.explanation import Column, Explanation
+from saccade.predict import Prediction
 
 _MASSES = {
     "gradient": "Saliency",
@@ -63,6 +64,18 @@ def moment(t: int, fps: float | None) -> str:
     return f"frame {t + 1} ({t / fps:.1f} s)" if fps else f"frame {t + 1}"
 
 
+def verdict(prediction: Prediction) -> str:
+    """Return the verdict, and that it is unsure if it is."""
+    return prediction.verdict if prediction.sure else f"unsure: {prediction.verdict}"
+
+
+def decided(prediction: Prediction, fps: float | None) -> str:
+    """Return when the verdict was decided, as `saccade predict` tells it."""
+    if not prediction.sure:
+        return "not decided"
+    return "the end, its only prediction" if prediction.decided_at is None else moment(prediction.decided_at, fps)
+
+
 def percent(p: float) -> str:
     """Format a fraction as a percentage."""
     return f"{100 * p:.1f}\N{NO-BREAK SPACE}%"
@@ -81,19 +94,19 @@ def _verdict(explanation: Explanation) -> list[Figure]:
         return Figure(name, tuple(value(column) for column in columns))
 
     return [
-        Figure("Verdict, by the last frame", tuple(column.prediction.verdict for column in columns), judged),
+        Figure("Verdict, by the last frame", tuple(verdict(column.prediction) for column in columns), judged),
         each("Its probability", lambda column: percent(column.prediction.probability)),
         each("True class", lambda column: (explanation.truth and explanation.truth.named_by(column.labels)) or ""),
-        each("Decided at", lambda column: _decided(column)),
-        each("Most probable classes", lambda column: listed(column.prediction.top)),
+        each("Decided at", lambda column: decided(column.prediction, column.prediction.fps)),
+        each(_most_probable(columns), lambda column: listed(column.prediction.top)),
         each("Input frames", lambda column: str(column.prediction.num_frames)),
         each("Input size", lambda column: "{1}x{0} px".format(*column.frame_size)),
     ]
 
 
-def _decided(column: Column) -> str:
-    decided_at = column.prediction.decided_at
-    return "the end, its only prediction" if decided_at is None else moment(decided_at, column.prediction.fps)
+def _most_probable(columns: Sequence[Column]) -> str:
+    together = any(not column.labels.exclusive for column in columns)
+    return f"Most probable classes{', each by itself' if together else ''}"
 
 
 def _looks(explanation: Explanation) -> list[Figure]:

@@ -21,10 +21,10 @@ from saccade.evaluate import ClipVerdict, EvaluateConfig, Result, WrongClip, che
 from saccade.evaluate.clip_verdicts import exact_probability, most_wrong
 from saccade.evaluate.forward import Progress
 from saccade.explain.explanation import Column, Explanation
-from saccade.explain.figures import figures_of, listed, moment
+from saccade.explain.figures import decided, figures_of, listed
 from saccade.explain.pictures import check_can_draw
 from saccade.labels import Labels
-from saccade.visualize import COLOURS, LookStrip
+from saccade.visualize import LookStrip, colour_of
 from saccade.visualize.figures import DPI, load_pyplot
 
 NUM_CLIPS = 10
@@ -33,7 +33,6 @@ _NUM_SHOWN = 8  # frames of a clip
 _FRAME_PX = 140  # the longer side of a frame on the page
 _SHARP = 1.5  # pixels of the picture for each pixel of the page, for screens with small pixels
 _GAP_PX = 6
-_OTHER_COLOUR = "#ee7733"
 
 
 def each_with_page(
@@ -81,6 +80,9 @@ def wrong_clips(
 ) -> list[WrongClip]:
     """Return what a page shows of the most wrong clips.
 
+    The evaluation chooses the clips. What is shown of one comes from a second pass over it, in float32: its verdict and
+    probabilities can differ a little from those of an evaluation in bfloat16.
+
     Args:
         result: the results of the model on these clips.
         config: the model and the options of the evaluation.
@@ -116,25 +118,29 @@ def _column(
 ) -> Column:
     seen, _ = look(model, clip.frames.to(device), saliency=True)
     prediction = predict.prediction_of(name, clip, seen.logits.cpu(), labels)
-    colour = COLOURS.get(header.model.removesuffix("-published"), _OTHER_COLOUR)
+    colour = colour_of(header.kind)
     return Column(header.kind, colour, path, header, labels, clip, seen, prediction, None, {})
 
 
 def _wrong_clip(column: Column, verdict: ClipVerdict, command: str | None) -> WrongClip:
     labels, said = column.labels, column.probabilities.cpu()
+    chosen = labels.decide(column.look.logits[-1]).long().tolist()
+    said_over_time, shown_over_time = _over_time(said, chosen), _over_time(said, verdict.target)
+    shown = _name(labels, verdict.target)
     picture, size = _picture(column)
     return WrongClip(
         name=str(column.prediction.clip),
-        shown=_name(labels, verdict.target),
-        said=_name(labels, verdict.verdict),
-        right=verdict.right,
-        probability=verdict.probability,
-        target_probability=verdict.target_probability,
+        shown=shown,
+        said=column.prediction.verdict,
+        right=column.prediction.verdict == shown,
+        exclusive=labels.exclusive,
+        probability=said_over_time[-1],
+        target_probability=shown_over_time[-1],
         picture=picture,
         picture_size=size,
         legend=_legend(column.look),
-        said_over_time=_over_time(said, verdict.verdict),
-        shown_over_time=_over_time(said, verdict.target),
+        said_over_time=said_over_time,
+        shown_over_time=shown_over_time,
         num_frames=len(column.clip.frames),
         did=_did(column),
         command=command,
@@ -159,10 +165,11 @@ def _did(column: Column) -> list[tuple[str, str]]:
     explanation = Explanation(
         column.prediction.clip, column.frame_size, len(column.clip.frames), False, (column,), truth=None
     )
-    decided = column.prediction.decided_at
-    told = [("Most probable", listed(column.prediction.top[:3]))]
-    if decided is not None:
-        told.append(("Decided at", f"{moment(decided, column.clip.fps)} of {len(column.clip.frames)}"))
+    said = column.prediction
+    most = "Most probable" if column.labels.exclusive else "Most probable, each by itself"
+    told = [(most, listed(said.top[:3]))]
+    of = "" if said.decided_at is None else f" of {len(column.clip.frames)}"
+    told.append(("Decided at", decided(said, column.clip.fps) + of))
     for group, figures in figures_of(explanation).items():
         if group != "Verdict":
             told += [(figure.name, figure.values[0]) for figure in figures]

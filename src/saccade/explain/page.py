@@ -15,7 +15,7 @@ from string import Template
 import saccade
 from saccade.explain import payload, prose, tables
 from saccade.explain.explanation import Column, Explanation
-from saccade.explain.figures import listed, moment, percent, right
+from saccade.explain.figures import decided, listed, percent, right, verdict
 from saccade.foreign import shown
 
 _LAYERS = {
@@ -109,12 +109,13 @@ def _column(index: int, column: Column, explanation: Explanation) -> str:
     said, name = column.prediction, escape(column.name)
     marks = {True: ' <span class="right">right</span>', False: ' <span class="wrong">wrong</span>', None: ""}
     judged = marks[right(column, explanation)]
-    decided = "at the end only" if said.decided_at is None else f"decided at {moment(said.decided_at, explanation.fps)}"
+    at = decided(said, explanation.fps)
+    when = at if not said.sure else f"decided at {at}"
     chart = f"Probability of each class over time; at the end {listed(said.top)}"
     return f"""<article class="column" aria-labelledby="model-{index}">
 <h2 id="model-{index}"><span class="swatch"></span>{name}</h2>
-<p class="verdict"><strong>{escape(said.verdict)}</strong>{percent(said.probability)}{judged}
-<span class="when">{escape(decided)}</span></p>
+<p class="verdict"><strong>{escape(verdict(said))}</strong>{percent(said.probability)}{judged}
+<span class="when">{escape(when)}</span></p>
 <div class="views">
 <figure><canvas class="frame" role="img" aria-label="The input frames of {name}"></canvas></figure>
 {_aside(column)}
@@ -126,7 +127,7 @@ def _column(index: int, column: Column, explanation: Explanation) -> str:
 
 def _aside(column: Column) -> str:
     if column.look.crop is not None:
-        caption = "<figcaption>input of its encoder</figcaption>"
+        caption = f"<figcaption>{prose.legend(column)}</figcaption>"
         return f'<figure><canvas class="crop" role="img" aria-label="Input of the encoder"></canvas>{caption}</figure>'
     return f'<p class="legend">{prose.legend(column)}</p>'
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from saccade.explain.explanation import Column, Explanation
-from saccade.explain.figures import moment, percent
+from saccade.explain.figures import moment, percent, verdict
 from saccade.visualize import LookPicture, LookStrip, Moving, ProbabilityChart, animate
 from saccade.visualize.figures import load_pyplot, write_figure
 from saccade.visualize.look_strip import as_frames
@@ -158,5 +158,5 @@ def _shortened(name: str) -> str:
 
 def _headline(column: Column, explanation: Explanation) -> str:
     said = column.prediction
-    decided = "" if said.decided_at is None else f", decided at {moment(said.decided_at, explanation.fps)}"
-    return f"{column.name}: {said.verdict}  {percent(said.probability)}{decided}"
+    when = "" if said.decided_at is None else f", decided at {moment(said.decided_at, explanation.fps)}"
+    return f"{column.name}: {verdict(said)}  {percent(said.probability)}{when}"

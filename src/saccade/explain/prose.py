@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
+from saccade import predict
+from saccade.attention import Look
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.payload import SHOWN_FPS
 
@@ -29,21 +33,57 @@ def notices(explanation: Explanation) -> list[str]:
 
 
 def legend(column: Column) -> str:
-    """Return the meaning of the marks on the frames of a model without a spatial transformer, as HTML."""
-    if column.look.points_px is not None:
-        return (
+    """Return the meaning of the marks on the frames of a model, and whether its attention did anything, as HTML."""
+    if column.look.quadrilateral_px is not None:
+        told = (
+            "Quadrilateral: the area of the frame that the spatial transformer samples. The dot marks its upper left"
+            " corner. Above: the sampled area, the input of the encoder."
+        )
+    elif column.look.points_px is not None:
+        told = (
             "Dots: sampling points of the three strongest units, one colour for each unit; larger dots matter more."
             " Crosses: the centres of these units without offsets."
         )
-    return "No attention layers: this model treats the whole frame alike. Saliency shows what its verdict depends on."
+    else:
+        return (
+            "No attention layers: this model chooses no area and no points of the frame. Saliency shows what its"
+            " verdict depends on."
+        )
+    return " ".join([told, *_findings(column.look)])
+
+
+def _findings(look: Look) -> list[str]:
+    """Return sentences on attention that changes nothing that can be measured, and on points outside the frame."""
+    found = []
+    height, width = look.frame_size
+    if look.quadrilateral_px is not None:
+        whole = torch.tensor([[0, 0], [0, width], [height, width], [height, 0]]) - 0.5
+        if (look.quadrilateral_px.cpu() - whole).abs().max() <= 1:
+            found.append(
+                "In this clip the area is the whole frame within a pixel: <strong>attention changes nothing</strong>."
+            )
+    if look.arrows_px is not None:
+        start, end = look.arrows_px.cpu().unbind(-2)
+        if (longest := (end - start).norm(dim=-1).max().item()) < 0.1:
+            found.append(
+                f"In this clip offsets, averaged over taps, are at most {longest:.2f} px long: <strong>attention"
+                " changes nothing</strong>."
+            )
+    if look.points_px is not None:
+        y, x = look.points_px.cpu().unbind(-1)
+        inside = (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
+        if (outside := 1 - inside.float().mean().item()) >= 0.05:
+            found.append(f"{100 * outside:.0f}\N{NO-BREAK SPACE}% of these points lie outside the frame.")
+    return found
 
 
 def reading(explanation: Explanation) -> list[str]:
     """Return paragraphs of HTML on the meaning of the drawings and figures, and on its limits."""
     looks = [column.look for column in explanation.columns]
     told = [
-        "Frames are shown at the input size of each model, pixel for pixel. The verdict is that of the last frame. It"
-        " was <em>decided</em> at the first frame from which it stays the same. Probabilities are the output of the"
+        "Frames are shown as each model receives them, enlarged or reduced to the page. The verdict is that of the last"
+        " frame. It was <em>decided</em> at the first frame from which it stays the same and sure, as in <code>saccade"
+        f" predict</code>: {_sure(explanation)}. Probabilities are the output of the"
         f" model, not how often it is right. These models know {_known(explanation)} only: on other videos a verdict"
         " means nothing, even if its probability is high. Space plays and pauses, the arrow keys move by one frame, and"
         " Home and End go to the first and the last frame. <code>#frame=20</code> at the end of the page's address"
@@ -87,6 +127,19 @@ def reading(explanation: Explanation) -> list[str]:
             " evidence: <code>saccade evaluate --attention</code> measures the same over a test set, with intervals."
         )
     return told
+
+
+def _sure(explanation: Explanation) -> str:
+    """Return when a verdict is sure, in words."""
+    kinds = {column.labels.exclusive for column in explanation.columns}
+    least = predict.MIN_CONFIDENCE
+    rules = {
+        True: f"a class is sure from {100 * least:.0f}\N{NO-BREAK SPACE}%",
+        False: "a set of classes is sure while no class has a probability between"
+        f" {50 * (1 - least):.0f} and {50 * (1 + least):.0f}\N{NO-BREAK SPACE}%; the probability of a set is that of"
+        " exactly these classes, below that of each",
+    }
+    return ", ".join(rule for kind, rule in rules.items() if kind in kinds)
 
 
 def _known(explanation: Explanation) -> str:

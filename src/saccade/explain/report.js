@@ -3,6 +3,7 @@ import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, pr
 const element = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 const MAX_MARGIN = 0.2; // as a fraction of the frame, for quadrilaterals that extend beyond it
+const RIM = 0.02; // as a fraction of the frame, for marks on its border
 
 /** Decompress the data of the page and parse it as JSON. */
 async function unpacked() {
@@ -10,12 +11,12 @@ async function unpacked() {
   return new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
-/** Return how far quadrilaterals extend beyond the frame, as a fraction of it; one value for all models. */
+/** Return how far marks extend beyond the frame, as a fraction of it; one value for all models. */
 function marginOf(columns) {
   let reach = 0;
   for (const { size: [height, width], looks } of columns) {
-    for (const [y, x] of looks.flatMap(({ quad }) => quad ?? [])) {
-      reach = Math.max(reach, -y / height, -x / width, y / height - 1, x / width - 1);
+    for (const [y, x] of looks.flatMap(({ quad, units }) => [...(quad ?? []), ...(units ?? [])])) {
+      reach = Math.max(reach, RIM + Math.max(-y / height, -x / width, y / height - 1, x / width - 1));
     }
   }
   return Math.min(MAX_MARGIN, Math.ceil(100 * reach) / 100);

@@ -26,10 +26,8 @@ def figures(explanation: Explanation) -> str:
 
 def every_frame(explanation: Explanation) -> str:
     """Return the table of the verdict of each model at each frame."""
-    rows = [
-        _row(str(t + 1), (escape(_said(column, t, explanation.num_frames)) for column in explanation.columns))
-        for t in range(explanation.num_frames)
-    ]
+    said = [_said(column, explanation.num_frames) for column in explanation.columns]
+    rows = [_row(str(t + 1), map(escape, cells)) for t, cells in enumerate(zip(*said, strict=True))]
     return _table("Frame", [column.name for column in explanation.columns], rows)
 
 
@@ -60,12 +58,13 @@ def _marked(figure: Figure) -> Iterable[str]:
     return (value + words[good] if value else "none" for value, good in zip(figure.values, judged, strict=True))
 
 
-def _said(column: Column, t: int, num_frames: int) -> str:
-    row = t - (num_frames - len(column.verdicts))
-    if row < 0:
-        return "none"
-    said = column.verdicts[row]
-    return f"{said.name}  {percent(said.probability)}"
+def _said(column: Column, num_frames: int) -> list[str]:
+    """Return the verdict at each frame; a model that predicts at the end has none before."""
+    told = [
+        f"{'' if sure else 'unsure: '}{said.name}  {percent(said.probability)}"
+        for said, sure in zip(column.verdicts, column.sure, strict=True)
+    ]
+    return ["none"] * (num_frames - len(told)) + told
 
 
 def _with_arguments(column: Column) -> str:

@@ -1,4 +1,4 @@
-"""The command `saccade predict`: the class of each clip, and the first frame from which the verdict stays the same."""
+"""The command `saccade predict`: the class of each clip, and the frame from which the verdict stays and is sure."""
 
 from saccade.predict.classifier import Classifier, classes_of, format_of, read_for
 from saccade.predict.command import each, predict

@@ -26,7 +26,7 @@ class Classifier:
         path: the checkpoint.
         device: the device to compute on.
         max_frames: the maximum number of frames to read from each clip.
-        min_confidence: the minimum probability of a verdict.
+        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
         over_time: whether to report the verdicts over time.
 
     Raises:
@@ -50,7 +50,7 @@ class Classifier:
 
     def _followed(self, path: Path) -> Prediction:
         """Classify a clip in parts, so that hours of video need the memory of a second."""
-        summary = Summary(path, self.labels)
+        summary = Summary(path, self.labels, self._min_confidence)
         state: State | None = None
         num_frames, size = 0, (0, 0)
         wanted = self.frame_format
@@ -61,7 +61,7 @@ class Classifier:
                 logits, state = self._step(part, state, path)
                 summary.add(logits, parts.part_seconds)
                 num_frames, size = num_frames + len(part), (part.shape[-2], part.shape[-1])
-        return summary.prediction(parts, num_frames, size, self._min_confidence, self._over_time)
+        return summary.prediction(parts, num_frames, size, self._over_time)
 
     def _at_once(self, path: Path) -> Prediction:
         clip = read_for(self.frame_format, path, max_frames=self._max_frames)

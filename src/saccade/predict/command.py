@@ -1,4 +1,4 @@
-"""The command `saccade predict`: the class of each clip, and the first frame from which the verdict stays the same."""
+"""The command `saccade predict`: the class of each clip, and the frame from which the verdict stays and is sure."""
 
 from __future__ import annotations
 

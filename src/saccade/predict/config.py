@@ -15,7 +15,7 @@ from saccade.data.finding import find_clips
 from saccade.errors import DataError, UsageError
 
 MIN_CONFIDENCE = 0.5
-"""The standard minimum probability of a verdict, as on the live page; below it, a verdict is unsure."""
+"""The standard minimum confidence of a verdict, as on the live page; below it, a verdict is unsure."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,11 @@ class PredictConfig:
         device: auto, cpu or cuda.
         workers: the number of processes. The default is one per core that this program may use; few or small clips are
             not worth more than one. A GPU has one.
-        min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure.
+        min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure. If several classes
+            can be present at once, a verdict is unsure if any of them is close to 50 %: at 0.5 between 25 and 75 %, at
+            0.8 between 10 and 90 %.
         over_time: report the verdicts over time too: at each frame of a clip of up to 100 frames, else at the last
-            frame of each second.
+            frame of each second. The table shows each change with the probability at that moment.
         csv: a CSV file with one row per clip. Until all clips are done, its rows are in a file whose name ends in
             `.part`; after an interruption, the same command continues it.
 

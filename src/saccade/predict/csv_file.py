@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from saccade import files, foreign
+from saccade.data.collection import CLASS_SEPARATOR
 from saccade.errors import DataError, UsageError
 from saccade.labels import Labels
 from saccade.predict.prediction import Failure, Prediction
@@ -64,7 +65,8 @@ def rows_into(path: Path, labels: Labels, settings: Mapping[str, Any], clips: Se
     """Yield the rows of a CSV file, those of an interrupted call included.
 
     The rows are in the file `unfinished(path)`, which holds whole rows only. If the block ends without an error, they
-    replace `path` in the order of the clips; otherwise the file stays, and the same call continues it.
+    replace `path` in the order of the clips; otherwise the file stays, and the same call continues it. The classes of a
+    verdict are joined as in a CSV file of clips: by `|`, and no class is an empty cell.
 
     Args:
         path: the CSV file.
@@ -194,7 +196,13 @@ def _cells(outcome: Prediction | Failure, num_classes: int) -> list[object]:
         return [outcome.clip, *empty, " ".join(str(outcome.error).split())]
     said = [f"{value:.6f}" for value in outcome.probabilities.values()]
     return [
-        *(outcome.clip, outcome.verdict, str(outcome.sure).lower(), f"{outcome.probability:.6f}", *said),
+        *(
+            outcome.clip,
+            CLASS_SEPARATOR.join(outcome.classes),
+            str(outcome.sure).lower(),
+            f"{outcome.probability:.6f}",
+            *said,
+        ),
         "" if outcome.decided_at_s is None else f"{outcome.decided_at_s:.3f}",
         outcome.num_frames,
         "" if outcome.fps is None else f"{outcome.fps:g}",

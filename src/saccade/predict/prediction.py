@@ -36,7 +36,7 @@ class OverTime:
         frames: the frame of each moment.
         seconds: the display time of each moment, in seconds after the first frame; None if it is unknown.
         verdicts: the verdict at each moment.
-        sure: whether its probability reaches the minimum for a verdict.
+        sure: whether it is sure; see `Labels.sure`.
         probabilities: the probability of each class at each moment.
     """
 
@@ -70,16 +70,17 @@ class Prediction:
         probability: the probability of exactly this verdict. Classes that do not exclude each other are treated as
             independent.
         top: the most probable classes with their probabilities, at most five.
-        decided_at: the first frame from which the verdict stays the same; None for a model that predicts at the end
-            only.
+        decided_at: the first frame from which the verdict stays the same and sure to the end; None if it is not sure
+            at the end, and for a model that predicts at the end only.
         num_frames: the number of frames that the model received.
         frame_size: (height, width) of the frames that the model received.
         fps: frames per second; None if the file does not state it.
         warning: one line if the file is damaged and the model received only a part of the clip.
         decided_at_s: the display time of frame `decided_at`, in seconds after the first frame; None if it is unknown.
-        sure: whether the probability reaches the minimum for a verdict.
+        sure: whether the verdict is sure; see `Labels.sure`.
         probabilities: the probability of each class, in the order of the model's classes.
         over_time: the verdicts over time, if they were asked for.
+        classes: the classes of the verdict: one, or any number if classes do not exclude each other.
     """
 
     clip: Path
@@ -95,11 +96,13 @@ class Prediction:
     sure: bool = True
     probabilities: dict[str, float] = field(default_factory=dict)
     over_time: OverTime | None = None
+    classes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON types; without verdicts over time, that field is missing."""
         fields = {name: value for name, value in vars(self).items() if name != "over_time"}
         fields |= {"clip": str(self.clip), "top": [list(one) for one in self.top], "frame_size": list(self.frame_size)}
+        fields["classes"] = list(self.classes)
         return fields | ({} if self.over_time is None else {"over_time": self.over_time.as_json()})
 
 
@@ -117,12 +120,13 @@ class Summary:
     Args:
         path: the file, for messages.
         labels: the classes of the model.
+        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
     """
 
-    def __init__(self, path: Path, labels: Labels) -> None:
-        self._path, self._labels = path, labels
+    def __init__(self, path: Path, labels: Labels, min_confidence: float) -> None:
+        self._path, self._labels, self._min_confidence = path, labels, min_confidence
         self._num_frames = 0
-        self._chosen: Bool[Tensor, "classes"] | None = None
+        self._before: Bool[Tensor, "classes_and_sure"] | None = None
         self._last: Float[Tensor, "classes"] = torch.empty(0)
         self._decided: tuple[int, float | None] = (0, None)
         # The first frames, and the last frame of each second: (frame, time in seconds, logits).
@@ -148,13 +152,13 @@ class Summary:
             )
         if not bool(torch.isfinite(logits).all()):
             raise NonFiniteError(f"the model gives NaN or infinity for {self._path}; use another checkpoint")
-        self._follow_verdict(self._labels.chosen(logits), seconds)
+        self._follow_verdict(logits, seconds)
         self._follow_time(logits.float(), seconds)
         self._num_frames += len(logits)
         self._last = logits[-1].clone()
 
     def prediction(
-        self, clip: video.Clip | video.Frames, num_frames: int, frame_size: Size, min_confidence: float, over_time: bool
+        self, clip: video.Clip | video.Frames, num_frames: int, frame_size: Size, over_time: bool
     ) -> Prediction:
         """Return the prediction, when all logits have been added.
 
@@ -162,14 +166,14 @@ class Summary:
             clip: the source of rate and damage.
             num_frames: the number of frames that the model received.
             frame_size: (height, width) of these frames.
-            min_confidence: the minimum probability of a verdict.
             over_time: whether to report the verdicts over time.
         """
         (verdict,) = self._labels.verdicts(self._last.unsqueeze(0))
         said = self._labels.probabilities(self._last)
         best = said.topk(min(_NUM_TOP, len(said))).indices.tolist()
         names, values = self._labels.names, said.tolist()
-        frame, moment_s = self._decided if self._num_frames == num_frames else (None, None)
+        sure = bool(self._labels.sure(self._last.unsqueeze(0), self._min_confidence))
+        frame, moment_s = self._decided if sure and self._num_frames == num_frames else (None, None)
         return Prediction(
             *(self._path, verdict.name, verdict.probability),
             top=tuple((names[index], values[index]) for index in best),
@@ -179,20 +183,24 @@ class Summary:
             fps=clip.fps,
             warning=clip.warning,
             decided_at_s=moment_s,
-            sure=verdict.probability >= min_confidence,
+            sure=sure,
             probabilities=dict(zip(names, values, strict=True)),
-            over_time=self._over_time(num_frames, min_confidence) if over_time else None,
+            over_time=self._over_time(num_frames) if over_time else None,
+            classes=tuple(names[index] for index in verdict.classes),
         )
 
-    def _follow_verdict(self, chosen: Bool[Tensor, "time classes"], seconds: Sequence[float] | None) -> None:
-        before = chosen[:1] if self._chosen is None else self._chosen.unsqueeze(0)
-        changed = (chosen != torch.cat((before, chosen[:-1]))).any(-1)
-        if self._chosen is None:
+    def _follow_verdict(self, logits: Float[Tensor, "time classes"], seconds: Sequence[float] | None) -> None:
+        """Note the last frame at which the verdict changed, or became sure or unsure."""
+        sure = self._labels.sure(logits, self._min_confidence)
+        now = torch.cat((self._labels.chosen(logits), sure.unsqueeze(1)), 1)
+        before = now[:1] if self._before is None else self._before.unsqueeze(0)
+        changed = (now != torch.cat((before, now[:-1]))).any(-1)
+        if self._before is None:
             changed[0] = True
         if bool(changed.any()):
             row = int(changed.nonzero()[-1])
             self._decided = self._num_frames + row, None if seconds is None else seconds[row]
-        self._chosen = chosen[-1].clone()
+        self._before = now[-1].clone()
 
     def _follow_time(self, logits: Float[Tensor, "time classes"], seconds: Sequence[float] | None) -> None:
         for row, values in enumerate(logits.cpu().numpy()):
@@ -207,19 +215,18 @@ class Summary:
                 self._by_second.append(moment)
             self._second = second
 
-    def _over_time(self, num_frames: int, min_confidence: float) -> OverTime:
+    def _over_time(self, num_frames: int) -> OverTime:
         if self._num_frames < num_frames:  # a model that predicts at the end only
             moments: list[_Moment] = [(num_frames - 1, None, self._last.float().numpy())]
         else:
             moments = self._first if num_frames <= MAX_REPORTED_FRAMES else self._by_second
         times = [moment_s for _, moment_s, _ in moments if moment_s is not None]
         logits = torch.from_numpy(np.stack([values for _, _, values in moments]))
-        verdicts = tuple(self._labels.verdicts(logits))
         return OverTime(
             frames=tuple(frame for frame, _, _ in moments),
             seconds=tuple(times) if len(times) == len(moments) else None,
-            verdicts=verdicts,
-            sure=tuple(verdict.probability >= min_confidence for verdict in verdicts),
+            verdicts=tuple(self._labels.verdicts(logits)),
+            sure=tuple(self._labels.sure(logits, self._min_confidence).tolist()),
             probabilities=self._labels.probabilities(logits).numpy(),
         )
 
@@ -243,7 +250,7 @@ def prediction_of(
         clip: the clip as the model received it.
         logits: the logits of the model, one row for each frame or one row for the last frame.
         labels: the classes of the model.
-        min_confidence: the minimum probability of a verdict.
+        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
         over_time: whether to report the verdicts over time.
 
     Raises:
@@ -251,6 +258,6 @@ def prediction_of(
         NonFiniteError: if a logit is NaN or infinite.
     """
     num_frames, (height, width) = len(clip.frames), clip.frames.shape[-2:]
-    summary = Summary(path, labels)
+    summary = Summary(path, labels, min_confidence)
     summary.add(logits, clip.seconds if len(logits) == num_frames else None)
-    return summary.prediction(clip, num_frames, (height, width), min_confidence, over_time)
+    return summary.prediction(clip, num_frames, (height, width), over_time)

@@ -19,8 +19,8 @@ _MAX_CHANGES, _NUM_FIRST = 8, 6
 def render(predictions: Sequence[Prediction]) -> Table:
     """Return predictions as a table with one row per clip, and warnings about damaged files below it.
 
-    *Conventions:* frames are counted from 1. Verdicts over time are shown where they change, each with its highest
-    probability in percent until the next change.
+    *Conventions:* frames are counted from 1. Verdicts over time are shown where they change or become sure or unsure,
+    each with its probability in percent at this moment.
     """
     # Names of files and classes come from outside; `Text` never reads them as markup.
     warnings = [shown(p.warning) for p in predictions if p.warning]
@@ -62,10 +62,9 @@ def _changes(over_time: OverTime | None) -> str:
     names = [verdict.name if sure else None for verdict, sure in zip(over_time.verdicts, over_time.sure, strict=True)]
     told = []
     for name, run in groupby(range(len(names)), key=names.__getitem__):
-        moments = list(run)
-        highest = max(over_time.verdicts[moment].probability for moment in moments)
-        verdict = "unsure" if name is None else f"{shown(name)} {100 * highest:.1f}"
-        told.append(f"{_when(over_time, moments[0])} {verdict}")
+        first = next(run)
+        verdict = "unsure" if name is None else f"{shown(name)} {100 * over_time.verdicts[first].probability:.1f}"
+        told.append(f"{_when(over_time, first)} {verdict}")
     if len(told) > _MAX_CHANGES:
         num_last = _MAX_CHANGES - _NUM_FIRST
         told[_NUM_FIRST:-num_last] = [f"... {len(told) - _MAX_CHANGES} more ..."]
