@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from saccade import checkpoint, models
 from saccade.data import video_writing
 from saccade.labels import Labels
+from saccade.nn import attention_layers
 
 from .conftest import OWN, RGB, write_checkpoint
 from .tab import Tab, with_camera, write_y4m
+
+STN = {"labels": OWN, "frame_format": RGB}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +142,58 @@ def test_of_many_classes_the_strongest_show(browser, make_server, tmp_path):
     assert shown[0] in likely
     verdict = "document.querySelector('.verdict')"
     assert tab.page.evaluate(f"{verdict}.scrollHeight <= {verdict}.clientHeight")  # the long name has room
+    tab.context.close()
+
+
+def test_models_built_from_parts_go_by_their_names_and_classes(browser, make_server, tmp_path):
+    parts = {"trunk": "small", "attention": "dcn", "temporal": "gru", "frame_format": RGB}
+    several = Labels(("run", "sit", "eat", "drink"), exclusive=False)
+    paths = [
+        write_checkpoint(tmp_path / f"{name}.safetensors", models.BUILT, labels=labels, **parts)
+        for name, labels in (("one", OWN), ("two", OWN), ("other", several))
+    ]
+    live = make_server("--port", 0, "--model", *paths, write_checkpoint(tmp_path / "stn", "stn-lstm", **STN))
+    tab = Tab(browser, live.address)
+    tab.page.wait_for_selector("#idle:visible")
+    titles = [f"small-dcn-gru ({name})" for name in ("one", "two", "other")]
+    assert tab.page.locator(".card h2").all_text_contents() == [*titles, "STN-LSTM"]
+    told = tab.page.inner_text("#idle-told").replace("\n\n", "\n").split("\n")
+    assert told == [
+        f"{titles[0]}, {titles[1]}, STN-LSTM",
+        "Names one of 3 classes: take2, wave, 3 wheels",
+        titles[2],
+        "Names any of 4 classes: run, sit, eat, drink",
+    ]
+    assert tab.page.locator(".card .what").first.text_content().startswith("Deformable convolution")
+    tab.context.close()
+
+
+def test_controls_of_a_stream_show_with_the_stream(tab):
+    page = tab.page
+    controls = ("#pause", "#scrub", "#forget")
+    assert not any(page.is_visible(control) for control in controls)
+    page.keyboard.press(" ")
+    page.click("#idle-camera")
+    tab.stream()
+    assert all(page.is_visible(control) for control in controls)
+
+
+def test_a_card_says_whether_attention_changes_anything(browser, make_server, tmp_path):
+    turned = write_checkpoint(tmp_path / "turned", "stn-lstm", **STN)
+    model, header = checkpoint.load(turned)
+    with torch.no_grad():
+        for layer in attention_layers(model).values():
+            for parameter in layer.positions.parameters():
+                parameter.add_(0.2)
+    checkpoint.save(turned, model, header)
+    live = make_server("--port", 0, "--model", write_checkpoint(tmp_path / "straight", "stn-lstm", **STN), turned)
+    tab = Tab(browser, live.address)
+    tab.page.wait_for_selector("#idle:visible")
+    video_writing.write_gif(tmp_path / "noise.gif", torch.randint(0, 256, (3, 1, 64, 96), dtype=torch.uint8), fps=10)
+    tab.page.set_input_files("#file", tmp_path / "noise.gif")
+    tab.wait_for("document.getElementById('pause').textContent === 'Play'")
+    said = tab.page.locator(".card .what").all_inner_texts()
+    assert ["attention changes nothing" in text for text in said] == [True, False]
     tab.context.close()
 
 

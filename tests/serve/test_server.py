@@ -59,7 +59,7 @@ def test_a_foreign_name_or_page_gets_nothing(server):
 def test_a_page_gets_frames_with_where_each_model_looks(page):
     hello = page.start()
     assert [model["kind"] for model in hello["models"]] == ["lenet-lstm", "stn-lstm", "dcn-lstm"]
-    assert [model["has_attention"] for model in hello["models"]] == [False, True, True]
+    assert [model["attention"] for model in hello["models"]] == [None, "stn", "dcn"]
     assert hello["knows_digits"]
     assert hello["frame_format"] == {"channels": 1, "size": None, "fps": None}
     frames = page.frames(3)

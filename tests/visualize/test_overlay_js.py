@@ -94,7 +94,9 @@ def test_a_frame_that_is_not_square_keeps_its_proportions(drawn):
     assert pixels.shape[:2] == (32, 64)
     assert (pixels[..., 0] == grey.repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
     pixels = drawn(script, look={"saliency": picture(grey)}, layers={"saliency": True})
-    assert ((pixels[..., 0] > 0) == (grey > 0).repeat(ZOOM, 0).repeat(ZOOM, 1)).all()
+    drawn_there = pixels[..., 0] > 0
+    assert drawn_there[(grey > 30).repeat(ZOOM, 0).repeat(ZOOM, 1)].all()
+    assert not drawn_there[(grey == 0).repeat(ZOOM, 0).repeat(ZOOM, 1)].any()
 
 
 def test_an_identity_transformer_draws_the_frames_border(drawn):
@@ -143,6 +145,16 @@ def test_points_are_drawn_in_their_units_colour_and_sized_by_weight(drawn):
     assert area(4, 4) < 3 * area(4, 11)
 
 
+@pytest.mark.parametrize("edge", [16, 64])
+def test_points_are_as_large_on_frames_of_any_size(drawn, edge):
+    middle = edge / 2 - 0.5
+    script = LOOK.replace("[16, 16]", f"[{edge}, {edge}]")
+    look = {"points": [[middle, middle, 1]], "units": [[-99, -99]]}
+    pixels = drawn(script, grey=[0] * edge**2, look=look, layers={"points": True})
+    assert near(pixels[32, 30:34], (255, 210, 63), by=40).all()  # a radius of 3 CSS pixels, less a pixel of rounding
+    assert near(pixels[32], BLACK).sum() < 60
+
+
 def test_arrows_go_from_start_to_end_and_have_a_head_there(drawn):
     pixels = drawn(LOOK, look={"arrows": [[8, 2, 8, 13]]}, layers={"arrows": True})
     inked = pixels[..., :3].max(-1) > 60
@@ -161,6 +173,25 @@ def test_saliency_warms_just_its_pixels(drawn):
     strong, weak = pixels[at(3, 5)].astype(int), pixels[at(10, 10)].astype(int)
     assert strong[0] > weak[0] > strong[2] >= weak[2]
     assert weak[0] > strong[0] / 3  # a quarter of the most is half as opaque
+
+
+def test_faint_saliency_fades_away(drawn):
+    levels = np.tile(np.arange(0, 128, 8), (16, 1))
+    pixels = drawn(LOOK, look={"saliency": picture(levels)}, layers={"saliency": True})
+    red = pixels[30, ZOOM // 2 :: ZOOM, 0].astype(int)
+    steps = np.diff(red)
+    assert (steps >= 0).all()
+    assert red[1] < 5  # no edge where it begins
+    assert steps[0] < steps[7] / 3
+
+
+def test_saliency_leaves_the_frame_visible(drawn):
+    grey = np.zeros((16, 16), dtype=np.uint8)
+    grey[:, 8:] = 255
+    look = {"saliency": picture(np.full((16, 16), 255))}
+    pixels = drawn(LOOK, grey=grey.flatten().tolist(), look=look, layers={"saliency": True})
+    left, right = pixels[at(8, 4)].astype(int), pixels[at(8, 12)].astype(int)
+    assert (right[:3] - left[:3] > 50).all()
 
 
 def test_a_receptive_field_is_blue_where_saliency_is_red(drawn):
@@ -261,6 +292,19 @@ def test_long_names_are_shortened_and_leave_room_for_the_lines(drawn):
     columns = np.flatnonzero((near(pixels[:130], first, by=40) & (pixels[:130, :, 3] > 128)).any(0))
     assert (np.diff(columns[:150]) == 1).all()  # the line goes on over at least half of the 300 pixels
     assert len(columns) > 150
+
+
+def test_the_axes_have_their_units(drawn):
+    texts = """
+      const written = [];
+      const { fillText } = CanvasRenderingContext2D.prototype;
+      CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
+        written.push(text);
+        fillText.call(this, text, ...at);
+      };
+    """
+    check = 'for (const text of ["frame", "100 %"]) if (!written.includes(text)) throw Error(written.join());'
+    drawn(texts + CHART + check, rows=[[1.0]] * 10, names=["a"], options={})
 
 
 def test_a_class_that_never_shows_leaves_no_line(drawn):

@@ -50,6 +50,7 @@ def test_the_axis_spans_the_clip_and_marks_stay():
     chart.mark(7)
     chart.show(3)
     assert axis.get_xlim() == (1, 50)  # people count frames from 1
+    assert axis.get_xlabel() == "frame"
     assert list(axis.lines[-1].get_xdata()) == [8, 8]
     close(figure)
 

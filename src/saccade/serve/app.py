@@ -199,7 +199,7 @@ def _hello(engine: Engine, token: str) -> dict[str, Any]:
                 "classes": model.labels.names,
                 "exclusive": model.labels.exclusive,
                 "task": model.task,
-                "has_attention": model.has_attention,
+                "attention": model.attention,
             }
             for model in engine.models.values()
         ],

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from saccade import checkpoint, weights
-from saccade.attention import look
+from saccade.attention import Look, look
 from saccade.checkpoint import Header
 from saccade.clips import MAX_PX, FrameFormat
 from saccade.data.digits import Digits
@@ -38,11 +38,11 @@ class LoadedModel:
 
     Args:
         name: the name on the page; it is unique.
-        kind: the name of the architecture in `saccade.models`.
+        kind: the name of the model in results, which `name` begins with.
         network: the model.
         labels: the model's classes.
         frame_format: the frames that the model expects.
-        has_attention: whether the model has a spatial transformer or deformable convolutions.
+        attention: `stn` for a spatial transformer, `dcn` for deformable convolutions; None for neither.
     """
 
     name: str
@@ -50,7 +50,7 @@ class LoadedModel:
     network: VideoClassifier
     labels: Labels
     frame_format: FrameFormat
-    has_attention: bool
+    attention: Literal["stn", "dcn"] | None
 
     @property
     def knows_digits(self) -> bool:
@@ -201,5 +201,10 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
     if looked.logits.shape[-1] != len(labels.names):
         came = f"{looked.logits.shape[-1]} classes, its labels name {len(labels.names)}"
         raise DataError(f"{path} has {came}; train it again")
-    has_attention = looked.quadrilateral_px is not None or looked.points_px is not None
-    return LoadedModel(name, header.model, network, labels, wanted, has_attention)
+    return LoadedModel(name, header.kind, network, labels, wanted, _attention(looked))
+
+
+def _attention(looked: Look) -> Literal["stn", "dcn"] | None:
+    if looked.quadrilateral_px is not None:
+        return "stn"
+    return None if looked.points_px is None else "dcn"

@@ -49,7 +49,7 @@ class ServeConfig:
             removes the path needs no option.
         max_clients: the maximum number of pages that receive frames at once.
         min_confidence: the minimum probability at which a verdict is shown. If several classes can be present at once,
-            it is the probability of exactly the named classes.
+            none is shown while any of them is close to 50 %: at 0.5 between 25 and 75 %.
         digits: the source of digit images, for models that know digits: strokes (like drawings with a mouse), mnist,
             uci, auto or a folder.
         digits_dir: the folder that is searched for MNIST before the user cache.

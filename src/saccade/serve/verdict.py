@@ -21,7 +21,7 @@ class Verdict:
         name: the name of the class, or of the classes that are present together.
         classes: the indices of the named classes.
         confidence: the probability of exactly this answer, as in `saccade predict`.
-        sure: whether the confidence reaches the minimum for a verdict.
+        sure: whether the answer is sure, as in `saccade predict`; see `Labels.sure`.
     """
 
     name: str
@@ -39,8 +39,9 @@ def verdict_of(logits: Float[Tensor, "classes"], labels: Labels, min_confidence:
     >>> found.name, round(found.confidence, 2), found.sure
     ('1-3', 0.88, False)
     """
-    (said,) = labels.verdicts(logits.unsqueeze(0))
-    return Verdict(said.name, said.classes, said.probability, said.probability >= min_confidence)
+    rows = logits.unsqueeze(0)
+    (said,) = labels.verdicts(rows)
+    return Verdict(said.name, said.classes, said.probability, bool(labels.sure(rows, min_confidence)))
 
 
 def task_of(labels: Labels) -> str:

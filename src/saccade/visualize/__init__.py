@@ -4,7 +4,7 @@ from saccade.visualize.animation import Moving, animate
 from saccade.visualize.look_picture import LAYERS, LookPicture
 from saccade.visualize.look_strip import LookStrip, draw_looks
 from saccade.visualize.probability_chart import ProbabilityChart
-from saccade.visualize.training import COLOURS, draw_curves, draw_samples, film_strip
+from saccade.visualize.training import COLOURS, colour_of, draw_curves, draw_samples, film_strip
 
 __all__ = [
     "COLOURS",
@@ -14,6 +14,7 @@ __all__ = [
     "Moving",
     "ProbabilityChart",
     "animate",
+    "colour_of",
     "draw_curves",
     "draw_looks",
     "draw_samples",

@@ -20,7 +20,9 @@ UNIT_COLOURS = ("#ffd23f", "#4cc9f0", "#f72585")
 ARROW_COLOUR, BOX_COLOUR = "#1fa187", "#33bbee"
 # For the smallest and the largest gradient of a frame.
 _SALIENCY_COLOURS, _FIELD_COLOURS = ((214, 40, 40), (255, 214, 64)), ((58, 80, 224), (120, 240, 255))
-_MAX_OPACITY = 225 / 255
+# As in `overlay.js`: the frame stays readable below, and the opacity rises up to this part of a frame's maximum.
+_HEAT_OPACITY, _HEAT_FULL = 190, 0.5
+_FAINTEST = 0.1  # the radius of the smallest point that is drawn, as a fraction of the largest
 _RIM = (1.0, 1.0, 1.0, 0.85)
 
 
@@ -104,12 +106,17 @@ class LookPicture:
             self._add_unit(points[:, unit], sizes[:, unit], centres[:, unit], UNIT_COLOURS[unit % len(UNIT_COLOURS)])
 
     def _add_unit(self, points: Tensor, sizes: Tensor, centres: Tensor, colour: str) -> None:
-        areas = (sizes * (2.2 * self._pt) ** 2).cpu().numpy()
+        sizes = sizes.cpu()
+        drawn = sizes > _FAINTEST**2
         dots = self._axis.scatter([], [], c=colour, edgecolors="white", linewidths=0.2 * self._pt, zorder=4)
         cross = self._line(colour, 0, marker="+", markersize=3.5 * self._pt, markeredgewidth=0.8 * self._pt)
         self.artists.append(dots)
-        self._updates.append(lambda t: (dots.set_offsets(points[t].numpy()), dots.set_sizes(areas[t])))
+        self._updates.append(lambda t: self._put(dots, points[t], sizes[t], drawn[t]))
         self._updates.append(lambda t: cross.set_data(*centres[t].unsqueeze(-1)))
+
+    def _put(self, dots: Any, points: Tensor, sizes: Tensor, drawn: Tensor) -> None:
+        dots.set_offsets(points[drawn].numpy())
+        dots.set_sizes((sizes[drawn] * (2.2 * self._pt) ** 2).numpy())
 
     def _add_arrows(self, look: Look, _colour: str) -> None:
         if look.arrows_px is None:
@@ -162,10 +169,14 @@ class LookPicture:
 def heat_rgba(
     maps: Float[Tensor, "time height width"], colours: tuple[Colour, Colour]
 ) -> UInt8[Tensor, "time height width 4"]:
-    """Colour maps from a transparent first colour to a strong second one; each frame is scaled by its maximum."""
+    """Colour maps from a transparent first colour to a strong second one; each frame is scaled by its maximum.
+
+    Low values fade smoothly to nothing, so that no edge shows where a map begins.
+    """
     part = (maps / maps.amax((-1, -2), keepdim=True).clamp(min=1e-30)).detach().cpu().unsqueeze(-1)
     weak, strong = (torch.tensor(colour) for colour in colours)
-    coloured = torch.cat((weak + (strong - weak) * part, 255 * _MAX_OPACITY * part.sqrt()), -1)
+    rise = (part / _HEAT_FULL).clamp(max=1)
+    coloured = torch.cat((weak + (strong - weak) * part, _HEAT_OPACITY * rise.square() * (3 - 2 * rise)), -1)
     return coloured.round().to(torch.uint8)
 
 

@@ -5,6 +5,9 @@
 
 const TAU = 2 * Math.PI;
 const NAMES_FONT = "600 12px system-ui, sans-serif";
+const HEAT_OPACITY = 190; // of 255: the frame stays readable below
+const HEAT_FULL = 0.5; // the part of a frame's maximum from which a map is that opaque
+const FAINTEST = 0.1; // the radius of the smallest point that is drawn, as a fraction of the largest
 const MOST_FOR_NAMES = 0.3; // as a fraction of a chart's width
 const LIGHT = {
   ink: "#1c1f24", muted: "#656b75", grid: "#dfe2e7", paper: "#ffffff",
@@ -102,7 +105,9 @@ function drawHeat(ctx, { size, grey }, zoom, [weak, strong]) {
     bytes.forEach((byte, i) => {
       const part = byte / 255;
       for (let c = 0; c < 3; c++) data[4 * i + c] = weak[c] + (strong[c] - weak[c]) * part;
-      data[4 * i + 3] = 225 * Math.sqrt(part);
+      // Level at both ends: no edge shows where the map begins, nor where it becomes opaque.
+      const rise = Math.min(1, part / HEAT_FULL);
+      data[4 * i + 3] = HEAT_OPACITY * rise * rise * (3 - 2 * rise);
     });
   });
 }
@@ -121,15 +126,18 @@ function drawQuadrilateral(ctx, corners, zoom, { accent, rim }) {
 function drawPoints(ctx, points, units, zoom, { units: hues, rim }) {
   const heaviest = Math.max(...points.map(([, , weight]) => weight), 1e-12);
   const perUnit = Math.max(1, points.length / Math.max(1, units.length));
-  const largest = Math.min(5, Math.max(1.5, 0.75 * zoom));
-  const arm = Math.min(5, Math.max(3, 1.3 * zoom));
+  // In proportion to the drawing, since frames of all sizes are enlarged to it.
+  const side = Math.min(ctx.canvas.clientWidth, ctx.canvas.clientHeight);
+  const largest = Math.min(6.5, Math.max(3, 0.02 * side));
+  const arm = 1.25 * largest;
   points.forEach(([y, x, weight], i) => {
-    const radius = largest * Math.sqrt(weight / heaviest);
-    if (radius > 0.3) disc(ctx, onCanvas([y, x], zoom), radius, hues[Math.floor(i / perUnit) % hues.length], rim, 0.5);
+    const size = Math.sqrt(weight / heaviest);
+    const hue = hues[Math.floor(i / perUnit) % hues.length];
+    if (size > FAINTEST) disc(ctx, onCanvas([y, x], zoom), size * largest, hue, rim, 0.15 * largest);
   });
   units.forEach((position, i) => {
     const [x, y] = onCanvas(position, zoom);
-    rimmed(ctx, hues[i % hues.length], 1.75, "rgba(0, 0, 0, 0.7)", () => {
+    rimmed(ctx, hues[i % hues.length], Math.max(1.75, 0.4 * largest), "rgba(0, 0, 0, 0.7)", () => {
       ctx.moveTo(x - arm, y);
       ctx.lineTo(x + arm, y);
       ctx.moveTo(x, y - arm);
@@ -173,7 +181,7 @@ export function drawProbabilities(canvas, rows, classes, options = {}) {
   ctx.font = NAMES_FONT;
   const { names, width } = fitting(ctx, classes, Math.round(MOST_FOR_NAMES * size[0]));
   ctx.font = "12px system-ui, sans-serif";
-  const area = { left: 34, top: 14, right: size[0] - 10 - width, bottom: size[1] - 20 };
+  const area = { left: 50, top: 14, right: size[0] - 10 - width, bottom: size[1] - 20 };
   const start = options.start ?? 0;
   const length = options.length ?? start + rows.length;
   const axes = {
@@ -209,15 +217,18 @@ function drawAxes(ctx, area, axes, length, { first = 0, decidedAt, threshold }, 
   ctx.textAlign = "right";
   for (const p of [0, 0.5, 1]) {
     rule([area.left, axes.y(p)], [area.right, axes.y(p)], colours.grid);
-    ctx.fillText(`${100 * p}`, area.left - 6, axes.y(p));
+    ctx.fillText(p === 1 ? "100 %" : `${100 * p}`, area.left - 6, axes.y(p));
   }
   const limit = axes.y(threshold ?? 0.5);
   rule([area.left, limit], [area.right, limit], colours.muted, [2, 4]);
   ctx.textBaseline = "alphabetic";
+  ctx.fillText("frame", area.left - 10, area.bottom + 15);
   ctx.textAlign = "center";
   const step = niceStep(length, Math.max(2, (area.right - area.left) / 56));
   for (let t = (step - (first % step)) % step; t < length; t += step) {
-    ctx.fillText(`${first + t}`, axes.x(t), area.bottom + 15);
+    const text = `${first + t}`;
+    const isFree = axes.x(t) - ctx.measureText(text).width / 2 > area.left - 7; // of the word at the left
+    if (isFree) ctx.fillText(text, axes.x(t), area.bottom + 15);
   }
   if (decidedAt === undefined || decidedAt === null) return;
   const x = axes.x(decidedAt);

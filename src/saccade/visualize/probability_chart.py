@@ -74,6 +74,7 @@ class ProbabilityChart:
         axis.set_yticks([0, 0.5, 1], ["0", "50", "100 %"])
         axis.tick_params(labelsize=7, length=2)
         axis.xaxis.get_major_locator().set_params(integer=True)
+        _label_left(axis, "frame")
         axis.grid(axis="y", alpha=0.35, linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
         if decided_at is not None:
@@ -104,6 +105,15 @@ class ProbabilityChart:
                 annotation_clip=False,
                 parse_math=False,
             )
+
+
+def _label_left(axis: Any, text: str) -> None:
+    """Name the horizontal axis at the left of its ticks, where there is no row of its own for it."""
+    from matplotlib.transforms import ScaledTranslation
+
+    moved = ScaledTranslation(-8 / 72, -5 / 72, axis.figure.dpi_scale_trans)  # in inches
+    axis.set_xlabel(text, fontsize=7, ha="right", va="top")
+    axis.xaxis.set_label_coords(0, 0, transform=axis.transAxes + moved)
 
 
 def spread_out(heights: Sequence[float], apart: float = 0.17) -> list[float]:

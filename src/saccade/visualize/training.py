@@ -15,6 +15,16 @@ from saccade.visualize.figures import load_pyplot, write_figure
 COLOURS = {"lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833"}
 
 
+def colour_of(kind: str) -> str:
+    """Return the colour of a model by the kind of its attention, given its name in results.
+
+    >>> colour_of("resnet18-dcn-gru") == COLOURS["dcn-lstm"], colour_of("lite0-memory") == COLOURS["lenet-lstm"]
+    (True, True)
+    """
+    attention = next((part for part in kind.split("-") if part in ("stn", "dcn")), "lenet")
+    return COLOURS[f"{attention}-lstm"]
+
+
 def film_strip(
     frames: UInt8[Tensor, "time height width"], *, num_columns: int, gap_px: int = 2, shade: int = 60
 ) -> UInt8[Tensor, "strip_height strip_width"]:

@@ -61,8 +61,11 @@ function hello(message) {
   find("models").removeAttribute("aria-busy");
   const what = knowsDigits ? "These models know handwritten digits and nothing else: they look for digits in everything they see. " : "";
   const those = knowsDigits ? "these digits" : models.every(({ exclusive }) => exclusive) ? "this class" : "these classes";
+  const unsure = models.every(({ exclusive }) => exclusive)
+    ? `below ${Math.round(100 * least)} % there is no verdict`
+    : `there is no verdict while any class is between ${Math.round(50 * (1 - least))} and ${Math.round(50 * (1 + least))} %`;
   const percent = `The percentage under a verdict is the probability of exactly ${those}`;
-  setText(find("about"), `${what}${percent}${least ? `; below ${Math.round(100 * least)} % there is no verdict` : ""}.`);
+  setText(find("about"), `${what}${percent}${least ? `; ${unsure}` : ""}.`);
   find("link").hidden = !knowsDigits;
   find("controls").hidden = false;
   player.clear();
@@ -79,13 +82,18 @@ function hello(message) {
 function showIdle(isIdle) {
   if (find("idle").hidden === !isIdle) return;
   find("idle").hidden = !isIdle;
-  find("models").hidden = isIdle;
+  find("models").hidden = find("player").hidden = isIdle;
   if (!isIdle) return;
-  // Most models share their classes; the same classes are listed once.
-  const kinds = new Map(cards.map(({ model }) => [model.classes.join(), model]));
+  // Most models share their classes; the same classes are listed once, below the names of these models.
+  const groups = new Map();
+  for (const { title, model } of cards) {
+    const key = JSON.stringify([model.task, model.classes]);
+    groups.set(key, { ...model, titles: [...(groups.get(key)?.titles ?? []), title] });
+  }
   find("idle-told").replaceChildren(
-    element("strong", { textContent: cards.map(({ title }) => title).join(", ") }),
-    ...[...kinds.values()].flatMap(({ task, classes }) => [
+    ...[...groups.values()].flatMap(({ titles, task, classes }, i) => [
+      ...(i ? [element("br")] : []),
+      element("strong", { textContent: titles.join(", ") }),
       element("br"),
       task.replace(/\.$/, ": "),
       ...classes.slice(0, MOST_NAMED).flatMap((name, i) => [i ? ", " : "", element("span", { textContent: name })]),
@@ -220,7 +228,7 @@ function begin() {
 /** Return the models to run, and the results that the page shows. */
 function wanted() {
   const names = (some) => some.map((card) => card.model.name);
-  const wantsPixels = (card) => find(card.model.has_attention ? "layer-saliency" : "layer-attention").checked;
+  const wantsPixels = (card) => find(card.model.attention ? "layer-saliency" : "layer-attention").checked;
   return {
     models: names(cards.filter((card) => card.isOn)),
     saliency: names(cards.filter(wantsPixels)),
@@ -283,7 +291,7 @@ addEventListener("hashchange", () => {
   begin();
 });
 addEventListener("keydown", (event) => {
-  if (event.target !== document.body || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target !== document.body || find("player").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
   const keys = { " ": () => player.setPaused(!player.paused), ArrowLeft: () => player.move(-1), ArrowRight: () => player.move(1) };
   if (!keys[event.key]) return;
   event.preventDefault();

@@ -2,12 +2,14 @@
 
 import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
 
-const KINDS = {
-  "lenet-lstm": ["LeNet-LSTM", "No attention. The bright pixels are those that influence its verdict most."],
-  "stn-lstm": ["STN-LSTM", "Spatial transformer: one window on the whole frame."],
-  "dcn-lstm": ["DCN-LSTM", "Deformable convolution: each unit chooses its own points."],
+const TITLES = { "lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM" };
+const ATTENTION = {
+  none: "No attention layers. The bright places are those that its verdict depends on most.",
+  stn: "Spatial transformer: one window on the whole frame.",
+  dcn: "Deformable convolution: each unit chooses its own points.",
 };
-const MARGIN_PX = 4;
+const MARGIN = 0.025; // around the frame for marks on its border, as a fraction of its longer side
+const MIN_MARGIN_PX = 4;
 const MOST_BARS = 10; // side by side, if no name has more than SHORT_NAME characters
 const SHORT_NAME = 2;
 const MOST_ROWS = 5; // below each other: the most probable classes
@@ -18,8 +20,8 @@ export class Card {
   constructor(model, index, minConfidence, switched) {
     this.model = model;
     this.minConfidence = minConfidence;
-    const [title, what] = KINDS[model.kind] ?? [model.kind, ""];
-    this.title = title + model.name.slice(model.kind.length);
+    this.title = (TITLES[model.kind] ?? model.kind) + model.name.slice(model.kind.length);
+    const attention = model.attention ?? "none";
     const { classes } = model;
     this.inRows = classes.length > MOST_BARS || classes.some((name) => name.length > SHORT_NAME);
     this.kinds = Array.from(classes.keys()).slice(0, this.inRows ? MOST_ROWS : MOST_BARS);
@@ -32,7 +34,7 @@ export class Card {
           "on",
           element("span", { className: "unseen", textContent: `, ${this.title}` }),
         ]),
-        element("p", { className: "what", textContent: `${what} ${model.task}`.trim() }),
+        (this.what = element("p", { className: "what" })),
       ]),
       element("figure", { className: "view" }, [(this.view = picture(`What ${this.title} sees, and where it looks`))]),
       element("div", { className: "say" }, [
@@ -49,11 +51,12 @@ export class Card {
       (this.time = picture(`Probabilities of ${this.title} over time`, "time")),
     ]);
     this.bars.style.setProperty("--longest", Math.max(...classes.map((name) => name.length)));
-    this.element.dataset.kind = model.kind;
+    this.element.dataset.attention = attention;
     // For phones, where cards are laid out in bands of three.
     this.element.style.setProperty("--column", (index % 3) + 1);
     this.element.style.setProperty("--band", Math.floor(index / 3));
     this.bars.setAttribute("role", "img");
+    this.explain({});
     this.describe(null);
   }
 
@@ -65,7 +68,7 @@ export class Card {
   draw(frame, layers, dark) {
     const look = frame.models[this.model.name]?.look ?? {};
     this.shape(frame.size);
-    const { ctx, zoom } = prepare(this.view, frame.size, MARGIN_PX);
+    const { ctx, zoom } = prepare(this.view, frame.size, marginOf(frame.size));
     drawFrame(ctx, frame.bytes, frame.size, zoom);
     drawLook(ctx, look, zoom, layers, palette(dark));
     if (layers.boxes) drawBoxes(ctx, frame.boxes, frame.digits.map((digit) => digit ?? "?"), zoom, palette(dark));
@@ -75,9 +78,17 @@ export class Card {
     drawFrame(small, bytesOf(look.crop.pixels), look.crop.size, smaller);
   }
 
+  /** Say what the drawing shows, and whether attention changes anything in this frame. */
+  explain({ quad, arrows }, size) {
+    const idle = this.isOn && size && changesNothing(quad, arrows, size);
+    const what = ATTENTION[this.model.attention ?? "none"];
+    setText(this.what, `${what}${idle ? ` ${idle}` : ""} ${this.model.task}`.trim());
+  }
+
   /** Give the picture the aspect ratio of the frame if it has changed. */
   shape([height, width]) {
-    const aspect = `${width + 2 * MARGIN_PX} / ${height + 2 * MARGIN_PX}`;
+    const margin = marginOf([height, width]);
+    const aspect = `${width + 2 * margin} / ${height + 2 * margin}`;
     if (this.aspect === aspect) return;
     this.aspect = aspect;
     this.view.style.setProperty("--aspect", aspect);
@@ -90,6 +101,7 @@ export class Card {
     if (!seen) return;
     setText(this.ms, `${seen.ms.toFixed(0)} ms`);
     this.say(seen);
+    this.explain(seen.look, frame.size);
     if (this.kinds.length < seen.probabilities.length) this.kinds = strongest(seen.probabilities, this.kinds.length);
     [...this.bars.children].forEach((bar, i) => {
       const k = this.kinds[i];
@@ -146,6 +158,20 @@ function bar(name) {
 
 function strongest(probabilities, count) {
   return Array.from(probabilities.keys()).sort((a, b) => probabilities[b] - probabilities[a]).slice(0, count);
+}
+
+function marginOf(size) {
+  return Math.max(MIN_MARGIN_PX, MARGIN * Math.max(...size));
+}
+
+/** Return a sentence if a window is within a pixel of the whole frame, or offsets are below a tenth of a pixel. */
+function changesNothing(quad, arrows, [height, width]) {
+  const corners = [[0, 0], [0, width], [height, width], [height, 0]];
+  const isNear = ([y, x], [top, left]) => Math.max(Math.abs(y + 0.5 - top), Math.abs(x + 0.5 - left)) <= 1;
+  if (quad?.every((corner, i) => isNear(corner, corners[i]))) return "Here it is the whole frame: attention changes nothing.";
+  const isShort = ([y0, x0, y1, x1]) => Math.hypot(y1 - y0, x1 - x0) < 0.1;
+  if (arrows?.every(isShort)) return "Here they are where they would be without offsets: attention changes nothing.";
+  return null;
 }
 
 function picture(label, className = "") {
