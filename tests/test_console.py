@@ -90,6 +90,12 @@ def test_accuracy_on_training_and_on_validation_clips_are_told_apart(capsys):
     ]
 
 
+def test_a_slow_training_has_a_speed(screen):
+    with console.training_bars() as bars:
+        bars.begin("first")({"step": 1, "num_steps": 20, "clips_per_s": 0.3})
+    assert "0.3 clips/s" in screen.getvalue()
+
+
 def test_what_comes_before_the_first_step_is_no_test(screen):
     with console.training_bars() as bars:
         take = bars.begin("first")

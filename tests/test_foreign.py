@@ -102,7 +102,7 @@ def test_the_command_that_is_recommended_works(tmp_path, capsys):
     out = tmp_path / "r [seed0] $HOME"
     tiny = ["--digits", "uci", "--num-frames", "4", "--batch-size", "2", "--steps", "1", "--short-fraction", "0"]
     assert main(["train", *tiny, "--precision", "float32", "--out", str(out)]) == 0
-    command = capsys.readouterr().err.split("evaluate it with: ")[1].strip()
+    command = capsys.readouterr().err.split("evaluate it with: ")[1].splitlines()[0]
     assert command == f"saccade evaluate --model '{out}'"
 
 

@@ -1,14 +1,17 @@
 """From a folder of clips to a prediction, as a user does it: at the command line, and in Python."""
 
+import csv
+import io
 import json
 import shutil
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 
 import pytest
 import torch
 
-from saccade import checkpoint, cli
+from saccade import checkpoint, cli, run_folder
 from saccade.data import Folder, StoredClips, StoredData
 from saccade.data.digits import DigitsConfig
 from saccade.data.video_writing import write_mp4
@@ -16,7 +19,7 @@ from saccade.errors import UsageError
 from saccade.evaluate import read_rows
 from saccade.generate import GenerateConfig, generate
 from saccade.labels import Labels
-from saccade.train import TrainConfig, train
+from saccade.train import TrainConfig, tables, train
 
 from .own_clips import CLASSES, moving_square, write_folder
 
@@ -33,6 +36,23 @@ def run(clips, tmp_path_factory):
     words = ["train", "--data", str(clips), "--group", r"_(\d+)_", "--model", "dcn-lstm", "--out", str(out)]
     assert cli.main([*words, "--steps", "40", "--batch-size", "4", "--precision", "float32"]) == 0
     return out
+
+
+def test_the_last_lines_say_what_to_do_next(clips, tmp_path):
+    """With both streams in one place, the ladder comes before what to do next."""
+    out = tmp_path / "run"
+    with redirect_stdout(io.StringIO()) as printed, redirect_stderr(printed):
+        assert cli.main(["train", "--data", str(clips), "--steps", "2", "--batch-size", "4", "--out", str(out)]) == 0
+    lines = printed.getvalue().splitlines()
+    assert lines[-4:] == [
+        f"wrote {out / checkpoint.NAME}",
+        f"evaluate it on 4 test clips, which it has not seen, with: saccade evaluate --model {out}",
+        f"use it with: saccade predict FILE --model {out}",
+        f"see what it sees with: saccade explain FILE --model {out}",
+    ]
+    head = "accuracy on the 4 validation clips, on which the step was chosen (bootstrap intervals over clips):"
+    assert head in lines[:-4]
+    assert any("2 steps of 4 clips are 8 draws from 12 training clips" in line for line in lines)
 
 
 def test_the_run_remembers_classes_frames_and_split(clips, run):
@@ -53,6 +73,36 @@ def test_it_is_measured_on_what_was_held_out(clips, run, tmp_path, capsys):
     assert row["accuracy"] >= 0.75  # motion alone tells these classes apart
     assert cli.main(["evaluate", "--model", str(run), "--split", "validation", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["row"]["split"] == "validation"
+
+
+def test_the_verdicts_on_validation_clips_are_in_a_table(clips, run):
+    with (run / tables.TESTED).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = Folder(clips, group=r"_(\d+)_").as_json()["clips"]["validation"]
+    assert [row["path"] for row in rows] == held
+    right = [row["verdict"] == row["class"] == row["path"].split("/")[0] for row in rows]
+    assert sum(right) / len(right) == run_folder.read(run)["validation"]["accuracy"]
+    assert {(row["group"], row["fold"]) for row in rows} == {(held[0].split("_")[-2], "0")}
+    assert not (run / tables.LEFT_OUT).exists()
+
+
+def test_clips_of_the_training_are_told_apart_from_others(clips, run, tmp_path, capsys):
+    described = Folder(clips, group=r"_(\d+)_").as_json()["clips"]
+    held = described["test"] + described["validation"]
+    learned = [path for path in clips.rglob("*.mp4") if path.relative_to(clips).as_posix() not in held][:3]
+    copied = shutil.copy(learned[0], tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(clips)
+    for given, num in (
+        (learned, "3 of 3"),
+        ([clips / held[0], *learned], "3 of 4"),
+        ([link / learned[0].relative_to(clips)], "1 of 1"),
+        ([clips / name for name in held], None),
+        ([copied], None),
+    ):
+        assert cli.main(["predict", *map(str, given), "--model", str(run)]) == 0
+        said = capsys.readouterr().err
+        assert (f"{num} clips lie among those that this model learned from" in said) if num else "learned" not in said
 
 
 def test_clips_that_moved_are_named(clips, run, tmp_path, capsys):
@@ -178,8 +228,17 @@ def test_label_sets_of_a_csv_file_are_learned_by_steps(clips, tmp_path, capsys):
     assert "without them: 20 clips of 3 classes that may be present together" in said
     assert "left out: " in said
     assert "broken.mp4" in said
+    with (tmp_path / "run" / tables.LEFT_OUT).open(encoding="utf-8", newline="") as file:
+        (left,) = csv.DictReader(file)
+    assert left["path"] == "own/down/broken.mp4"
+    assert "cannot be read" in left["reason"]
     header = checkpoint.read_header(tmp_path / "run")
     assert header.labels == Labels(("across", "down", "low"), exclusive=False)
+    described = header.data["config"]["clips"]
+    learned = next(name for name in names if not any(name in of_split for of_split in described.values()))
+    for name, num_told in ((learned, 1), (described["test"][0], 0)):
+        assert cli.main(["predict", str(tmp_path / name), "--model", str(tmp_path / "run")]) == 0
+        assert capsys.readouterr().err.count("1 of 1 clips lie among those") == num_told
     assert cli.main(["train", "--resume", "--steps", "2", *out]) == 0
     capsys.readouterr()
     assert cli.main(["evaluate", "--model", str(tmp_path / "run"), "--json"]) == 0

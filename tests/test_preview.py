@@ -13,6 +13,7 @@ from saccade.data import Folder, video
 from saccade.data.augment import Augmentation
 from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, UsageError
+from saccade.models import efficientnet
 from saccade.preview import PreviewConfig, preview
 
 from .own_clips import CLASSES, moving_square, write_folder
@@ -52,7 +53,7 @@ def first_frames(folder, **changes):
 
 
 def test_frames_are_shown_as_they_are_with_views_below(clips, tmp_path):
-    config = PreviewConfig(clips, tmp_path / "all.png", num_clips=99)
+    config = PreviewConfig(clips, tmp_path / "all.png", num_clips=99, trunk="small")
     frames = first_frames(clips)
     sheet = picture(config)
     places = [tops(sheet, frame) for frame in frames.values()]
@@ -70,9 +71,38 @@ def test_clips_are_resized_to_the_format_of_training(tmp_path):
     root = write_folder(tmp_path / "clips", per_class=4, size=(96, 130))
     wanted = Folder(root).frame_format
     assert wanted.size != (96, 130)
-    sheet = picture(PreviewConfig(root, tmp_path / "a.png", num_clips=10))
+    sheet = picture(PreviewConfig(root, tmp_path / "a.png", num_clips=10, trunk="small"))
     frames = first_frames(root, size=wanted.size)
     assert all(num_shown(sheet, frame) == 1 for frame in frames.values())
+
+
+def headings(monkeypatch, config, *given):
+    """Draw a sheet; return its heading and the size of the frames of its first clip."""
+    told = []
+    monkeypatch.setattr(
+        "saccade.preview.command.write_sheet",
+        lambda _path, heading, blocks: told.append((heading, tuple(blocks[0].rows[0].shape[-2:]))),
+    )
+    preview(config, *given)
+    return told[0]
+
+
+def test_frames_are_those_of_the_trunk_that_training_takes(clips, tmp_path, monkeypatch):
+    config = PreviewConfig(clips, tmp_path / "a.png", num_clips=1)
+    large = "What the trunk efficientnet-lite0 sees: RGB frames of 213x160 px"
+    small = "What the trunk small sees: RGB frames of 64x48 px"
+    wanted = {None: (small, (48, 64)), "a file": (large, (160, 213))}
+    for file, (heading, size) in wanted.items():
+        monkeypatch.setattr(efficientnet, "pretrained_file", lambda file=file: file)
+        said, drawn = headings(monkeypatch, config)
+        assert said.startswith(heading)
+        assert drawn == size
+    assert headings(monkeypatch, replace(config, trunk="small"))[1] == (48, 64)
+    assert headings(monkeypatch, config, RGB)[0].startswith("What a model sees: RGB frames of 64x48 px")
+    # Clips of a trunk that does not learn are not changed.
+    assert "--finetune" in headings(monkeypatch, replace(config, trunk="resnet18"))[0]
+    with pytest.raises(UsageError, match="no trunk is called 'large'"):
+        replace(config, trunk="large")
 
 
 def test_classes_take_turns_by_the_seed(clips, tmp_path):

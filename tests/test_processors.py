@@ -1,4 +1,4 @@
-"""How many processors a process may use."""
+"""How many processors and how much memory a process may use."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from saccade.device import limit_threads
-from saccade.processors import num_processors
+from saccade.processors import memory_bytes, num_processors
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,24 @@ def test_processors_are_counted_within_the_limits_of_a_container(tmp_path, own, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     assert num_processors(tmp_path / "groups", tmp_path / "own") == (free if wanted is None else min(free, wanted))
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "text", "limited"),
+    [
+        ("0::/", "memory.max", "1000000", True),
+        ("0::/a/b", "a/memory.max", "1000000", True),
+        ("4:memory:/x", "memory/x/memory.limit_in_bytes", "1000000", True),
+        ("0::/", "memory.max", "max", False),
+    ],
+)
+def test_memory_is_that_of_the_machine_within_the_limits_of_a_container(tmp_path, own, name, text, limited):
+    (tmp_path / "own").write_text(f"{own}\n")
+    path = tmp_path / "groups" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    free = memory_bytes(tmp_path / "none", tmp_path / "none")
+    assert memory_bytes(tmp_path / "groups", tmp_path / "own") == (1_000_000 if limited else free)
 
 
 def test_processors_are_those_that_this_process_may_use():

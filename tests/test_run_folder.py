@@ -47,6 +47,17 @@ def test_a_run_is_not_overwritten(run):
     with pytest.raises(UsageError, match=r"already holds a run; add --resume .* or choose another --out"):
         run_folder.check_free(run)
     assert (run / "run.json").read_bytes() == before
+    run_folder.update(run, finished=True)
+    with pytest.raises(UsageError, match="already holds a finished run; choose another --out"):
+        run_folder.check_free(run)
+
+
+def test_whether_a_run_can_be_saved_is_found_out_before_it(tmp_path):
+    run_folder.check_writable(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        run_folder.check_writable(tmp_path / "file" / "run")
 
 
 def test_what_a_run_that_hardly_began_leaves_is_in_nobodys_way(tmp_path):

@@ -25,7 +25,7 @@ FIGURES = {
     "loss": "loss {:.3f}",
     "accuracy": "training accuracy {:4.0%}",
     "validation_accuracy": "validation {:4.0%}",
-    "clips_per_s": "{:.0f} clips/s",
+    "clips_per_s": "{:.1f} clips/s",
 }
 # On a narrow terminal, some are shorter and some are omitted.
 _SHORT = FIGURES | {"accuracy": "training {:4.0%}"}

@@ -22,7 +22,10 @@ def choose_device(device: str) -> torch.device:
         raise unknown_name("device", device, ("auto", "cpu", "cuda"))
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device {device!r} was asked for, but torch sees no CUDA device; use --device cpu")
-    return torch.device(device)
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise unknown_name("device", device, ("auto", "cpu", "cuda")) from error
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

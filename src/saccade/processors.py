@@ -1,4 +1,4 @@
-"""The number of processors that this process may use."""
+"""The number of processors, and the memory, that this process may use."""
 
 from __future__ import annotations
 
@@ -26,20 +26,47 @@ def num_processors(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pro
     return max(1, min([num, *(math.ceil(quota) for quota in _quotas(groups, own))]))
 
 
+def memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return how much memory this process may use at most: that of the machine, and the limits of its container.
+
+    Infinity is returned where the system does not tell.
+
+    Args:
+        groups: the folder of Linux's control groups.
+        own: the file that names the groups of this process.
+
+    >>> memory_bytes() > 1e6
+    True
+    """
+    limits = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):  # not on every system
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for folder in _folders(groups, own, "memory"):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with suppress(ValueError):  # the limit may be "max", or missing
+                limits.append(int(_read(folder / name)))
+    return min(limits)
+
+
 def _quotas(groups: Path, own: Path) -> Iterator[float]:
     """Yield the limits on processor time, in processors, of the groups of this process and those above them."""
+    for folder in _folders(groups, own, "cpu"):
+        quota_and_period = _read(folder / "cpu.max") or " ".join(
+            _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
+        )
+        with suppress(ValueError, ZeroDivisionError):  # the quota may be "max", or missing
+            quota, period = map(int, quota_and_period.split())
+            if quota > 0:
+                yield quota / period
+
+
+def _folders(groups: Path, own: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the groups of this process, and of those above them, that may limit what is controlled."""
     for line in _read(own).splitlines():
         _, controllers, place = [*line.split(":", 2), "", ""][:3]
         # Version 2 has one hierarchy, version 1 one for each set of controllers.
-        base = groups / controllers if "cpu" in controllers.split(",") else groups
-        for folder in (base / part for part in _and_above(place)):
-            quota_and_period = _read(folder / "cpu.max") or " ".join(
-                _read(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")
-            )
-            with suppress(ValueError, ZeroDivisionError):  # the quota may be "max", or missing
-                quota, period = map(int, quota_and_period.split())
-                if quota > 0:
-                    yield quota / period
+        base = groups / controllers if controller in controllers.split(",") else groups
+        yield from (base / part for part in _and_above(place))
 
 
 def _read(path: Path) -> str:

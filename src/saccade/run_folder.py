@@ -67,11 +67,31 @@ def check_free(out: Path) -> None:
     """Raise UsageError if the folder already holds a run, or files that do not belong to a run."""
     _check_folder(out)
     if begun(out):
+        if _is_finished(out):
+            raise UsageError(f"{out} already holds a finished run; choose another --out")
         raise UsageError(f"{out} already holds a run; add --resume to continue it, or choose another --out")
     ours = (LOG, "tensorboard")  # left by a run that ended right after its start
     others = sorted(path.name for path in out.glob("[!.]*") if not path.name.startswith(ours))
     if others:
         raise UsageError(f"{out} holds {others[0]}, but no run; choose a new or empty folder as --out")
+
+
+def check_writable(out: Path) -> None:
+    """Find out before the work whether a run can be saved in a folder; leave the folder as it was.
+
+    Raises:
+        UsageError: if another process uses the folder, or `out` is a file.
+        OSError: if nothing can be written there.
+    """
+    with held(out):
+        files.check_writable(out / checkpoint.NAME)
+
+
+def _is_finished(out: Path) -> bool:
+    try:
+        return bool(read(out).get("finished"))
+    except DataError:  # resuming tells what is wrong
+        return False
 
 
 def _check_folder(out: Path) -> None:

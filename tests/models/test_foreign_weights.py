@@ -144,7 +144,10 @@ def test_damaged_files_are_refused(learned, tmp_path):
     (tmp_path / "text.pth").write_text("These are no weights,\nbut a text.")
     refused(network(), tmp_path / "text.pth", "is not a file of weights, or is damaged")
     torch.save(learned, tmp_path / "protocol.pth", pickle_protocol=4)
-    refused(network(), tmp_path / "protocol.pth", r"is damaged \(Unsupported operand 149\)")
+    refused(network(), tmp_path / "protocol.pth", "or is damaged; give one that torch.save or safetensors wrote$")
+    for junk in (b"junk", b"(lp0", b"0", bytes(range(256))):
+        (tmp_path / "junk.pth").write_bytes(junk)
+        refused(network(), tmp_path / "junk.pth", "or is damaged; give one that torch.save or safetensors wrote$")
 
 
 def test_files_that_cannot_be_opened_are_told(tmp_path):

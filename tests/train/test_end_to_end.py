@@ -7,10 +7,11 @@ import torch
 
 from saccade import checkpoint
 from saccade.clips import ClipBatch
+from saccade.data import StoredClips, StoredData
 from saccade.data.digits import DigitsConfig
 from saccade.errors import DataError, Interrupted, NonFiniteError, UsageError
 from saccade.labels import Labels
-from saccade.train import loop, train
+from saccade.train import batch_size, loop, train
 from saccade.train.end_to_end import learning_rate_factor, objective, start
 
 from .runs import DIGITS, MODELS, config_of, stop_at, tensors_of
@@ -147,7 +148,7 @@ def test_another_seed_gives_another_model(tmp_path):
 def test_a_run_is_not_overwritten(tmp_path):
     train(config_of(steps=1), DIGITS, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(UsageError, match="already holds a run; add --resume"):
+    with pytest.raises(UsageError, match="already holds a finished run; choose another --out"):
         train(config_of(steps=1, seed=1), DIGITS, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
@@ -178,6 +179,25 @@ def test_a_wrong_call_leaves_no_folder(changes, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         train(config_of(**changes), DIGITS, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("size", [20_000, 10**9])
+def test_a_batch_that_does_not_fit_into_memory_is_refused(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_size, "memory_bytes", lambda: 1e9)
+    told = rf"--batch-size {size} needs about \d+\.\d [GT]B of memory, this machine has 1\.0 GB; choose at most \d+"
+    with pytest.raises(UsageError, match=told) as error:
+        train(config_of(batch_size=size), DIGITS, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    most = int(str(error.value).rpartition(" ")[2])
+    assert 100 < most < 20_000
+
+
+def test_a_batch_of_many_times_the_clips_is_refused(tmp_path):
+    black = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    clips = StoredClips([black] * 20, torch.arange(20) % 2, Labels(("a", "b")))
+    with pytest.raises(UsageError, match="is many times the 20 clips to learn from; choose at most 80"):
+        start(config_of(batch_size=81), StoredData(clips, clips))
+    assert start(config_of(batch_size=80), StoredData(clips, clips)).batches.size == 80
 
 
 # --- Begun from other weights

@@ -1,6 +1,7 @@
 """From a folder of clips to a model on a pretrained trunk: its folder, its figures, its checkpoint, its refusals."""
 
 import csv
+import errno
 import json
 import re
 import shutil
@@ -15,11 +16,12 @@ from saccade import checkpoint, cli, models, run_folder
 from saccade.clips import FrameFormat
 from saccade.data import Folder, FrameChoice, StoredClips
 from saccade.data.folds import folds
+from saccade.data.video_writing import write_mp4
 from saccade.evaluate import read_rows
 from saccade.labels import Labels
 from saccade.models import efficientnet
 from saccade.models.pretrained import block_sizes
-from saccade.train import TrainConfig, pretrained, pretrained_run
+from saccade.train import TrainConfig, pretrained, pretrained_run, tables
 
 from ..own_clips import CLASSES, moving_square, write_folder
 
@@ -74,7 +76,7 @@ def only_line(text):
 
 @needs_weights
 def test_each_clip_is_tested_once(clips, run):
-    rows = rows_of(run / pretrained_run.TESTED)
+    rows = rows_of(run / tables.TESTED)
     readable = {file.relative_to(clips).as_posix() for file in clips.rglob("*.mp4") if "broken" not in file.name}
     assert sorted(row["path"] for row in rows) == sorted(readable)
     for row in rows:
@@ -85,7 +87,7 @@ def test_each_clip_is_tested_once(clips, run):
 
 @needs_weights
 def test_groups_are_never_split(run):
-    rows = rows_of(run / pretrained_run.TESTED)
+    rows = rows_of(run / tables.TESTED)
     assert {row["fold"] for row in rows} == {str(fold) for fold in range(NUM_FOLDS)}
     assert all(row["group"] == re.search(PERSON, row["path"])[1] for row in rows)
     assert len({(row["group"], row["fold"]) for row in rows}) == len({row["group"] for row in rows}) == 4
@@ -93,7 +95,7 @@ def test_groups_are_never_split(run):
 
 @needs_weights
 def test_what_was_left_out_is_named_with_the_reason(clips, run):
-    (row,) = rows_of(run / pretrained_run.LEFT_OUT)
+    (row,) = rows_of(run / tables.LEFT_OUT)
     assert row["path"] == f"{CLASSES[1]}/broken_00_9.mp4"
     assert str(clips / row["path"]) in row["reason"]
     assert "cannot be read" in row["reason"]
@@ -101,7 +103,7 @@ def test_what_was_left_out_is_named_with_the_reason(clips, run):
 
 @needs_weights
 def test_the_run_says_what_was_measured(run):
-    told, rows = run_folder.read(run), rows_of(run / pretrained_run.TESTED)
+    told, rows = run_folder.read(run), rows_of(run / tables.TESTED)
     assert told["finished"]
     assert told["data"]["hold_out"] is False
     assert told["tested"]["accuracy"] == np.mean([row["verdict"] == row["class"] for row in rows])
@@ -127,6 +129,19 @@ def test_the_final_model_learned_from_all_clips_and_predicts(clips, run, capsys)
 
 
 @needs_weights
+def test_test_clips_are_named_where_there_are_some(clips, tmp_path, capsys):
+    model = f"--model {tmp_path / 'run'}"
+    assert train(clips, tmp_path / "run") == 0
+    said = capsys.readouterr()
+    assert "accuracy on the 2 validation clips (bootstrap intervals over clips):" in said.out
+    assert said.err.splitlines()[-3:] == [
+        f"evaluate it on 2 test clips, which it has not seen, with: saccade evaluate {model}",
+        f"use it with: saccade predict FILE {model}",
+        f"see what it sees with: saccade explain FILE {model}",
+    ]
+
+
+@needs_weights
 def test_evaluation_tells_that_nothing_was_held_out(run, capsys):
     assert cli.main(["evaluate", "--model", str(run)]) == 2
     said = only_line(capsys.readouterr().err)
@@ -138,12 +153,14 @@ def test_evaluation_tells_that_nothing_was_held_out(run, capsys):
 def test_the_same_seed_gives_the_same_bytes_and_the_model_is_shown_beside_the_ladder(clips, run, tmp_path, capsys):
     assert train(clips, tmp_path / "again", "--group", PERSON, "--folds", str(NUM_FOLDS)) == 0
     said = capsys.readouterr()
-    for name in (pretrained_run.TESTED, pretrained_run.LEFT_OUT, checkpoint.NAME):
+    for name in (tables.TESTED, tables.LEFT_OUT, checkpoint.NAME):
         assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes(), name
-    assert f"{NUM_FOLDS} folds, every clip tested once" in said.out
+    assert f"accuracy, {NUM_FOLDS} folds, each of 8 clips tested once (bootstrap intervals over groups):" in said.out
     for rung in ("largest class", "metadata", "mean frame", "motion energy", "pretrained features", pretrained.MODEL):
         assert rung in said.out
     assert "left out: " in said.err
+    assert "saccade predict FILE" in said.err
+    assert "saccade evaluate" not in said.err
     assert "broken_00_9.mp4" in said.err
 
 
@@ -156,7 +173,7 @@ def test_without_folds_validation_clips_are_tested_and_test_clips_are_left_for_e
 ):
     split = Folder(clips)
     split.scanned(workers=1)
-    rows = rows_of(held_out_run / pretrained_run.TESTED)
+    rows = rows_of(held_out_run / tables.TESTED)
     assert sorted(row["path"] for row in rows) == split.as_json()["held_out"]["validation"]
     assert cli.main(["evaluate", "--model", str(held_out_run), "--out", str(tmp_path / "rows.csv")]) == 0
     assert "lite0-memory on my clips, test split" in capsys.readouterr().out
@@ -220,7 +237,9 @@ def test_clips_that_no_fold_tests_have_no_logits():
     [
         (["--folds", "2", "--steps", "3"], "--folds needs the pretrained trunk"),
         (["--folds", "2", "--model", "dcn-lstm"], "--folds needs the pretrained trunk"),
-        (["--trunk", "efficientnet-lite0", "--minutes", "1", "--folds", "2"], "leave out the options of a training by"),
+        (["--trunk", "efficientnet-lite0", "--minutes", "1", "--folds", "2"], "--minutes asks for a training by steps"),
+        (["--folds", "2", "--attention", "dcn", "--steps", "3"], "--attention and --steps ask for a training by steps"),
+        (["--folds", "2", "--trunk", "small"], "--trunk asks for a training by steps"),
         (["--attention", "dcn", "--model", "stn-lstm"], "--model stn-lstm names a whole model, with its own attention"),
         (["--folds", "2", "--clutter", "3"], "--clutter is an option of moving digits"),
     ],
@@ -246,17 +265,117 @@ def test_without_the_weights_folds_and_the_trunk_are_told(clips, tmp_path, capsy
 
 @needs_weights
 @pytest.mark.parametrize(("num", "status"), [("1", 2), ("5", 1)])
-def test_a_number_of_folds_that_cannot_be_is_told(clips, tmp_path, capsys, num, status):
+def test_a_number_of_folds_that_cannot_be_is_told_before_clips_are_read(clips, tmp_path, capsys, num, status):
     assert train(clips, tmp_path / "run", "--group", PERSON, "--folds", num) == status
-    assert "folds" in capsys.readouterr().err.splitlines()[-1]
+    assert "folds" in only_line(capsys.readouterr().err)
+
+
+def test_folds_are_no_option_of_a_run_that_is_resumed(clips, tmp_path, capsys):
+    assert train(clips, tmp_path / "run", "--folds", "2", "--resume") == 2
+    assert "leave it out with --resume" in only_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--device", "tpu"], 2, "no device is called 'tpu'"),
+        (["--device", "cpu:x"], 2, "no device is called 'cpu:x'"),
+        (["--precision", "float16"], 2, "no precision is called 'float16'"),
+        (["--trunk", "bogus"], 2, "no trunk is called 'bogus'"),
+        (["--attention", "bogus"], 2, "no attention is called 'bogus'"),
+        (["--temporal", "bogus"], 2, "no temporal part is called 'bogus'"),
+        (["--model", "bogus"], 2, "no model is called 'bogus'"),
+        (["--finetune"], 2, "--finetune is for a trunk that has learned on pictures"),
+        (["--finetune", "--trunk", "small"], 2, "--finetune is for a trunk that has learned on pictures"),
+        (["--finetune", "--trunk", "resnet18"], 2, "--finetune is for a trunk that has learned on pictures"),
+        (["--start-from", "{file}", "--trunk", "resnet18"], 1, "is not a file of weights, or is damaged; give one"),
+        (["--start-from", "{file}.none"], 1, "notes.pth.none"),
+        (["--batch-size", "1000000000"], 2, "--batch-size 1000000000 is many times the 9 clips to learn from"),
+    ],
+)
+def test_a_wrong_call_is_told_before_clips_are_read(clips, tmp_path, capsys, words, status, said):
+    (tmp_path / "notes.pth").write_text("These are no weights.")
+    words = [word.format(file=tmp_path / "notes.pth") for word in words]
+    assert train(clips, tmp_path / "run", *words) == status
+    *before, error = capsys.readouterr().err.splitlines()
+    assert said in error
+    assert not [line for line in before if "clips" in line]
+    assert not (tmp_path / "run").exists()
 
 
 @needs_weights
-def test_a_run_is_not_written_over(clips, run, capsys):
-    before = {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()}
-    assert train(clips, run, "--folds", str(NUM_FOLDS)) == 2
-    assert "already holds a run" in only_line(capsys.readouterr().err)
-    assert {file.name: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+def test_a_head_that_was_fitted_at_once_gives_no_weights_to_a_training_by_steps(clips, run, tmp_path, capsys):
+    assert train(clips, tmp_path / "run", "--start-from", str(run)) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{run} holds a lite0-memory; a lenet-lstm (small trunk) is wanted" in said.replace(
+        "/checkpoint.safetensors", ""
+    )
+
+
+@needs_weights
+@pytest.mark.parametrize("words", [[], ["--folds", "2"], ["--steps", "3"]])
+def test_a_folder_that_cannot_be_written_is_told_before_clips_are_read(clips, tmp_path, capsys, words):
+    (tmp_path / "file").write_text("kept")
+    assert train(clips, tmp_path / "file" / "run", *words) == 1
+    assert str(tmp_path / "file") in only_line(capsys.readouterr().err)
+
+
+@needs_weights
+def test_figures_are_told_even_if_the_model_cannot_be_saved(clips, tmp_path, capsys, monkeypatch):
+    def full(path, *_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    assert train(clips, tmp_path / "run", "--device", "cpu", "--no-augment") == 1
+    told = capsys.readouterr()
+    assert "model (lite0-memory)" in told.out
+    assert "No space left on device" in told.err.splitlines()[-1]
+
+
+# --- Which kind of training the options ask for
+
+
+def told_before_reading(out, capsys, *words):
+    """Return what is said before a collection turns out to be empty."""
+    (out / "empty").mkdir(parents=True)
+    assert train(out / "empty", out / "run", *words) == 1
+    *before, error = capsys.readouterr().err.splitlines()
+    assert "holds no clip" in error
+    return before
+
+
+@needs_weights
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "cpu"], []),
+        (["--precision", "float32", "--no-augment", "--seed", "3", "--trunk", "efficientnet-lite0"], []),
+        (
+            ["--precision", "bfloat16"],
+            ["--precision bfloat16 has no effect: a head is fitted at once, on the processor and in float32"],
+        ),
+        (
+            ["--steps", "1"],
+            ["--steps asks for a training by steps; without it, a head is fitted at once to a pretrained trunk"],
+        ),
+        (
+            ["--trunk", "small", "--batch-size=2", "--steps", "1", "--device", "cpu"],
+            [
+                "--trunk, --steps and --batch-size ask for a training by steps; without them, a head is fitted at once"
+                " to a pretrained trunk"
+            ],
+        ),
+    ],
+)
+def test_options_that_switch_to_a_training_by_steps_are_named(tmp_path, capsys, words, said):
+    assert told_before_reading(tmp_path, capsys, *words) == said
+
+
+def test_without_the_weights_options_of_any_training_switch_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(efficientnet, "pretrained_file", lambda: None)
+    (line,) = told_before_reading(tmp_path / "a", capsys, "--device", "cpu")
+    assert line.startswith("no pretrained trunk: a small model learns from scratch")
+    assert told_before_reading(tmp_path / "b", capsys, "--steps", "3") == []
 
 
 # --- Collections other than class folders
@@ -278,21 +397,24 @@ def test_label_sets_with_given_tests_from_a_csv_file(clips, tmp_path, capsys):
         split = "test" if person == 3 else "val" if person == 2 else "train"
         label = path.relative_to(clips).parts[0]
         rows.append(f"{name},{label}{'|dim' if label == 'down' and person else ''},{split},{person}")
-    rows.append("my clips/nowhere.mp4,down,train,0")
+    rows += ["my clips/nowhere.mp4,down,train,0", "long.mp4,down,test,3"]
+    write_mp4(clips.parent / "long.mp4", moving_square("down", 9, num_frames=40, size=(120, 64)), 10.0)
     file = write_table(clips, *rows)
     # What is given for validation is learned, and the given test is kept. Small frames save time.
     data = Folder(file, hold_out=False, frame_choice=FrameChoice(64, enlarge=True))
-    assert "8 clips of 3 classes that may be present together" in data.summary()
+    assert "9 clips of 3 classes that may be present together" in data.summary()
     records = data.scanned(workers=1)
     outcome = pretrained_run.train(TrainConfig(), data, records, tmp_path / "run", num_folds=NUM_FOLDS)
     assert [rung.predictions.shape for rung in (*outcome.rungs, outcome.model)] == [(6, 3)] * 6
-    assert [row["path"] for row in rows_of(tmp_path / "run" / pretrained_run.LEFT_OUT)] == ["my clips/nowhere.mp4"]
-    tested = rows_of(tmp_path / "run" / pretrained_run.TESTED)
+    assert [row["path"] for row in rows_of(tmp_path / "run" / tables.LEFT_OUT)] == ["my clips/nowhere.mp4"]
+    tested = rows_of(tmp_path / "run" / tables.TESTED)
     assert {row["group"] for row in tested} == {"0", "1", "2"}
     assert {row["class"] for row in tested} == {CLASSES[0], "down", "dim|down"}
     assert {name for row in tested for name in row["verdict"].split("|") if name} <= {*CLASSES, "dim"}
     assert cli.main(["evaluate", "--model", str(tmp_path / "run"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["row"]["num_clips"] == 2
+    assert json.loads(capsys.readouterr().out)["row"]["num_clips"] == 3
+    model, _ = checkpoint.load(tmp_path / "run")
+    assert model.temporal.window == 14  # of the clips that were learned: the given test changes nothing
 
 
 # --- Collections with a mistake

@@ -86,7 +86,7 @@ def test_a_checkpoint_gives_all_weights_and_is_told_from_a_file_of_others(stored
         assert torch.equal(tensor, tensors_of(path)[f"model.{name}"]), name
     assert not trainer.model.encoder.trunk._conv_stem.weight.requires_grad
     with pytest.raises(
-        UsageError, match=r"holds a classifier \(efficientnet-lite0 trunk, attention dcn, temporal lstm, input both"
+        UsageError, match=r"holds a classifier \(efficientnet-lite0 trunk, attention dcn, temporal mean, input both"
     ):
         start(replace(first, start_from=path, attention="none"), stored)
 
@@ -190,7 +190,9 @@ def test_steps_on_maps_are_those_on_frames(stored, learned, tmp_path):
         ({"trunk": "light"}, "lenet-lstm", ("small", None, None)),
         ({"attention": "dcn"}, "classifier", ("small", "dcn", "lstm")),
         ({"temporal": "mean", "trunk": "wide"}, "classifier", ("wide", "none", "mean")),
-        ({"trunk": "efficientnet-lite0"}, "classifier", ("efficientnet-lite0", "none", "lstm")),
+        ({"trunk": "efficientnet-lite0"}, "classifier", ("efficientnet-lite0", "none", "mean")),
+        ({"trunk": "resnet18", "attention": "dcn"}, "classifier", ("resnet18", "dcn", "mean")),
+        ({"trunk": "resnet18", "temporal": "lstm"}, "classifier", ("resnet18", "none", "lstm")),
         ({"model": "dcn-lstm", "trunk": "wide"}, "dcn-lstm", ("wide", None, None)),
     ],
 )

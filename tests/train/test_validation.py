@@ -1,5 +1,6 @@
 """Which step of a training is kept, when training ends early, and what stays for a resumed run."""
 
+import errno
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from saccade import checkpoint
 from saccade.data import StoredClips, StoredData
-from saccade.errors import Interrupted, UsageError
+from saccade.errors import Interrupted, NonFiniteError, UsageError
 from saccade.evaluate import evaluate
 from saccade.labels import Labels
 from saccade.train import train
@@ -64,6 +65,31 @@ def test_the_step_that_is_best_on_validation_clips_is_kept_with_its_temperature(
     assert {row["step"] for row in logged if "validation_loss" in row} == looks.keys()
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_rate_that_ends_in_nonsense_is_told_with_the_step_and_what_to_do(ema, tmp_path):
+    with pytest.raises(NonFiniteError, match="not finite after step 1; the last good") as told:
+        run(tmp_path, steps=1, learning_rate=1e30, muon_rate=0.0, ema=ema)
+    assert "try a lower --learning-rate" in str(told.value)
+    assert "--precision float32" not in str(told.value)
+
+
+def test_the_step_that_is_best_is_told_even_if_it_cannot_be_saved(tmp_path, monkeypatch):
+    said, save, num_saved = [], checkpoint.save, []
+
+    def full_at_last(path, *rest):
+        num_saved.append(path)
+        if len(num_saved) > full_after:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        save(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "save", full_at_last)
+    for full_after in (1, 2):
+        num_saved.clear()
+        with pytest.raises(OSError, match="No space left"):
+            train(config_of(input="frames", steps=4), data_of(), tmp_path / str(full_after), say=said.append)
+    assert sum("is kept, the best on 6 validation clips" in line for line in said) == 2
+
+
 def test_training_ends_early_where_it_makes_validation_worse(tmp_path):
     described, rows, said = run(tmp_path, data_of(wrong=True), steps=60)
     assert described["finished"]
@@ -114,10 +140,22 @@ def test_a_finished_run_is_left_as_it_is(tmp_path):
 
 def test_without_validation_clips_the_last_step_is_kept(tmp_path):
     clips = clips_of(6, seed=0)
-    described, _, said = run(tmp_path, StoredData(clips, clips, num_frames=4), steps=2)
+    described, _, said = run(tmp_path, StoredData(clips, clips, num_frames=4), steps=5)
     assert said == ["no clips for validation: the last step is kept, and probabilities are not calibrated"]
     assert "validation" not in described
-    assert checkpoint.read_header(tmp_path).training["step"] == 2
+    assert checkpoint.read_header(tmp_path).training["step"] == 5
+
+
+def test_a_plan_that_shows_each_clip_less_than_a_few_times_is_told(tmp_path):
+    """12 training clips, 4 in a step: 9 steps are three passes."""
+    for steps, num_told in ((8, 1), (9, 0)):
+        _, _, said = run(tmp_path / str(steps), steps=steps)
+        assert [line.startswith("warning:") for line in said].count(True) == num_told
+    _, _, (first, *_) = run(tmp_path / "one", steps=1)
+    assert first == (
+        "warning: 1 step of 4 clips are 4 draws from 12 training clips; learning takes many of each: give more"
+        " --minutes or --steps, or choose a smaller model"
+    )
 
 
 def test_validation_takes_a_small_share_of_the_frames():

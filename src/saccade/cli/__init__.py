@@ -86,7 +86,7 @@ def _call(name: str, words: list[str]) -> None:
     tyro.cli(
         run,
         prog=f"saccade {name}",
-        description=f"{verb.summary[0].upper()}{verb.summary[1:]}. Example: {verb.example}",
+        description=f"{verb.summary[0].upper()}{verb.summary[1:]}. {verb.about}Example: {verb.example}",
         args=known,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
     )

@@ -6,11 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saccade.cli import training_kind
 from saccade.cli.options import flag, given, names
 from saccade.errors import DataError, UsageError
 from saccade.foreign import check_types
 
 _MAX_NAMED = 10
+
+ABOUT = (
+    "With --data and saccade[pretrained], a linear head is fitted at once to the pretrained trunk efficientnet-lite0"
+    " (model lite0-memory), unless options of a training by steps are given. Those are the config options below, apart"
+    " from --seed, --device, --precision and --no-augment, and --trunk efficientnet-lite0 alone. Without the extra, and"
+    " on moving digits, which come without --data, training is by steps. "
+)
+"""What the help says beside the summary."""
 
 
 def make(words: Sequence[str]) -> Callable[..., None]:
@@ -18,7 +27,8 @@ def make(words: Sequence[str]) -> Callable[..., None]:
     from saccade import checkpoint, console, run_folder
     from saccade.clips import DataConfig
     from saccade.data.digits import TRAINING, DigitsConfig
-    from saccade.train import TrainConfig, train
+    from saccade.train import TrainConfig, initial_weights, train
+    from saccade.train.end_to_end import named
 
     def run(
         config: TrainConfig,
@@ -30,17 +40,19 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         out: Path = Path("runs/train"),
         resume: bool = False,
     ) -> None:
-        """Train a model end to end.
+        """Train a model.
 
         Args:
             config: options of the training.
             digits: moving digits to learn from, without --data.
-            data: clips to learn from: a folder with one folder per class, or a CSV file with the columns path, class.
+            data: clips to learn from: a folder with one folder per class, or with the folders train, validation and
+                test above those; or a CSV file with the columns path and class, and if needed split, group, start_s and
+                end_s.
             group: with --data: a regular expression that captures a part of the file name, for example '_([0-9]+)_' for
                 the number of a person. Clips with the same part are never split between training and test.
             split_seed: with --data: the seed of the split into training, validation and test.
             folds: with --data and a pretrained trunk: the number of folds of a cross-validation, in which each clip is
-                tested once. The final model learns from all clips.
+                tested once. The final model learns from all clips but those of a given test.
             out: the run folder.
             resume: continue the run in the folder --out.
         """
@@ -48,24 +60,21 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         _check_options(typed, data, group, folds)
         learned: DataConfig
         records = None
+        if folds is not None:
+            training_kind.check_folds(words, config, resume=resume)
         if resume:
             config, begun = _as_begun(words, config, out)
         else:
             run_folder.check_free(out)
+            initial_weights.check(named(config))
+        run_folder.check_writable(out)
         if data is not None:
-            if not resume and _is_pretrained(words, config):
-                _train_pretrained(config, data, group, split_seed, folds, out)
-                return
-            if folds is not None:
-                raise UsageError(
-                    "--folds needs the pretrained trunk: install it with pip install 'saccade[pretrained]', and leave"
-                    " out the options of a training by steps"
-                )
-            if not resume and not given(words, config):
-                console.say(
-                    "no pretrained trunk: a small model learns from scratch; few clips are learned better with"
-                    " pip install 'saccade[pretrained]'"
-                )
+            if not resume:
+                if (line := training_kind.told(words, config)) is not None:
+                    console.say(line)
+                if training_kind.is_pretrained(words, config):
+                    _train_pretrained(config, data, group, split_seed, folds, out)
+                    return
             learned, records = _read_folder(data, group, split_seed, config)
         elif resume:
             learned = replace(begun, **typed) if isinstance(begun, DigitsConfig) else begun
@@ -76,7 +85,7 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         with console.training_bar(checkpoint.Header(config.model, parts).kind) as progress:
             path = train(config, learned, out, resume=resume, progress=progress, say=console.say)
         _print_ladder(path, learned, records)
-        console.say(f"wrote {path}\nevaluate it with: saccade evaluate --model {shlex.quote(str(out))}")
+        _say_written(path, learned)
 
     return run
 
@@ -102,44 +111,82 @@ def _print_ladder(path: Path, learned: Any, records: Any) -> None:
     with console.stages() as begin:
         scanned = learned.scanned() if records is None else records
         rungs, rows = beside.beside_ladder(path, learned, scanned, begin)
-    console.out.print(f"accuracy on the {len(rows[0].correct)} validation clips, on which the step was chosen:")
+    clips = f"{len(rows[0].correct)} validation clips, on which the step was chosen"
+    console.out.print(f"accuracy on the {clips} ({_method(rows[0])}):")
     console.out.print(baselines.render(rungs, rows))
 
 
-def _is_pretrained(words: Sequence[str], config: Any) -> bool:
-    """Return whether a head is fitted at once to the pretrained trunk: only that trunk is asked for, or nothing is."""
-    from saccade.models import efficientnet
+def _method(row: Any) -> str:
+    """Return how the intervals beside a rung are computed."""
+    return f"bootstrap intervals over {'clips' if row.groups is None else 'groups'}"
 
-    if given(words, config).keys() - {"trunk", "seed"}:
-        return False
-    if config.trunk == "efficientnet-lite0":
-        return True
-    return "trunk" not in given(words, config) and efficientnet.pretrained_file() is not None
+
+def _say_written(path: Path, learned: Any) -> None:
+    """Print where the model is, and what can be done with it next."""
+    from saccade import console
+    from saccade.data import Folder
+
+    model = shlex.quote(str(path.parent))
+    evaluate = f"saccade evaluate --model {model}"
+    console.say(f"wrote {path}")
+    if not isinstance(learned, Folder):
+        console.say(f"evaluate it with: {evaluate}")
+    elif num := _num_test(learned):
+        console.say(f"evaluate it on {num} test clips, which it has not seen, with: {evaluate}")
+    console.say(f"use it with: saccade predict FILE --model {model}")
+    console.say(f"see what it sees with: saccade explain FILE --model {model}")
+
+
+def _num_test(learned: Any) -> int:
+    try:
+        return len(learned.clips("test"))
+    except UsageError:  # none was held out
+        return 0
 
 
 def _train_pretrained(
     config: Any, root: Path, group: str | None, split_seed: int, num_folds: int | None, out: Path
 ) -> None:
-    from saccade import baselines, console
+    from saccade import console
     from saccade.data import Folder
     from saccade.data.frame_choice import FrameChoice
     from saccade.train import pretrained, pretrained_run
 
-    with console.stages() as begin:
-        folder = Folder(
-            root,
-            group=group,
-            seed=split_seed,
-            frame_choice=FrameChoice(pretrained.SHORT_SIDE_PX, enlarge=True),
-            hold_out=num_folds is None,
-            progress=begin("clips read"),
-        )
-        records = _scanned(folder)
-        outcome = pretrained_run.train(config, folder, records, out, num_folds=num_folds, progress=begin)
-    what = f"{num_folds} folds, every clip tested once" if num_folds else "on the validation clips"
-    console.out.print(f"accuracy, {what}:")
-    console.out.print(baselines.render(outcome.rungs, [outcome.model]))
-    console.say(f"wrote {outcome.path}\nuse it with: saccade predict FILE --model {shlex.quote(str(out))}")
+    tested: list[tuple[Any, Any]] = []
+    try:
+        with console.stages() as begin:
+            folder = Folder(
+                root,
+                group=group,
+                seed=split_seed,
+                frame_choice=FrameChoice(pretrained.SHORT_SIDE_PX, enlarge=True),
+                hold_out=num_folds is None,
+                progress=begin("clips read"),
+            )
+            if num_folds is not None:
+                pretrained_run.check_folds(folder, num_folds, config.seed)
+            outcome = pretrained_run.train(
+                config,
+                folder,
+                _scanned(folder),
+                out,
+                num_folds=num_folds,
+                progress=begin,
+                tested=lambda rungs, model: tested.append((rungs, model)),
+            )
+    finally:  # the figures are not lost if the model cannot be saved
+        for rungs, model in tested:
+            _print_tested(rungs, model, num_folds)
+    _say_written(outcome.path, folder)
+
+
+def _print_tested(rungs: Any, model: Any, num_folds: int | None) -> None:
+    from saccade import baselines, console
+
+    num = len(model.correct)
+    what = f", {num_folds} folds, each of {num} clips tested once" if num_folds else f" on the {num} validation clips"
+    console.out.print(f"accuracy{what} ({_method(model)}):")
+    console.out.print(baselines.render(rungs, [model]))
 
 
 def _scanned(folder: Any) -> Any:
@@ -163,7 +210,7 @@ def _scanned(folder: Any) -> Any:
     if (leak := check_leak(records)) is not None and leak.found:
         console.say(
             f"warning: size, rate, duration and codec alone name the class of {100 * leak.accuracy:.0f} % of clips,"
-            f" the largest class has {100 * leak.largest_share:.0f} %; {leak.fields[0][0]} tells most:"
+            f" the {leak.most_frequent} has {100 * leak.largest_share:.0f} %; {leak.fields[0][0]} tells most:"
             " a model may learn this instead of what the clips show"
         )
     return records
@@ -203,6 +250,7 @@ def _read_folder(root: Path, group: str | None, split_seed: int, config: Any) ->
     from saccade.data import Folder
     from saccade.data.frame_choice import FrameChoice
     from saccade.models.trunks import frame_px
+    from saccade.train import batch_size
     from saccade.train.end_to_end import named
 
     kept = {}
@@ -218,5 +266,6 @@ def _read_folder(root: Path, group: str | None, split_seed: int, config: Any) ->
         # Where a model looks closer, frames are as large as they are.
         choice = FrameChoice(short_side, enlarge=config.attention != "stn") if short_side else None
         folder = Folder(root, group=group, seed=split_seed, frame_choice=choice, remembered=kept, progress=counted)
+        batch_size.check_num_clips(config.clips_per_step, len(folder.files))
         records = _scanned(folder)
     return folder, records

@@ -13,7 +13,7 @@ from saccade.errors import DataError, SaccadeError, UsageError
 
 
 class Verb(NamedTuple):
-    """A verb: its summary, an example call, and a factory of the function that runs it.
+    """A verb: its summary, an example call, a factory of the function that runs it, and more about it for its help.
 
     The factory takes the words that were typed. It runs only when the verb is called, because it imports torch.
     """
@@ -21,6 +21,7 @@ class Verb(NamedTuple):
     summary: str
     example: str
     make: Callable[[Sequence[str]], Callable[..., Any]]
+    about: str = ""
 
 
 def _generate(_words: Sequence[str]) -> Callable[..., None]:
@@ -118,8 +119,9 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
 
 
 def _predict(_words: Sequence[str]) -> Callable[..., None]:
-    from saccade import console
+    from saccade import checkpoint, console, weights
     from saccade import predict as verb
+    from saccade.cli.learned import num_learned
 
     def predict(config: verb.PredictConfig, json: bool = False) -> None:
         """Predict the class of clips.
@@ -160,6 +162,12 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
         finally:  # also what an interrupt or a full disk has left
             if predictions and not json:
                 console.out.print(verb.render(predictions))
+        header = checkpoint.read_header(weights.find(config.model))
+        if num_seen := num_learned((prediction.clip for prediction in predictions), header):
+            console.say(
+                f"{num_seen} of {len(predictions)} clips lie among those that this model learned from: what it says of"
+                " them is no evidence of how good it is"
+            )
         if failures:
             num = len(predictions) + len(failures)
             raise DataError(f"{len(failures)} of {num} clips cannot be read; see the messages above")
@@ -220,11 +228,12 @@ VERBS: dict[str, Verb] = {
         _generate,
     ),
     "check": Verb("check a collection of clips before training", "saccade check clips", _check),
-    "preview": Verb("draw clips as training by steps sees them", "saccade preview --data clips", _preview),
+    "preview": Verb("draw clips as a model sees them", "saccade preview --data clips", _preview),
     "train": Verb(
-        "train a model end to end",
-        "saccade train --model dcn-lstm --condition rotation_scaling --minutes 30",
+        "train a model on your own clips, or on moving digits",
+        "saccade train --data clips --out runs/own",
         train.make,
+        train.ABOUT,
     ),
     "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
     "predict": Verb("predict the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),

@@ -87,7 +87,7 @@ def load(trunk: nn.Module, path: Path | str) -> Loaded:
             for name, weight in fitting.items():
                 own[name].copy_(weight)
     except UNREADABLE as error:
-        raise _damaged(path, str(error) or type(error).__name__) from error
+        raise _damaged(path, error) from error
     optional = _optional(trunk)
     return Loaded(
         len(fitting),
@@ -131,9 +131,9 @@ def _read(path: Path) -> object:
                 f"{shown(path)} is refused: loading it would run {shown(code[1])}; save its weights alone, with"
                 " torch.save(model.state_dict(), FILE)"
             ) from error
-        raise _damaged(path, str(error).rpartition("WeightsUnpickler error:")[2]) from error
+        raise _damaged(path, error) from error
     except SafetensorError as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, error) from error
 
 
 def _is_compressed(path: Path) -> bool:
@@ -176,9 +176,12 @@ def _optional(trunk: nn.Module) -> set[str]:
     return {name for name in trunk.state_dict() if name.startswith(predictors) or name.endswith(_COUNTER)}
 
 
-def _damaged(path: Path, reason: str) -> DataError:
-    first = shown(reason.strip().partition("\n")[0])
-    return DataError(f"{shown(path)} is not a file of weights, or is damaged ({first:.120}); take another copy")
+def _damaged(path: Path, error: Exception) -> DataError:
+    # What readers say of bytes that are no weights speaks of their insides; of a disk's error, the system tells.
+    reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+    return DataError(
+        f"{shown(path)} is not a file of weights, or is damaged{reason}; give one that torch.save or safetensors wrote"
+    )
 
 
 def _some(names: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ from saccade.data.augment import Augmentation, view_generator
 from saccade.data.collection import Collection, Entry
 from saccade.data.frame_choice import MAX_DESCRIBED, FrameChoice
 from saccade.errors import DataError, SaccadeError
+from saccade.models import efficientnet
+from saccade.models.trunks import PICTURE_TRUNKS, frame_px
 from saccade.preview.config import PreviewConfig
 from saccade.preview.sheet import Block, Clip, write_sheet
 from saccade.visualize.figures import load_pyplot
@@ -35,8 +37,8 @@ def preview(
 
     Args:
         config: the clips and the file.
-        frame_format: the frames that the model expects; None for the format that training by steps chooses for these
-            clips.
+        frame_format: the frames that the model expects; None for the format that a training with the trunk of the
+            configuration chooses for these clips.
         augmentation: the strengths of the changes; None for the defaults.
         unreadable: called with the error for each clip that cannot be read; another clip of its class is then drawn.
             If None, the error is raised.
@@ -52,7 +54,9 @@ def preview(
     files.check_writable(config.out)
     load_pyplot()
     clips = collection.read(config.data, group=config.group)
-    wanted = frame_format or _chosen(clips, config.seed)
+    trunk = config.trunk or _default_trunk()
+    wanted = frame_format or _chosen(clips, config.seed, trunk)
+    heading = _heading(wanted, config.num_views, trunk if frame_format is None else None)
     changes = augmentation or Augmentation()
     num = min(config.num_clips, len(clips.entries))
     blocks = {}
@@ -67,11 +71,16 @@ def preview(
         raise DataError(f"none of the {len(clips.entries)} clips of {clips.source} can be read")
     # In a CSV file, clips of one class need not stand together.
     in_order = sorted(blocks, key=lambda index: (clips.entries[index].classes, index))
-    write_sheet(config.out, _heading(wanted, config.num_views), [blocks[index] for index in in_order])
+    write_sheet(config.out, heading, [blocks[index] for index in in_order])
 
 
-def _chosen(clips: Collection, seed: int) -> FrameFormat:
-    """Return the frame format that training by steps chooses for the clips that can be read."""
+def _default_trunk() -> str:
+    """Return the trunk of a training on own clips without options."""
+    return "small" if efficientnet.pretrained_file() is None else "efficientnet-lite0"
+
+
+def _chosen(clips: Collection, seed: int, trunk: str) -> FrameFormat:
+    """Return the frame format that a training with a trunk chooses for the clips that can be read."""
     places = np.random.default_rng(seed).permutation(len(clips.entries))[:MAX_DESCRIBED]
     described, failed = [], []
     for path in dict.fromkeys(clips.entries[place].path for place in sorted(places)):
@@ -81,7 +90,9 @@ def _chosen(clips: Collection, seed: int) -> FrameFormat:
             failed.append(error)
     if not described:
         raise DataError(f"no clip of {clips.source} can be read; the first: {failed[0]}")
-    return FrameChoice().of(described)
+    short_side = frame_px(trunk, attention=None)
+    choice = FrameChoice(short_side, enlarge=True) if short_side else FrameChoice()
+    return choice.of(described)
 
 
 def _by_turns(
@@ -137,9 +148,12 @@ def _block(entry: Entry, clip: video.Clip, views: list[Clip]) -> Block:
     return Block(title, ", ".join(about), (clip.frames, *views))
 
 
-def _heading(wanted: FrameFormat, num_views: int) -> str:
+def _heading(wanted: FrameFormat, num_views: int, trunk: str | None) -> str:
     colours = "grey" if wanted.channels == 1 else "RGB"
     size = "in the proportions of the clip" if wanted.size is None else f"of {wanted.size[1]}x{wanted.size[0]} px"
     rate = "at the rate of the clip" if wanted.fps is None else f"at {wanted.fps:.3g} frames/s"
-    views = "; below each clip, random views of it as in training" if num_views else ""
-    return f"What a model sees: {colours} frames {size}, {rate}{views}"
+    # Of a trunk that does not learn, the maps are computed once, from clips as they are.
+    when = "as in training with --finetune" if trunk in PICTURE_TRUNKS else "as in training"
+    views = f"; below each clip, random views of it {when}" if num_views else ""
+    model = "a model" if trunk is None else f"the trunk {trunk}"
+    return f"What {model} sees: {colours} frames {size}, {rate}{views}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from saccade import baselines, checkpoint
 from saccade.baselines import Rung
@@ -17,6 +17,7 @@ from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
 from saccade.evaluate.forward import Setup, run_clips
 from saccade.nn import attention
+from saccade.train import tables
 
 _FRAMES_PER_PASS = 128
 
@@ -29,10 +30,11 @@ def beside_ladder(
     """Return simple classifiers, and a trained model with and without its attention, all on the validation clips.
 
     The classifiers are fitted to the training clips. The model was chosen by the validation clips, which flatters it a
-    little; the test clips stay untouched for `saccade evaluate`.
+    little; the test clips stay untouched for `saccade evaluate`. The run folder gets `tested.csv` with the verdict of
+    the model on each validation clip.
 
     Args:
-        path: the checkpoint.
+        path: the checkpoint in its run folder.
         data: the clips that the model learned from, already scanned.
         records: the result of `data.scanned()`.
         begin: a function that takes the name of a stage and returns a function of the number of clips done and the
@@ -55,16 +57,18 @@ def beside_ladder(
         progress=begin("simple classifiers"),
     )
     model, header = checkpoint.load(path)
-    rows = [_tested(f"model ({header.kind})", model, held, begin("the model on validation clips"))]
+    found, row = _tested(f"model ({header.kind})", model, held, begin("the model on validation clips"))
+    tables.write_tested(path.parent, held, [np.arange(len(held))], found)
+    rows = [row]
     if attention.attention_layers(model):
         with attention.switched_off(model):
-            rows.append(_tested("without attention", model, held, begin("the model without attention")))
+            rows.append(_tested("without attention", model, held, begin("the model without attention"))[1])
     return rungs, rows
 
 
-def _tested(name: str, model: nn.Module, clips: StoredClips, progress: Progress) -> Rung:
+def _tested(name: str, model: nn.Module, clips: StoredClips, progress: Progress) -> tuple[Tensor, Rung]:
     batch_size = max(1, _FRAMES_PER_PASS // max(len(frames) for frames in clips.frames))
     setup = Setup(len(clips), batch_size, torch.device("cpu"), torch.float32)
     found = run_clips(model, clips, setup, progress=progress)
     said = clips.labels.decide(found.logits).long().numpy()
-    return baselines.judged(name, said, clips.targets.numpy(), clips.groups)
+    return found.logits, baselines.judged(name, said, clips.targets.numpy(), clips.groups)

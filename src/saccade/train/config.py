@@ -10,8 +10,10 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from saccade import files, models
-from saccade.errors import UsageError
+from saccade.device import choose_device, choose_precision
+from saccade.errors import UsageError, unknown_name
 from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS
+from saccade.nn.temporal import TEMPORAL
 
 T = TypeVar("T")
 # The command line has as many options as a person can read; the others are for scripts.
@@ -29,18 +31,20 @@ class TrainConfig:
     to zero as a half cosine; it depends on the step alone.
 
     Args:
-        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model and parts are then used. By default
-            lenet-lstm, or a classifier of the parts that trunk, attention and temporal name.
+        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model and parts are then used. By default the
+            classifier of the parts that trunk, attention and temporal name; without parts lenet-lstm. On the command
+            line --data without options of the model fits lite0-memory instead, if saccade[pretrained] is installed.
         trunk: the convolutions: small, wide, resnet18 or efficientnet-lite0. The last two read colour pictures; what
             they have learned on pictures is kept, and only the parts behind them learn.
         attention: none, stn (one affine map per frame) or dcn (deformable layers); without a model.
-        temporal: lstm, gru, mean or transformer; without a model.
+        temporal: lstm, gru, mean or transformer; without a model. By default mean for the trunks resnet18 and
+            efficientnet-lite0, lstm for the others.
         finetune: let a pretrained trunk learn too, with rates that fall from layer to layer towards the pixels.
         input: the input of the encoder: frames, differences (from the previous frame) or both; by default the choice
             that suits the clips.
         steps: the number of optimiser steps.
         minutes: the training time, instead of steps: a short timing sets the number of steps that fit. With neither,
-            training takes ten minutes.
+            a training by steps takes ten minutes.
         batch_size: the number of clips per step; small batches (8) learn more in minutes, large ones (32) in an hour.
             By default 16, or 2 if each step needs gradients through the trunk of a picture.
         learning_rate: the highest learning rate of AdamW.
@@ -50,8 +54,8 @@ class TrainConfig:
         weight_decay: the decoupled weight decay.
         ema: the decay of an exponential moving average of the weights, such as 0.999; the checkpoint then holds the
             average as the model. 0 for no average.
-        augment: change own clips at random, each time in another way; --no-augment leaves them as they are. Moving
-            digits are never changed.
+        augment: whether own clips are changed at random, each time in another way. By default they are, unless the
+            trunk does not learn; --no-augment leaves them as they are. Moving digits are never changed.
         seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
@@ -60,7 +64,7 @@ class TrainConfig:
             random, except those of efficientnet-lite0, which come with saccade[pretrained].
 
     Raises:
-        UsageError: if a name is unknown, or a number is out of range.
+        UsageError: if a name is unknown, a number is out of range, or the device is not available.
     """
 
     model: str = AUTO
@@ -87,6 +91,7 @@ class TrainConfig:
         if self.steps is not None and self.minutes is not None:
             raise UsageError("both --steps and --minutes were given; give only one of them")
         self._settle_model()
+        self._check_names()
         for name in ("batch_size", "learning_rate"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be above 0; got {value}")
@@ -111,6 +116,20 @@ class TrainConfig:
         from_scratch = self.start_from is None and self.trunk == "resnet18"
         return 2 if attends or from_scratch or self.finetune else 16
 
+    def _check_names(self) -> None:
+        if self.model not in (AUTO, *models.MODELS) and not Path(self.model).exists():
+            raise unknown_name("model", self.model, models.names())
+        parts = {
+            "trunk": models.TRUNKS,
+            "attention": models.ATTENTIONS,
+            "temporal": TEMPORAL,
+            "input": models.INPUTS,
+        }
+        for name, known in parts.items():
+            if (value := getattr(self, name)) is not None and value not in known:
+                raise unknown_name("temporal part" if name == "temporal" else name, value, known)
+        choose_precision(self.precision, choose_device(self.device))
+
     def _settle_model(self) -> None:
         """Name the model if it was not named; refuse parts beside a model that has its own."""
         settled = {"trunk": OLD_NAMES.get(self.trunk, self.trunk)}
@@ -126,7 +145,9 @@ class TrainConfig:
                 f" out --model and name trunk, attention and temporal part"
             )
         if settled.get("model", self.model) == models.BUILT:
-            settled |= {"attention": "none", "temporal": "lstm"} | parts
+            # Behind trunks for pictures the mean was more accurate: docs/log.md, 2026-11-29.
+            temporal = "mean" if settled["trunk"] in PICTURE_TRUNKS else "lstm"
+            settled |= {"attention": "none", "temporal": temporal} | parts
         for name, value in settled.items():
             object.__setattr__(self, name, value)
         if self.model in models.MODELS and self.model not in (*models.MATCHED, models.BUILT):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from saccade import checkpoint, models, run_folder
 from saccade.clips import ClipBatch, DataConfig
 from saccade.data.augment import Augmentation
+from saccade.data.folder import Folder
 from saccade.data.stored import StoredBatches
 from saccade.device import choose_device, choose_precision
 from saccade.errors import DataError
@@ -21,7 +21,7 @@ from saccade.foreign import check_types
 from saccade.labels import Labels
 from saccade.models import VideoClassifier, verdict
 from saccade.models.trunks import expected
-from saccade.train import fixed_maps, initial_weights, loop, optimizer
+from saccade.train import batch_size, fixed_maps, initial_weights, lines, loop, optimizer, tables
 from saccade.train.config import TrainConfig
 from saccade.train.loop import Progress
 from saccade.train.trainer import Objective, Trainer, keep_best, moving_average, restore, save
@@ -47,7 +47,8 @@ def train(
 ) -> Path:
     """Train a model end to end; return the path of its checkpoint.
 
-    The run folder `out` gets `run.json`, `log.jsonl` and `checkpoint.safetensors`. The checkpoint is saved at the
+    The run folder `out` gets `run.json`, `log.jsonl` and `checkpoint.safetensors`, and `left_out.csv` if clips of a
+    `Folder` were left out. The checkpoint is saved at the
     start, about every minute and at the end, so that a run can be resumed at any time. A resumed run gives the same
     bits as an uninterrupted one, on the same machine with the same number of threads.
 
@@ -63,7 +64,7 @@ def train(
         progress: a function that is called after every step with loss, accuracy, learning rate, gradient norm and clips
             per second; after some steps also with loss and accuracy on the validation clips.
         say: a function that is called with a line about the weights that the trunk got from a file, about what is not
-            done with these clips, and about the step that is kept.
+            done with these clips, about a plan of few steps, and about the step that is kept.
 
     Raises:
         UsageError: if `out` already holds a run, another process writes to it, or the run to resume had another
@@ -78,14 +79,32 @@ def train(
         say = say or (lambda _line: None)
         trainer = _resumed(config, data, out, progress, say) if resume else _begun(config, data, out, progress, say)
         if trainer is not None:
-            loop.run(trainer, out, progress)
-            facts = {}
-            if trainer.validation is not None:
-                found = keep_best(trainer, out)
-                say(_said_of(found, trainer))
-                facts = {"validation": found, "steps_done": trainer.step}
+            facts = _run(trainer, out, progress, say)
             run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1), **facts)
     return out / checkpoint.NAME
+
+
+def _run(trainer: Trainer, out: Path, progress: Progress | None, say: initial_weights.Say) -> dict[str, Any]:
+    """Take the steps and save the result; return what is said about it in `run.json`."""
+    try:
+        loop.run(trainer, out, progress)
+    except (DataError, OSError):
+        if trainer.is_done:  # the disk is full, or the folder has gone: the figures are not lost too
+            _finished(trainer, say)
+        raise
+    if (found := _finished(trainer, say)) is None:
+        return {}
+    keep_best(trainer, out, found)
+    return {"validation": found, "steps_done": trainer.step}
+
+
+def _finished(trainer: Trainer, say: initial_weights.Say) -> dict[str, Any] | None:
+    """Give a finished training its best weights and tell which they are; None if no clips were held out."""
+    if trainer.validation is None:
+        return None
+    found = trainer.validation.finish(trainer.product, trainer.device, trainer.dtype)
+    say(lines.of_kept_step(found, trainer))
+    return found
 
 
 def _begun(
@@ -93,12 +112,17 @@ def _begun(
 ) -> Trainer:
     run_folder.check_free(out)
     trainer = _on_maps(start(config, data, say=say), progress, say)
+    batch_size.check_memory(trainer, data, _settled(config, data).clips_per_step, config.seed)
     if isinstance(trainer.batches, StoredBatches) and trainer.validation is None:
         say("no clips for validation: the last step is kept, and probabilities are not calibrated")
     trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
+    if (line := lines.of_few_steps(trainer)) is not None:
+        say(line)
     # The checkpoint comes first, so that a folder with `run.json` can be resumed.
     save(trainer, out)
     _describe(trainer, out)
+    if isinstance(data, Folder):
+        tables.write_left_out(out, data.left_out)
     return trainer
 
 
@@ -158,17 +182,6 @@ def _part_that_reads_maps(model: nn.Module) -> nn.Module:
     return part
 
 
-def _said_of(found: Mapping[str, Any], trainer: Trainer) -> str:
-    """Return a line about the step that is kept."""
-    early = (
-        f"ended early, after step {trainer.step} of {trainer.num_steps}: " if trainer.step < trainer.num_steps else ""
-    )
-    return (
-        f"{early}step {found['kept_step']} is kept, the best on {found['num_clips']} validation clips"
-        f" (accuracy {100 * found['accuracy']:.0f} %, cross entropy {found['cross_entropy']:.2f})"
-    )
-
-
 def _describe(trainer: Trainer, out: Path) -> None:
     facts = {"steps": trainer.num_steps, "precision": trainer.precision, "data": trainer.header.data["config"]}
     run_folder.create(out, "train", trainer.header.training["config"], device=str(trainer.device), **facts)
@@ -199,6 +212,7 @@ def start(
     batches = data.batches(config.clips_per_step, config.seed).to(device)
     validation = None
     if isinstance(batches, StoredBatches):
+        batch_size.check_num_clips(batches.size, len(batches.clips))
         validation = validation_of(data, batches)
         batches = replace(batches, augmentation=Augmentation() if config.augment else None)
     else:  # generated clips come once
@@ -271,10 +285,9 @@ def _settled(config: TrainConfig, data: DataConfig) -> TrainConfig:
 
 def _header(config: TrainConfig, data: DataConfig) -> checkpoint.Header:
     models.arguments_of(config.model)  # an unknown name is reported before anything is read
-    parts = _PARTS if config.model == models.BUILT else ("trunk",)
     return checkpoint.Header(
         config.model,
-        {name: getattr(config, name) for name in (*parts, "input")},
+        initial_weights.arguments_of(config),
         data.labels,
         expected(config.trunk, data.frame_format),
         {"config": data.as_json(), "facts": {**data.facts, "protocol": PROTOCOL}},

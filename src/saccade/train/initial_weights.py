@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from saccade import checkpoint, weights
+from saccade import checkpoint, models, weights
 from saccade.errors import UsageError
 from saccade.foreign import shown
 from saccade.labels import Labels
@@ -16,13 +16,46 @@ from saccade.models import foreign_weights
 from saccade.models.efficientnet import EfficientNetLite0
 from saccade.models.picture_encoder import PictureEncoder
 from saccade.models.pretrained import load_pretrained
-from saccade.models.trunks import PICTURE_TRUNKS
+from saccade.models.trunks import PICTURE_TRUNKS, SMALL_TRUNKS
 from saccade.train.config import TrainConfig
 
 LEARNED, NEW = "learned", "new"
 """What a trunk's weights are at the start of a training: learned before, or random."""
 
 Say = Callable[[str], None]
+
+
+def check(config: TrainConfig) -> None:
+    """Find out whether a training can begin from its weights, before any clip is read.
+
+    Args:
+        config: the configuration, with the names of model and parts, as `end_to_end.named` returns it.
+
+    Raises:
+        UsageError: as for `take` and `keep`.
+        DataError: as for `take`.
+    """
+    path, trunk = config.start_from, _of_name(config.trunk)
+    if path is None and isinstance(trunk, EfficientNetLite0):
+        load_pretrained(trunk)
+    elif path is not None and checkpoint.of_others(path):
+        foreign_weights.load(trunk, path)
+    elif path is not None:
+        path = weights.find(path)
+        header, wanted = checkpoint.read_header(path), arguments_of(config)
+        # The clips may still decide on the input.
+        came = header.arguments if config.input else {**header.arguments, "input": None}
+        _check_kinds(path, _parts(header.model, came), _parts(config.model, wanted))
+    elif config.finetune:
+        raise _nothing_learned(config)
+    if config.finetune and config.trunk not in PICTURE_TRUNKS:
+        raise _nothing_learned(config)
+
+
+def arguments_of(config: TrainConfig) -> dict[str, Any]:
+    """Return the arguments of the model, without those that depend on the clips."""
+    parts = ("trunk", "attention", "temporal") if config.model == models.BUILT else ("trunk",)
+    return {name: getattr(config, name) for name in (*parts, "input")}
 
 
 def take(model: nn.Module, config: TrainConfig, header: checkpoint.Header, say: Say) -> str:
@@ -66,10 +99,19 @@ def keep(model: nn.Module, config: TrainConfig, trunk: str) -> None:
     if isinstance(encoder, PictureEncoder) and trunk == LEARNED:
         encoder.keep_trunk(weights=not config.finetune)
     elif config.finetune:
-        raise UsageError(
-            f"--finetune is for a trunk that has learned on pictures; {config.trunk} learns from scratch: choose"
-            f" --trunk {' or '.join(PICTURE_TRUNKS)}, with --start-from FILE, or leave out --finetune"
-        )
+        raise _nothing_learned(config)
+
+
+def _of_name(name: str) -> nn.Module:
+    """Return a trunk as it is without attention, for frames in colour."""
+    return SMALL_TRUNKS[name](3, deformable=False) if name in SMALL_TRUNKS else PICTURE_TRUNKS[name].make(3)
+
+
+def _nothing_learned(config: TrainConfig) -> UsageError:
+    return UsageError(
+        f"--finetune is for a trunk that has learned on pictures; {config.trunk} learns from scratch: choose"
+        f" --trunk {' or '.join(PICTURE_TRUNKS)}, with --start-from FILE, or leave out --finetune"
+    )
 
 
 def _of_checkpoint(model: nn.Module, header: checkpoint.Header, path: Path) -> dict[str, Any]:
@@ -77,11 +119,7 @@ def _of_checkpoint(model: nn.Module, header: checkpoint.Header, path: Path) -> d
     path = weights.find(path)
     other = checkpoint.read_header(path)
     _check_same_test(header, other, path)
-    wanted, came = (_kind(header), _kind(other))
-    if wanted != came:
-        raise UsageError(
-            f"{path} holds {came}; {wanted} is wanted: change --model, or its parts, its input or the labels"
-        )
+    _check_kinds(path, _kind(other), _kind(header))
     checkpoint.load_weights(model, path)
     earlier = other.training.get("before", {})
     conditions = [earlier.get("before_condition"), other.facts.get("condition", other.facts.get("data"))]
@@ -102,10 +140,25 @@ def _check_same_test(header: checkpoint.Header, other: checkpoint.Header, path: 
         )
 
 
+def _check_kinds(path: Path, came: str, wanted: str) -> None:
+    if wanted != came:
+        raise UsageError(
+            f"{path} holds {came}; {wanted} is wanted: change --model, or its parts, its input or the labels"
+        )
+
+
 def _kind(header: checkpoint.Header) -> str:
     labels = header.labels or Labels.numbered(1)
     named = ", ".join(labels.names[:3]) + (" ..." if len(labels.names) > 3 else "")
-    parts = [f"{header.arguments.get('trunk')} trunk"]
-    parts += [f"{part} {header.arguments[part]}" for part in ("attention", "temporal") if part in header.arguments]
-    parts.append(f"input {header.arguments.get('input', 'frames')}")
-    return f"a {header.model} ({', '.join(parts)}) for {len(labels.names)} classes ({named})"
+    return f"{_parts(header.model, header.arguments)} for {len(labels.names)} classes ({named})"
+
+
+def _parts(model: str, arguments: Mapping[str, Any]) -> str:
+    """Return the name of a model with those of its parts; a whole model has none."""
+    if "trunk" not in arguments:
+        return f"a {model}"
+    parts = [f"{arguments['trunk']} trunk"]
+    parts += [f"{part} {arguments[part]}" for part in ("attention", "temporal") if part in arguments]
+    if (seen := arguments.get("input", "frames")) is not None:
+        parts.append(f"input {seen}")
+    return f"a {model} ({', '.join(parts)})"

@@ -119,7 +119,12 @@ def _validated(trainer: Trainer) -> dict[str, float]:
     if trainer.validation is None or not trainer.validation.is_due(trainer.step, trainer.num_steps):
         return {}
     started = time.perf_counter()
-    found = trainer.validation.look(trainer.product, trainer.step, trainer.device, trainer.dtype)
+    try:
+        found = trainer.validation.look(trainer.product, trainer.step, trainer.device, trainer.dtype)
+    except NonFiniteError as error:
+        raise NonFiniteError(
+            f"the verdict on validation clips is not finite after step {trainer.step}; {trainer.remedy}"
+        ) from error
     trainer.elapsed_s += time.perf_counter() - started
     return found | {"elapsed_s": trainer.elapsed_s}
 
@@ -174,6 +179,5 @@ def _check_finite(trainer: Trainer, loss: Tensor, norm: Tensor) -> None:
         rate = trainer.optimizer.param_groups[0]["lr"]
         raise NonFiniteError(
             f"{bad[0]} is not finite at step {trainer.step}"
-            f" (learning rate {rate:.2e}, gradient norm {norm.item():.3g});"
-            " the last good checkpoint is kept; try a lower --learning-rate, or --precision float32"
+            f" (learning rate {rate:.2e}, gradient norm {norm.item():.3g}); {trainer.remedy}"
         )

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from saccade import checkpoint, files, run_folder
+from saccade import checkpoint, run_folder
 from saccade.baselines import Rung
-from saccade.data.collection import CLASS_SEPARATOR
 from saccade.data.folder import Folder
 from saccade.data.folds import Fold, folds
+from saccade.data.labelled import targets_of
 from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
-from saccade.labels import Labels
-from saccade.train import pretrained, ridge
+from saccade.train import pretrained, ridge, tables
 from saccade.train.config import TrainConfig
 from saccade.train.pretrained import Described, Progress
 
 PROTOCOL = "linear"
-TESTED, LEFT_OUT = "tested.csv", "left_out.csv"
 
 
 @dataclass(frozen=True)
@@ -55,6 +50,7 @@ def train(
     *,
     num_folds: int | None = None,
     progress: Callable[[str], Progress] | None = None,
+    tested: Callable[[list[Rung], Rung], None] | None = None,
 ) -> Outcome:
     """Fit a linear head to the features of a pretrained trunk; compare it with simple classifiers.
 
@@ -73,6 +69,8 @@ def train(
         num_folds: the number of folds of a cross-validation; None for none.
         progress: a function that is called with the name of a stage, and returns a function of the number of clips done
             and the total.
+        tested: a function that is called with the simple classifiers and the model once they are tested, before
+            anything is saved.
 
     Raises:
         UsageError: if `out` already holds a run, another process writes to it, or the pretrained weights are not
@@ -83,27 +81,36 @@ def train(
     with run_folder.held(out):
         run_folder.check_free(out)
         clips, parts = _clips_and_parts(data, num_folds, config.seed)
+        record_of = {data.collection.name_of_entry(record.entry): record for record in records}
+        used = [record_of[name] for name in clips.names or ()]  # and no clip of a given test
         described = pretrained.describe(
             clips,
             data.frame_format,
-            longest=max(record.num_frames or 0 for record in records),
+            longest=max(record.num_frames or 0 for record in used),
             progress=begin("features of the pretrained trunk"),
         )
         logits = pretrained.out_of_fold(described, parts, seed=config.seed)
-        record_of = {data.collection.name_of_entry(record.entry): record for record in records}
-        _, metadata = metadata_features([record_of[name] for name in clips.names or ()])
+        _, metadata = metadata_features(used)
         rungs, model = pretrained.beside_ladder(
             described, parts, logits, metadata=metadata, progress=begin("simple classifiers")
         )
+        if tested is not None:
+            tested(rungs, model)
         learned = np.arange(len(clips)) if num_folds else parts[0][0]
         head = pretrained.fitted(described, learned, seed=config.seed)
         path = _save(
             config, data, described, head, out, {"accuracy": model.accuracy, "low": model.low, "high": model.high}
         )
-        files.write_text(out / TESTED, _tested(described, parts, logits))
-        if data.left_out:
-            files.write_text(out / LEFT_OUT, _as_csv([("path", "reason"), *data.left_out.items()]))
+        tables.write_tested(out, clips, [held for _, held in parts], logits)
+        tables.write_left_out(out, data.left_out)
     return Outcome(path, rungs, model, num_folds)
+
+
+def check_folds(data: Folder, num_folds: int, seed: int) -> None:
+    """Raise the errors of `folds` for clips that are listed but not read yet; clips of a given test do not count."""
+    learned = [clip for clip in data.files if clip.entry.split != "test"]
+    groups = [clip.group for clip in learned] if any(clip.entry.group is not None for clip in data.files) else None
+    folds(targets_of(learned, data.labels).numpy(), groups, num_folds, seed, names=data.labels.names)
 
 
 def _clips_and_parts(data: Folder, num_folds: int | None, seed: int) -> tuple[StoredClips, list[Fold]]:
@@ -141,33 +148,3 @@ def _save(
     }
     run_folder.create(out, "train", config_json, device="cpu", finished=True, **facts)
     return out / checkpoint.NAME
-
-
-def _tested(described: Described, parts: Sequence[Fold], logits: Float[Tensor, "clips classes"]) -> str:
-    """Return a CSV file with the verdict of each tested clip."""
-    clips = described.clips
-    rows: list[tuple[object, ...]] = [("path", "group", "fold", "class", "verdict", "probability")]
-    for number, (_, held) in enumerate(parts):
-        for index, verdict in zip(held, clips.labels.verdicts(logits[held]), strict=True):
-            name = clips.names[index] if clips.names else index
-            group = clips.groups[index] if clips.groups else ""
-            true, said = (_joined(clips.labels, classes) for classes in (_present(clips, index), verdict.classes))
-            rows.append((name, group, number, true, said, round(verdict.probability, 4)))
-    return _as_csv(rows)
-
-
-def _present(clips: StoredClips, index: int) -> Sequence[int]:
-    """Return the classes of a clip."""
-    target = clips.targets[index]
-    return [int(target)] if clips.labels.exclusive else target.nonzero().flatten().tolist()
-
-
-def _joined(labels: Labels, classes: Sequence[int]) -> str:
-    """Return names of classes as in the CSV file of a collection."""
-    return CLASS_SEPARATOR.join(labels.names[index] for index in classes)
-
-
-def _as_csv(rows: Iterable[tuple[object, ...]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

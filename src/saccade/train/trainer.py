@@ -83,6 +83,12 @@ class Trainer:
         return self.model if self.average is None else self.average.module
 
     @property
+    def remedy(self) -> str:
+        """What helps if numbers are not finite; the precision is part of it if it is not the highest."""
+        lower = "the last good checkpoint is kept; try a lower --learning-rate"
+        return lower if self.dtype == torch.float32 else f"{lower}, or --precision float32"
+
+    @property
     def is_done(self) -> bool:
         """Whether all steps are done, or enough of them to know that more bring nothing better."""
         ended = self.validation is not None and self.validation.is_over(self.num_steps, self.step)
@@ -124,7 +130,7 @@ def save(trainer: Trainer, out: Path, **facts: Any) -> None:
     """
     for name, tensor in trainer.model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
-            raise NonFiniteError(f"{name} is not finite at step {trainer.step}; the last good checkpoint is kept")
+            raise NonFiniteError(f"{name} is not finite at step {trainer.step}; {trainer.remedy}")
     state = {_OPTIMIZER + name: tensor for name, tensor in trainer.optimizer.tensors().items()}
     state["random.cpu"] = torch.get_rng_state()
     if trainer.average is not None:
@@ -150,16 +156,16 @@ def _progress(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def keep_best(trainer: Trainer, out: Path) -> dict[str, Any]:
+def keep_best(trainer: Trainer, out: Path, found: Mapping[str, Any]) -> None:
     """Replace the checkpoint of a finished run by the weights that were best in validation, with their temperature.
 
-    Return the entry `validation` of the header. It is that of `Validation.finish`.
+    Args:
+        trainer: the finished training, with these weights.
+        out: the run folder.
+        found: the result of `Validation.finish`, which becomes the entry `validation` of the header.
     """
-    assert trainer.validation is not None
-    found = trainer.validation.finish(trainer.product, trainer.device, trainer.dtype)
-    training = {**trainer.header.training, **_progress(trainer), "step": found["kept_step"], "validation": found}
+    training = {**trainer.header.training, **_progress(trainer), "step": found["kept_step"], "validation": dict(found)}
     checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training))
-    return found
 
 
 def restore(trainer: Trainer, out: Path, before: Mapping[str, Any]) -> checkpoint.Header:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from saccade.clips import DataConfig
 from saccade.data.lazy_frames import LazyFrames
 from saccade.data.stored import StoredBatches, StoredClips
-from saccade.errors import UsageError
+from saccade.errors import NonFiniteError, UsageError
 from saccade.evaluate import metrics
 from saccade.evaluate.forward import Setup, Verdicts, run_clips
 from saccade.train import temperature
@@ -74,12 +74,18 @@ class Validation:
         return self.num_worse >= _LEAST_LOOKS and step - self.best_step >= _PATIENCE * num_steps
 
     def look(self, model: nn.Module, step: int, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
-        """Measure a model after a step, and keep its weights if they are the best; return entries of the log row."""
+        """Measure a model after a step, and keep its weights if they are the best; return entries of the log row.
+
+        Raises:
+            NonFiniteError: if a logit, or the cross entropy, is NaN or infinite.
+        """
         found = self.verdicts(model, device, dtype)
         labels = self.clips.labels
         loss = metrics.cross_entropy(
             found.logits / temperature.fitted(found.logits, found.targets, labels), found.targets, labels
         )
+        if not math.isfinite(loss):
+            raise NonFiniteError("the cross entropy of validation clips is not finite")
         if loss < self.best_loss:
             self.best_loss, self.best_step, self.num_worse = loss, step, 0
             self.best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
