@@ -252,3 +252,9 @@ def test_frames_are_larger_where_a_model_looks_closer():
 def test_an_unknown_trunk_names_the_nearest():
     with pytest.raises(UsageError, match="no trunk is called 'resnet-18'; did you mean 'resnet18'"):
         models.build(trunk="resnet-18")
+
+
+@pytest.mark.parametrize(("trunk", "temporal"), [("small", "LSTM"), ("efficientnet-lite0", "Mean")])
+def test_the_temporal_part_suits_the_trunk_unless_it_is_named(trunk, temporal):
+    assert type(models.build(trunk=trunk).temporal).__name__ == temporal
+    assert type(models.build(trunk=trunk, temporal="gru").temporal).__name__ == "GRU"

@@ -10,7 +10,15 @@ from saccade.labels import Labels
 from saccade.models.encoder import FrameEncoder, Localisation
 from saccade.models.inputs import INPUTS
 from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncoder
-from saccade.models.trunks import OLD_NAMES, PICTURE_PX, PICTURE_TRUNKS, SMALL_TRUNKS, TRUNKS, expected
+from saccade.models.trunks import (
+    OLD_NAMES,
+    PICTURE_PX,
+    PICTURE_TRUNKS,
+    SMALL_TRUNKS,
+    TRUNKS,
+    default_temporal,
+    expected,
+)
 from saccade.models.video_classifier import VideoClassifier
 from saccade.nn.heads import PairHead
 from saccade.nn.spatial_transformer import CloserLook, SpatialTransformer
@@ -37,7 +45,7 @@ def build(
     frame_format: FrameFormat | None = None,
     trunk: str = "small",
     attention: str = "none",
-    temporal: str = "lstm",
+    temporal: str | None = None,
     input: str = "frames",
     num_features: int = 128,
     mode: str = "affine",
@@ -57,7 +65,7 @@ def build(
         attention: `none`, `stn` or `dcn`. `stn` predicts one map per frame, before the trunk; with a trunk for pictures
             it looks at the frame small and samples it in full resolution, see `CloserLook`. `dcn` makes the trunk's
             deepest layers deformable, or puts a deformable layer on the map of `efficientnet-lite0`.
-        temporal: one of `TEMPORAL`.
+        temporal: one of `TEMPORAL`; None takes `trunks.default_temporal`.
         input: one of `INPUTS`.
         num_features: the size of the feature of a frame.
         mode: the mode of the spatial transformer, `affine` or `similarity`.
@@ -69,6 +77,7 @@ def build(
     2
     """
     trunk = OLD_NAMES.get(trunk, trunk)
+    temporal = default_temporal(trunk) if temporal is None else temporal
     for kind, name, known in (
         ("trunk", trunk, TRUNKS),
         ("attention", attention, ATTENTIONS),

@@ -67,6 +67,15 @@ def frame_px(trunk: str, attention: str | None) -> int | None:
     return CLOSER_PX if attention == "stn" else PICTURE_PX
 
 
+def default_temporal(trunk: str) -> str:
+    """Return the temporal part that suits a trunk: behind those for pictures the mean was more accurate (docs/log.md).
+
+    >>> default_temporal("small"), default_temporal("resnet18")
+    ('lstm', 'mean')
+    """
+    return "mean" if trunk in PICTURE_TRUNKS else "lstm"
+
+
 def expected(trunk: str, frame_format: FrameFormat) -> FrameFormat:
     """Return a frame format with the mean and deviation that a trunk expects.
 

@@ -12,7 +12,7 @@ import tyro
 from saccade import files, models
 from saccade.device import choose_device, choose_precision
 from saccade.errors import UsageError, unknown_name
-from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS
+from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS, default_temporal
 from saccade.nn.temporal import TEMPORAL
 
 T = TypeVar("T")
@@ -145,9 +145,7 @@ class TrainConfig:
                 f" out --model and name trunk, attention and temporal part"
             )
         if settled.get("model", self.model) == models.BUILT:
-            # Behind trunks for pictures the mean was more accurate: docs/log.md, 2026-11-29.
-            temporal = "mean" if settled["trunk"] in PICTURE_TRUNKS else "lstm"
-            settled |= {"attention": "none", "temporal": temporal} | parts
+            settled |= {"attention": "none", "temporal": default_temporal(settled["trunk"])} | parts
         for name, value in settled.items():
             object.__setattr__(self, name, value)
         if self.model in models.MODELS and self.model not in (*models.MATCHED, models.BUILT):
