@@ -243,3 +243,21 @@ def test_earlier_states_of_a_clip_are_held_out_with_it():
     head = fit(states, targets, earlier=[states] * 20)
     other = torch.randn(200, NUM_BLOCKS * SIZE, generator=generator(2))
     assert LABELS.probabilities(logits_of(head, other)).amax(1).mean() < 0.5
+
+
+def test_an_earlier_state_counts_as_much_as_its_weight_says():
+    states, targets = problem(60, noise=6)
+    earlier = problem(60, noise=6, seed=3)[0]
+    head = ridge.fit(states, targets, LABELS, block_sizes=[states.shape[1]], earlier=[earlier])
+    mean, deviation = states.double().mean(0), states.double().std(0, correction=0)
+    scale = deviation * states.shape[1] ** 0.5
+    known = torch.cat((states, earlier)).double().sub(mean) / scale
+    weight = torch.tensor([1.0] * 60 + [ridge.EARLIER_WEIGHT] * 60).double().unsqueeze(1)
+    wanted = torch.nn.functional.one_hot(targets, 3).double()
+    wanted = (wanted - wanted.mean(0)).repeat(2, 1)
+    solved = torch.linalg.solve(
+        known.T @ (weight * known) + head.penalty * torch.eye(known.shape[1]), known.T @ (weight * wanted)
+    )
+    expected = (solved / scale.unsqueeze(1)).T
+    found = head.weight.double() * (expected.norm() / head.weight.double().norm())
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
