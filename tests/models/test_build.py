@@ -16,6 +16,8 @@ from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncod
 from saccade.models.trunks import CLOSER_PX, PICTURE_PX, expected, frame_px
 from saccade.nn import TEMPORAL, CloserLook, GridPool, attention_layers
 
+from .looking import looking_around
+
 LABELS = Labels(("wave", "clap", "jump"))
 PICTURE_TRUNKS = ("resnet18", "efficientnet-lite0")
 
@@ -32,16 +34,6 @@ def build(trunk="efficientnet-lite0", attention="none", *, seed=0, **arguments):
 def clips_of(model, batch=2, time=3, size=(32, 40), seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(batch, time, model.frame_format.channels, *size, generator=generator)
-
-
-def looking_around(model):
-    """Let attention look somewhere else than straight ahead, as it does once it has learned."""
-    for layer in attention_layers(model).values():
-        for parameter in list(layer.positions.parameters())[-2:]:
-            nn.init.normal_(parameter, std=0.05)
-            if parameter.numel() == 6:
-                parameter.data += torch.eye(2, 3).flatten()
-    return model
 
 
 # --- Every combination

@@ -11,6 +11,8 @@ from saccade.labels import Labels
 from saccade.models import verdict
 from saccade.nn import attention_layers, num_attention_parameters, recorded, switched_off
 
+from .looking import looking_around
+
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 TRUNKS = ("small", "wide")
 
@@ -18,17 +20,6 @@ TRUNKS = ("small", "wide")
 def create(name, **arguments):
     torch.manual_seed(0)
     return models.create(name, **arguments)
-
-
-def looking_around(model):
-    """Let attention look somewhere else than straight ahead, as it does once it has learned."""
-    torch.manual_seed(1)
-    for layer in attention_layers(model).values():
-        for parameter in list(layer.positions.parameters())[-2:]:
-            nn.init.normal_(parameter, std=0.05)
-            if parameter.numel() == 6:
-                parameter.data += torch.eye(2, 3).flatten()
-    return model
 
 
 def clips_of(batch=2, time=3, channels=1, size=(28, 28), seed=0):

@@ -275,17 +275,20 @@ def test_later_rows_stand_where_they_start(drawn):
     assert np.flatnonzero(coloured.any(0)).min() > 200
 
 
+# Keeps what is written on a canvas.
+WRITTEN = """
+  const written = [];
+  const { fillText } = CanvasRenderingContext2D.prototype;
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
+    written.push(text);
+    fillText.call(this, text, ...at);
+  };
+"""
+
+
 def test_long_names_are_shortened_and_leave_room_for_the_lines(drawn):
-    texts = """
-      const written = [];
-      const { fillText } = CanvasRenderingContext2D.prototype;
-      CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
-        written.push(text);
-        fillText.call(this, text, ...at);
-      };
-    """
     check = "for (const text of given.wanted) if (!written.some((one) => text.test(one))) throw Error(written.join());"
-    script = texts + CHART + check.replace("given.wanted", "[/^wave$/, /^somebody.*…$/]")
+    script = WRITTEN + CHART + check.replace("given.wanted", "[/^wave$/, /^somebody.*…$/]")
     names = ["wave", "somebody puts a red ball into a blue cup"]
     pixels = drawn(script, rows=[[0.6, 0.4]] * 10, names=names, options={})
     first = tuple(int(part, 16) for part in re.findall("..", probability_chart.SERIES_COLOURS[0][1:]))
@@ -295,16 +298,8 @@ def test_long_names_are_shortened_and_leave_room_for_the_lines(drawn):
 
 
 def test_the_axes_have_their_units(drawn):
-    texts = """
-      const written = [];
-      const { fillText } = CanvasRenderingContext2D.prototype;
-      CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {
-        written.push(text);
-        fillText.call(this, text, ...at);
-      };
-    """
     check = 'for (const text of ["frame", "100 %"]) if (!written.includes(text)) throw Error(written.join());'
-    drawn(texts + CHART + check, rows=[[1.0]] * 10, names=["a"], options={})
+    drawn(WRITTEN + CHART + check, rows=[[1.0]] * 10, names=["a"], options={})
 
 
 def test_a_class_that_never_shows_leaves_no_line(drawn):

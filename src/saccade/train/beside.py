@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saccade import baselines, checkpoint
 from saccade.baselines import Rung
 from saccade.data.folder import Folder
+from saccade.data.folds import Fold
 from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
@@ -43,11 +44,9 @@ def beside_ladder(
     Raises:
         UsageError: if no clips were held out for validation.
     """
-    learned, held = data.clips("train"), data.clips("validation")
-    together = data.together(("train", "validation"))
-    part = (np.arange(len(learned)), np.arange(len(learned), len(together)))
-    record_of = {data.collection.name_of_entry(record.entry): record for record in records}
-    _, metadata = metadata_features([record_of[name] for name in together.names or ()])
+    held = data.clips("validation")
+    together, part = train_and_validation(data)
+    _, metadata = metadata_features(records_of(data, records, together))
     rungs = baselines.ladder(
         together.frames,
         together.targets.numpy(),
@@ -64,6 +63,18 @@ def beside_ladder(
         with attention.switched_off(model):
             rows.append(_tested("without attention", model, held, begin("the model without attention"))[1])
     return rungs, rows
+
+
+def train_and_validation(data: Folder) -> tuple[StoredClips, Fold]:
+    """Return the clips of both splits as one, and which of them are for training and which for validation."""
+    num_learned, together = len(data.clips("train")), data.together(("train", "validation"))
+    return together, (np.arange(num_learned), np.arange(num_learned, len(together)))
+
+
+def records_of(data: Folder, records: Sequence[Record], clips: StoredClips) -> list[Record]:
+    """Return what a scan found in some of its clips, in their order."""
+    record_of = {data.collection.name_of_entry(record.entry): record for record in records}
+    return [record_of[name] for name in clips.names or ()]
 
 
 def _tested(name: str, model: nn.Module, clips: StoredClips, progress: Progress) -> tuple[Tensor, Rung]:

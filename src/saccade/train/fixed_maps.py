@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -56,7 +56,7 @@ def batches_of_maps(
         device: the device that computes the maps.
         counted: a function that is called with the number of clips that are done and the total.
     """
-    of_frame = _MapsOf(model, device)
+    of_frame = MapsOf(model, device)
     frames = batches.clips.frames
     maps: list[Tensor] = []
     num_bytes = 0
@@ -70,7 +70,7 @@ def batches_of_maps(
     return replace(batches, clips=replace(batches.clips, frames=maps))
 
 
-class _MapsOf:
+class MapsOf:
     """Compute the maps of clips with a model whose batch normalisation is folded into its convolutions."""
 
     def __init__(self, model: VideoClassifier, device: torch.device) -> None:
@@ -81,11 +81,16 @@ class _MapsOf:
         self.encoder = PictureEncoder(attention=None, trunk=trunk, end=encoder.end, gains=encoder.gains)
         self.encoder.to(device).eval()
 
-    @torch.no_grad()
     def __call__(self, clip: UInt8[Tensor, "time channels height width"]) -> Float[Tensor, "time maps y x"]:
         """Return the maps of a clip's frames, in half precision."""
-        found, state = [], None
+        return torch.cat([maps.half().cpu() for maps in self.parts(clip)])
+
+    @torch.no_grad()
+    def parts(
+        self, clip: UInt8[Tensor, "time channels height width"]
+    ) -> Iterator[Float[Tensor, "part_of_time maps y x"]]:
+        """Yield the maps of a few frames after the other."""
+        state = None
         for part in clip.unsqueeze(0).split(_FRAMES_AT_ONCE, 1):
             inputs, state = self.model.encoder_input(part.to(self.device), state)
-            found.append(self.encoder.maps(inputs[0]).half().cpu())
-        return torch.cat(found)
+            yield self.encoder.maps(inputs[0])

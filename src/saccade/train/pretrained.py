@@ -14,21 +14,19 @@ from torch import Tensor, nn
 
 from saccade import baselines, checkpoint
 from saccade.baselines import Rung
-from saccade.clips import FrameFormat
+from saccade.clips import CPU, FrameFormat
 from saccade.data.folds import Fold
 from saccade.data.stored import StoredClips
 from saccade.labels import Labels
 from saccade.models import VideoClassifier, efficientnet
-from saccade.models.folding import folded
-from saccade.models.picture_encoder import PictureEncoder
 from saccade.models.pretrained import block_sizes, lite0_memory, load_pretrained
 from saccade.nn.memory import Memory
 from saccade.train import ridge
+from saccade.train.fixed_maps import MapsOf
 
 MODEL = "lite0-memory"
 SHORT_SIDE_PX = 160
 _LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
-_FRAMES_PER_PASS = 32
 # The head also learns from the states after these shares of a clip, with a small weight.
 _EARLIER = (0.75, 0.5, 0.25)
 
@@ -143,16 +141,12 @@ def _decided(logits: Tensor, labels: Labels) -> NDArray[np.intp]:
 
 
 class _Reader:
-    """Read clips with a model and its trunk; batch normalisation is folded into the convolutions, which saves time."""
+    """Read clips with a model and its trunk."""
 
     def __init__(self, model: VideoClassifier) -> None:
-        self.model = model
-        encoder = model.encoder
-        assert isinstance(encoder, PictureEncoder)
+        self.model, self.maps_of = model, MapsOf(model, CPU)
         whole = efficientnet.EfficientNetLite0(model.frame_format.channels)
         load_pretrained(whole)
-        self.encoder = PictureEncoder(attention=None, trunk=folded(encoder.trunk), end=encoder.end, gains=encoder.gains)
-        self.encoder.eval()
         self.end = nn.Sequential(*whole.eval().end())
 
     @torch.inference_mode()
@@ -160,11 +154,9 @@ class _Reader:
         self, clip: UInt8[Tensor, "time channels height width"]
     ) -> tuple[Float[Tensor, "moments states"], Float[Tensor, "time features"]]:
         """Return the states at the end of the clip and earlier, and mean and maximum of the trunk's last map."""
-        features, pooled, state = [], [], None
-        for part in clip.unsqueeze(0).split(_FRAMES_PER_PASS, 1):
-            seen, state = self.model.encoder_input(part, state)
-            maps = self.encoder.maps(seen[0])
-            features.append(self.encoder.end(maps))
+        features, pooled = [], []
+        for maps in self.maps_of.parts(clip):
+            features.append(self.maps_of.encoder.end(maps))
             last = self.end(maps[:, : maps.shape[1] // 2])  # the maps of frames come before those of changes
             pooled.append(torch.cat((last.mean((2, 3)), last.amax((2, 3))), 1))
         memory = self.model.temporal

@@ -18,7 +18,7 @@ from saccade.data.labelled import targets_of
 from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
-from saccade.train import pretrained, ridge, tables
+from saccade.train import beside, pretrained, ridge, tables
 from saccade.train.config import TrainConfig
 from saccade.train.pretrained import Described, Progress
 
@@ -81,8 +81,7 @@ def train(
     with run_folder.held(out):
         run_folder.check_free(out)
         clips, parts = _clips_and_parts(data, num_folds, config.seed)
-        record_of = {data.collection.name_of_entry(record.entry): record for record in records}
-        used = [record_of[name] for name in clips.names or ()]  # and no clip of a given test
+        used = beside.records_of(data, records, clips)  # and no clip of a given test
         described = pretrained.describe(
             clips,
             data.frame_format,
@@ -114,11 +113,11 @@ def check_folds(data: Folder, num_folds: int, seed: int) -> None:
 
 
 def _clips_and_parts(data: Folder, num_folds: int | None, seed: int) -> tuple[StoredClips, list[Fold]]:
-    learned = data.clips("train")
     if num_folds:
+        learned = data.clips("train")
         return learned, folds(learned.targets.numpy(), learned.groups, num_folds, seed, names=learned.labels.names)
-    together = data.together(("train", "validation"))
-    return together, [(np.arange(len(learned)), np.arange(len(learned), len(together)))]
+    together, part = beside.train_and_validation(data)
+    return together, [part]
 
 
 def _save(
