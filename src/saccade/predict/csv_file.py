@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +180,7 @@ def _finish(path: Path, header: Sequence[str], clips: Sequence[Path]) -> None:
     if [row[0] for row in rows] == order:
         part.replace(path)
     else:
-        files.write_text(path, _lines([header, *(last[name] for name in order)]))
+        files.write_text(path, files.csv_text([header, *(last[name] for name in order)]))
         part.unlink()
     made_with(path).unlink(missing_ok=True)
 
@@ -210,15 +210,9 @@ def _cells(outcome: Prediction | Failure, num_classes: int) -> list[object]:
     ]
 
 
-def _lines(rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def _append(file: BinaryIO, path: Path, cells: Sequence[object]) -> None:
     """Add a row as a whole; if that fails, the file ends with the row before."""
-    rest = memoryview(_lines([cells]).encode("utf-8", "backslashreplace"))
+    rest = memoryview(files.csv_text([cells]).encode("utf-8", "backslashreplace"))
     end = file.tell()
     try:
         with files.errors_named(path):

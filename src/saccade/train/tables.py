@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +39,7 @@ def write_tested(
             group = clips.groups[index] if clips.groups else ""
             true, said = (_joined(clips.labels, classes) for classes in (_present(clips, index), verdict.classes))
             rows.append((name, group, number, true, said, round(verdict.probability, 4)))
-    files.write_text(out / TESTED, _as_csv(rows))
+    files.write_text(out / TESTED, files.csv_text(rows))
 
 
 def write_left_out(out: Path, left_out: Mapping[str, str]) -> None:
@@ -51,7 +49,7 @@ def write_left_out(out: Path, left_out: Mapping[str, str]) -> None:
         OSError: if the file cannot be written.
     """
     if left_out:
-        files.write_text(out / LEFT_OUT, _as_csv([("path", "reason"), *left_out.items()]))
+        files.write_text(out / LEFT_OUT, files.csv_text([("path", "reason"), *left_out.items()]))
 
 
 def _present(clips: StoredClips, index: int) -> Sequence[int]:
@@ -63,9 +61,3 @@ def _present(clips: StoredClips, index: int) -> Sequence[int]:
 def _joined(labels: Labels, classes: Sequence[int]) -> str:
     """Return names of classes as in the CSV file of a collection."""
     return CLASS_SEPARATOR.join(labels.names[index] for index in classes)
-
-
-def _as_csv(rows: Iterable[tuple[object, ...]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
