@@ -175,17 +175,34 @@ def test_a_server_that_is_ended_leaves_no_video_behind(make_server, untrained, c
 # --- Pages
 
 
-def test_a_page_that_goes_while_models_load_leaves_its_place_and_no_traceback(make_server, untrained):
-    made = make_server("--port", 0, "--max-clients", 1, "--model", *untrained)
+HELD_UP = """
+import os, sys, time
+
+class HeldUp:
+    def find_spec(self, name, path=None, target=None):
+        while name == "saccade.serve.engine" and not os.path.exists({go!r}):
+            time.sleep(0.01)
+
+sys.meta_path.insert(0, HeldUp())
+"""
+"""Hold up the thread that loads a single model until a file is there: on a fast machine it would end too early."""
+
+
+def test_a_page_that_goes_while_models_load_leaves_its_place_and_no_traceback(make_server, untrained, tmp_path):
+    go = tmp_path / "go"
+    (tmp_path / "sitecustomize.py").write_text(HELD_UP.format(go=str(go)))
+    made = make_server("--port", 0, "--max-clients", 1, "--model", untrained[0], PYTHONPATH=tmp_path)
     for _ in range(3):
         with Page(made) as page:
             assert page.take()["type"] == "loading"
             page.say("pause", paused=True)
-        made.wait_for_pages(0, seconds=1)
+        made.wait_for_pages(0, seconds=5)
     with Page(made) as page:
         assert page.take()["type"] == "loading"
         page.socket.socket.shutdown(socket.SHUT_RDWR)
-    assert not made.status()["ready"]  # or nothing was tested
+    made.wait_for_pages(0, seconds=5)
+    assert not made.status()["ready"]
+    go.touch()
     made.wait_until_ready()
     with Page(made) as page:
         page.start()
