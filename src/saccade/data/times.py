@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import mean
+from typing import Generic, TypeVar
 
 import av
+
+Frame = TypeVar("Frame")
 
 # Longest plausible time between two frames of a file of variable rate.
 LONGEST_STILL_S = 60.0
@@ -85,10 +88,60 @@ class Times:
         return num / lasts_s
 
 
+class Resampler(Generic[Frame]):
+    """Resample frames to a fixed rate: each period gets the frame that a player shows at its start.
+
+    A frame within a tenth of a period of the start counts as shown at the start, since containers round time stamps. So
+    it is known at once, and a live source is not delayed by a frame.
+
+    Args:
+        fps: periods per second.
+        start_s: the time stamp at which the first period starts; None for that of the first frame.
+
+    >>> resampler = Resampler[str](fps=10)
+    >>> [resampler.push(name, moment_s) for name, moment_s in (("a", 5.0), ("b", 5.04), ("c", 5.3), ("d", 5.4))]
+    [['a'], [], ['b', 'b', 'c'], ['d']]
+    >>> resampler.rest(duration_s=0.2)
+    ['d']
+    """
+
+    def __init__(self, fps: float, start_s: float | None = None) -> None:
+        self._fps, self._start_s = fps, start_s
+        self._shown: Frame | None = None
+        self._due, self._at = 0, 0.0  # in periods since the start: the next frame to give, and the last frame
+
+    def push(self, frame: Frame, moment_s: float) -> list[Frame]:
+        """Add the next frame in display order; return the frames of the periods that are now known."""
+        self._start_s = moment_s if self._start_s is None else self._start_s
+        moment = (moment_s - self._start_s) * self._fps
+        if self._shown is not None and abs(moment - self._at) > LONGEST_STILL_S * self._fps:
+            # A time stamp that leaps is wrong.
+            self._start_s, moment = moment_s - (self._at + 1) / self._fps, self._at + 1
+        self._at = moment if self._shown is None else max(self._at, moment)
+        found = []
+        while self._shown is not None and self._due < self._at - _ROUNDING:
+            found.append(self._shown)
+            self._due += 1
+        self._shown = frame
+        if abs(self._due - self._at) <= _ROUNDING:
+            found.append(frame)
+            self._due += 1
+        return found
+
+    def rest(self, duration_s: float) -> list[Frame]:
+        """Return the frames of the periods in which the last frame is still shown, given how long it is shown."""
+        last = self._at + min(duration_s, LONGEST_STILL_S) * self._fps
+        if self._shown is None:
+            return []
+        num = max(0, math.ceil(last - _ROUNDING) - self._due)
+        self._due += num
+        return [self._shown] * num
+
+
 def at_rate(
     frames: Iterable[av.VideoFrame], fps: float, start_s: float | None = None, num_periods: float = math.inf
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frame that a player shows at the start of each period.
+    """Yield the frame that a player shows at the start of each period; a frame without a time stamp is yielded as well.
 
     Args:
         frames: the frames, in display order.
@@ -96,27 +149,22 @@ def at_rate(
         start_s: the time stamp at which the first period starts; None for that of the first frame.
         num_periods: the largest number of frames to yield; all are read in any case.
     """
-    shown: av.VideoFrame | None = None
-    due, at = 0, 0.0  # in periods since the start: the next frame to yield, and the last frame that was read
+    resampler = Resampler[av.VideoFrame](fps, start_s)
+    last: av.VideoFrame | None = None
+    num = 0
     for frame in frames:
-        if frame.time is None:  # its display time is unknown
+        if frame.time is None:
             yield frame
             continue
-        start_s = frame.time if start_s is None else start_s
-        moment = (frame.time - start_s) * fps
-        if shown is not None and abs(moment - at) > LONGEST_STILL_S * fps:
-            start_s, moment = frame.time - (at + 1) / fps, at + 1  # a time stamp that leaps is wrong
-        at = moment if shown is None else max(at, moment)
-        # Containers round time stamps, to hundredths of a second at worst.
-        while shown is not None and due < min(at - _ROUNDING, num_periods):
+        last = frame
+        for shown in resampler.push(frame, frame.time):
+            if num < num_periods:
+                num += 1
+                yield shown
+    for shown in resampler.rest(0.0 if last is None else duration_s(last)):
+        if num < num_periods:
+            num += 1
             yield shown
-            due += 1
-        shown = frame
-    # The last frame is shown for its duration, and at least once.
-    last = at + min(duration_s(shown), LONGEST_STILL_S) * fps if shown is not None else at
-    while shown is not None and due < num_periods and (due <= at + _ROUNDING or due < last - _ROUNDING):
-        yield shown
-        due += 1
 
 
 def duration_s(frame: av.VideoFrame) -> float:
