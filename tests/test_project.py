@@ -155,15 +155,21 @@ def _reader_environment() -> dict[str, str]:
     return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def _run_blocks(document: str, folder: Path, *wanted: str) -> None:
-    """Run the wanted blocks in order in one folder, as a reader would: what one block writes, a later one reads."""
+def _run_blocks(document: str, folder: Path, *wanted: str) -> str:
+    """Run the wanted blocks in order in one folder, as a reader would: what one block writes, a later one reads.
+
+    Return what they print.
+    """
     interpreters = {"bash": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
     blocks = [block for block in blocks_of(document) if block.when in wanted]
     assert blocks, f"{document} has no block marked {wanted}"
+    printed = ""
     for block in blocks:
         command = [*interpreters[block.language], block.code]
         done = subprocess.run(command, cwd=folder, env=_reader_environment(), capture_output=True, text=True)
         assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+        printed += done.stdout
+    return printed
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -173,7 +179,9 @@ def test_every_block_says_when_it_is_run(document: str) -> None:
 
 @pytest.mark.parametrize("document", RUN_DOCUMENTS)
 def test_commands_run(document: str, tmp_path: Path) -> None:
-    _run_blocks(document, tmp_path, "run")
+    printed = _run_blocks(document, tmp_path, "run")
+    if document == "README.md":  # a newcomer's first model is right, and sure of it
+        assert re.search(r"new\.mp4 *│ 3 ", printed), printed
 
 
 @pytest.mark.slow

@@ -68,6 +68,7 @@ def wrong(name="a.mp4", **changes):
         "shown": "clap",
         "said": "wave",
         "right": False,
+        "sure": True,
         "exclusive": True,
         "probability": 0.75,
         "target_probability": 0.125,
@@ -125,12 +126,14 @@ def test_cameras_are_charted_and_listed():
 
 
 def test_a_wrong_clip_is_told():
-    reader = read(result(), [wrong("a.mp4"), wrong("b.mp4", right=True, said="clap", command=None)])
+    doubted = wrong("b.mp4", right=True, said="clap", sure=False, command=None)
+    reader = read(result(), [wrong("a.mp4"), doubted, wrong("c.mp4", sure=False)])
     assert "1. a.mp4 predicted wave 75.0 %, true class clap 12.5 %" in reader.text
-    assert "2. b.mp4 clap 75.0 %, right" in reader.text
+    assert "2. b.mp4 unsure: clap 75.0 %, right" in reader.text
+    assert "3. c.mp4 predicted unsure: wave 75.0 %, true class clap 12.5 %" in reader.text
     assert "Sampled area 40 %" in reader.text
-    assert reader.text.count("saccade explain a.mp4") == 1
-    (first, _) = reader.named("img")
+    assert reader.text.count("saccade explain a.mp4") == 2
+    first, *_ = reader.named("img")
     assert first["src"] == f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert (first["width"], first["height"]) == ("800", "200")
 

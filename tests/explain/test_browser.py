@@ -176,7 +176,45 @@ def test_frames_of_a_second_and_percentages_are_told(opened, three_models, tmp_p
     assert position(tab) == "frame 7 of 8 · 1.5 s"
     said = column.verdicts[6]
     shown = tab.locator(".now").inner_text().replace("\u00a0", " ")
-    assert shown == f"frame 7: {said.name} {100 * said.probability:.1f} %"
+    unsure = "" if column.sure[6] else "unsure: "
+    assert shown == f"frame 7: {unsure}{said.name} {100 * said.probability:.1f} %"
+
+
+@pytest.mark.parametrize(("least", "unsure"), [(0.0, ""), (1.0, "unsure: ")])
+def test_the_present_frame_is_unsure_below_the_minimum(opened, three_models, clip, tmp_path, least, unsure):
+    config = ExplainConfig(clip, three_models[:1], tmp_path / "report.html", device="cpu", min_confidence=least)
+    tab = opened(explain(config), "#frame=2")
+    name = tab.locator(".now b").inner_text()
+    assert tab.locator(".now").inner_text().startswith(f"frame 2: {unsure}{name} ")
+    assert tab.locator(".verdict strong").inner_text().startswith(unsure)
+
+
+@pytest.mark.parametrize(("exclusive", "line"), [(True, 0.9), (False, 0.5)])
+def test_a_chart_marks_the_probability_that_a_verdict_needs(opened, clip, tmp_path, exclusive, line):
+    model = save_model(tmp_path, labels=Labels(("a", "b", "c"), exclusive=exclusive))
+    config = ExplainConfig(clip, (model,), tmp_path / "report.html", device="cpu", min_confidence=0.9)
+    tab = opened(explain(config))
+    tab.evaluate(
+        """() => {
+          window.rules = {};
+          const stroke = CanvasRenderingContext2D.prototype.stroke;
+          const lineTo = CanvasRenderingContext2D.prototype.lineTo;
+          CanvasRenderingContext2D.prototype.lineTo = function (x, y) {
+            this.lastY = y;
+            lineTo.call(this, x, y);
+          };
+          CanvasRenderingContext2D.prototype.stroke = function (...given) {
+            if (this.canvas.className === "chart" && this.lineWidth === 1) {
+              (rules[this.getLineDash().join(" ")] ??= []).push(this.lastY);
+            }
+            stroke.call(this, ...given);
+          };
+        }"""
+    )
+    tab.keyboard.press("End")
+    rules = tab.evaluate("rules")
+    zero, _, one = rules[""][:3]
+    assert (rules["2 4"][0] - zero) / (one - zero) == pytest.approx(line)
 
 
 @pytest.mark.parametrize(

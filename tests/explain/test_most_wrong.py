@@ -145,6 +145,14 @@ def test_a_clip_has_one_probability(models):
         assert dict(clip.did)["Most probable"].startswith(f"{clip.said}\u00a0{100 * clip.probability:.1f}\u00a0%")
 
 
+def test_an_unsure_verdict_is_called_so(models):
+    data = stored()
+    config = EvaluateConfig(models["lenet-lstm"], device="cpu", precision="float32")
+    clips = wrong_clips(evaluate.run(config, data), config, data.clips("test"))
+    assert [clip.sure for clip in clips] == [clip.probability >= 0.5 for clip in clips]
+    assert [dict(clip.did)["Decided at"] == "not decided" for clip in clips] == [not clip.sure for clip in clips]
+
+
 def test_fewer_clips_than_ten_are_all_shown(models):
     data = stored()
     few = replace(data.clips("test"), frames=data.clips("test").frames[:4], targets=torch.arange(4) % 3)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from saccade.clips import FrameFormat
+from saccade.errors import UsageError
 from saccade.explain import ExplainConfig, explain_clip, page, prose
 from saccade.explain.explanation import Explanation
+from saccade.predict import PredictConfig, predict
 
 from .stand_ins import noise, save_model, save_npz
 
@@ -115,6 +117,39 @@ def test_every_frame_has_its_row(of_generated):
             for said in (column.verdicts[t] for column in explanation.columns)
         )
         assert f"{t + 1} {row}".replace(" ", "") in shown.replace(" ", "")
+
+
+def test_every_verdict_is_judged_by_the_minimum_that_was_asked_for(clip, three_models):
+    (said,) = predict(PredictConfig((clip,), three_models[0], device="cpu"))
+    between = (said.probability - 0.01, said.probability + 0.01)
+    sure, unsure = (explained(clip, three_models[:1], min_confidence=least) for least in between)
+    for explanation, before in ((sure, ""), (unsure, "unsure: ")):
+        shown = Reader(rendered(explanation)).text
+        told = f"{before}{said.verdict} {100 * said.probability:.1f} %"
+        assert f"8 {told}" in shown  # in the table of every frame
+        assert f"{before}{said.verdict}{100 * said.probability:.1f} %" in shown
+        (column,) = explanation.columns
+        assert data_of(rendered(explanation))["columns"][0]["sure"] == column.sure
+        assert column.sure[-1] == column.prediction.sure == (before == "")
+    assert f"a class is sure from {100 * between[0]:.3g} %" in Reader(rendered(sure)).text
+
+
+@pytest.mark.parametrize(
+    ("labels", "least", "told"),
+    [
+        ("pair", 0.8, "a class is sure from 80 %"),
+        ("digits", 0.8, "while no class has a probability between 10 and 90 %"),
+        ("digits", 0.0, "with --min-confidence 0 every verdict is sure"),
+    ],
+)
+def test_when_a_verdict_is_sure_is_told(tmp_path, clip, labels, least, told):
+    model = save_model(tmp_path, labels=labels)
+    assert told in Reader(rendered(explained(clip, [model], min_confidence=least))).text
+
+
+def test_a_minimum_that_is_no_fraction_is_refused(clip):
+    with pytest.raises(UsageError, match="min_confidence must lie in 0 to 1; got 50"):
+        ExplainConfig(clip, min_confidence=50)
 
 
 def test_pixels_and_positions_are_those_that_the_models_gave(of_generated):

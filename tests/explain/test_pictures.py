@@ -43,6 +43,15 @@ def test_moving_pictures_have_a_frame_a_frame_and_a_column_a_model(clip, three_m
     assert {path.name for path in tmp_path.iterdir()} == {f"1.{suffix}", f"3.{suffix}"}
 
 
+def test_moving_pictures_say_where_a_verdict_is_unsure(clip, three_models):
+    sure, unsure = (
+        pictures.moving(explain_clip(ExplainConfig(clip, three_models[:1], device="cpu", min_confidence=least)))
+        for least in (0.0, 1.0)
+    )
+    verdicts = slice(36, 64)  # the rows of the words above the frame
+    assert (sure[:, :, verdicts] != unsure[:, :, verdicts]).flatten(1).any(1).all()
+
+
 def test_a_strip_has_a_part_a_model(clip, three_models, tmp_path):
     one, three = (width_of(made(clip, three_models[:num], tmp_path / f"{num}.png")) for num in (1, 3))
     assert three[0] == one[0]

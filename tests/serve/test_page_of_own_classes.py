@@ -193,7 +193,14 @@ def test_a_card_says_whether_attention_changes_anything(browser, make_server, tm
     tab.page.set_input_files("#file", tmp_path / "noise.gif")
     tab.wait_for("document.getElementById('pause').textContent === 'Play'")
     said = tab.page.locator(".card .what").all_inner_texts()
-    assert ["attention changes nothing" in text for text in said] == [True, False]
+    assert ["Here it is the whole frame: attention changes nothing." in text for text in said] == [True, False]
+    tab.page.set_viewport_size({"width": 390, "height": 844})
+    said = tab.page.locator(".card .what").all_inner_texts()
+    assert [text.strip().lower() for text in said] == ["attention changes nothing.", ""]  # all that has room on a phone
+    top = "document.querySelector('.player').offsetTop"
+    before = tab.page.evaluate(top)
+    tab.page.evaluate("document.querySelector('.idle-attention').hidden = true")
+    assert tab.page.evaluate(top) == before  # its room stays
     tab.context.close()
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -149,11 +147,9 @@ def _write_csv(path: Path, report: Report) -> None:
         for record in report.records
     ]
     left_out = [{"path": str(path), "error": why} for path, why in report.collection.left_out]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*rows, *left_out])
-    files.write_text(path, text.getvalue())
+    columns = list(rows[0])
+    lines = [[row.get(name) for name in columns] for row in (*rows, *left_out)]
+    files.write_text(path, files.csv_text([columns, *lines]))
 
 
 def _of_entry(entry: Entry) -> dict[str, object]:

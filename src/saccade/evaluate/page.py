@@ -1,22 +1,19 @@
 """An evaluation as one HTML page that needs no other file and no script.
 
-Text from outside (names of clips, classes and files) passes through `html.escape`. The page's content security policy
-allows only its own style.
+Text from outside (names of clips, classes and files) passes through `html.escape`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from string import Template
 
-import saccade
 from saccade.evaluate import charts, confusion
 from saccade.evaluate.breakdown import largest_class
 from saccade.evaluate.camera import rate_text
 from saccade.evaluate.command import Result
+from saccade.evaluate.html_page import html_page
 from saccade.evaluate.page_sections import clean, percent, sections
 from saccade.evaluate.report import classes_with_few_clips, one_group, title_of
 from saccade.evaluate.wrong_clip import WrongClip
@@ -31,13 +28,9 @@ def render(result: Result, wrong: Sequence[WrongClip], *, command: str, provenan
         command: the command that made the page.
         provenance: a sentence on the time, the versions and the commit.
     """
-    style = "".join((_own("page.css"), confusion.STYLE, charts.STYLE))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
-    return Template(_own("page.html")).substitute(
-        policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:",
-        version=saccade.__version__,
-        title=clean(title_of(result.row)),
-        style=style,
+    title = title_of(result.row)
+    body = Template(_own("page.html")).substitute(
+        title=clean(title),
         facts=clean(_facts(result)),
         notices="\n".join(f'<p class="notice">{clean(text)}</p>' for text in _notices(result)),
         figures="\n".join(_figures(result)),
@@ -48,6 +41,7 @@ def render(result: Result, wrong: Sequence[WrongClip], *, command: str, provenan
         command=clean(command),
         provenance=clean(provenance),
     )
+    return html_page(body, title=title, style="".join((_own("page.css"), confusion.STYLE, charts.STYLE)))
 
 
 def _own(name: str) -> str:
@@ -109,7 +103,8 @@ def _reading(result: Result) -> list[str]:
         "<strong>Recall</strong> is the share of the clips of a class that the model recognised."
         " <strong>Precision</strong> is the share of the verdicts for a class that were right.",
         "<strong>Most wrong</strong> are the clips with a wrong verdict of high probability. Check their labels first:"
-        " a clip in the wrong folder is often among them.",
+        " a clip in the wrong folder is often among them. A verdict is <em>unsure</em> if <code>saccade predict</code>,"
+        " without further options, calls it so; it counts as right or wrong like any other.",
         "<strong>Probabilities</strong> are the output of the model, not how often it is right. The verdict is that of"
         " the last frame.",
     ]

@@ -111,11 +111,12 @@ def _clip(number: int, clip: WrongClip, fps: float | None) -> str:
     width, height = clip.picture_size
     picture = base64.b64encode(clip.picture).decode("ascii")
     true = "true class" if clip.exclusive else "true classes"
+    unsure = "" if clip.sure else "unsure: "
     if clip.right:
-        verdict = f'<span class="right">{clean(clip.shown)}</span> {percent(clip.probability)}, right'
+        verdict = f'{unsure}<span class="right">{clean(clip.shown)}</span> {percent(clip.probability)}, right'
     else:
         verdict = (
-            f'predicted <span class="wrong">{clean(clip.said)}</span> {percent(clip.probability)}, {true}'
+            f'predicted {unsure}<span class="wrong">{clean(clip.said)}</span> {percent(clip.probability)}, {true}'
             f' <span class="right">{clean(clip.shown)}</span> {percent(clip.target_probability)}'
         )
     did = "".join(f"<dt>{clean(name)}</dt><dd>{clean(value)}</dd>" for name, value in clip.did)

@@ -15,6 +15,7 @@ class WrongClip:
         shown: the name of its true class.
         said: the name of the class that the model predicted.
         right: whether both are the same.
+        sure: whether the verdict is sure, as for `saccade predict` without options.
         exclusive: whether classes exclude each other; else these are sets of classes, and their probabilities those of
             exactly the set.
         probability: the probability of the verdict.
@@ -33,6 +34,7 @@ class WrongClip:
     shown: str
     said: str
     right: bool
+    sure: bool
     exclusive: bool
     probability: float
     target_probability: float

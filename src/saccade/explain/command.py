@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from saccade import files, run_folder
-from saccade.checkpoint import versions
 from saccade.data import video_writing
 from saccade.errors import UsageError
-from saccade.explain import page, pictures
+from saccade.explain import page, pictures, prose
 from saccade.explain.config import ExplainConfig
 from saccade.explain.explanation import Explanation, explain_clip
 from saccade.explain.payload import shown_fps
@@ -46,6 +45,4 @@ def explain(config: ExplainConfig) -> Path:
 
 def _page(explanation: Explanation) -> str:
     call = run_folder.call()
-    made_with = ", ".join(f"{name} {version}" for name, version in versions().items())
-    made = f"Made {call['started']} with {made_with}, commit {call['commit']}."
-    return page.render(explanation, command=call["command"], provenance=made)
+    return page.render(explanation, command=call["command"], provenance=prose.provenance(call))

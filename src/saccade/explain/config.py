@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from saccade import weights
+from saccade import predict, weights
 from saccade.errors import UsageError, unknown_name
 
 FORMATS = ("html", "gif", "mp4", "png")
@@ -29,9 +29,12 @@ class ExplainConfig:
             overlays). The default is the suffix of `out`.
         max_frames: the maximum number of frames to read.
         device: auto, cpu or cuda.
+        min_confidence: the minimum probability of a verdict, as for `saccade predict`; below it, the verdict is called
+            unsure. If several classes can be present at once, a verdict is unsure if any of them is close to 50 %: at
+            0.5 between 25 and 75 %, at 0.8 between 10 and 90 %.
 
     Raises:
-        UsageError: if the format is unknown, or if `max_frames` is below 1.
+        UsageError: if the format is unknown, or a number is out of range.
     """
 
     clip: Positional[Path]
@@ -40,10 +43,13 @@ class ExplainConfig:
     format: str | None = None
     max_frames: int = 300
     device: str = "auto"
+    min_confidence: float = predict.MIN_CONFIDENCE
 
     def __post_init__(self) -> None:
         if self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1; got {self.max_frames}")
+        if not 0 <= self.min_confidence <= 1:
+            raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
         if self.chosen_format not in FORMATS:
             raise unknown_name("format", self.chosen_format, FORMATS)
 

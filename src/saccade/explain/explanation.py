@@ -44,6 +44,7 @@ class Column:
         prediction: the prediction of the model.
         boxes_px: (top, left, bottom, right) around each object; None if the objects are not known.
         attended: how much of the attention fell on the objects, by kind of attention; empty if they are not known.
+        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Column:
     prediction: Prediction
     boxes_px: Float[Tensor, "time things 4"] | None
     attended: Mapping[str, Attended]
+    min_confidence: float = predict.MIN_CONFIDENCE
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -69,8 +71,8 @@ class Column:
 
     @property
     def sure(self) -> list[bool]:
-        """Whether the verdict at each frame is sure, as in `saccade predict` without options."""
-        found: list[bool] = self.labels.sure(self.look.logits, predict.MIN_CONFIDENCE).tolist()
+        """Whether the verdict at each frame is sure, as in `saccade predict`."""
+        found: list[bool] = self.labels.sure(self.look.logits, self.min_confidence).tolist()
         return found
 
     @property
@@ -140,10 +142,11 @@ def explain_clip(config: ExplainConfig) -> Explanation:
         labels = predict.classes_of(header, path)
         # Only the page draws receptive fields.
         seen = _look_that_fits(model, clip, config.clip, device, receptive_field=config.chosen_format == "html")
-        prediction = predict.prediction_of(config.clip, clip, seen.logits, labels)
+        least = config.min_confidence
+        prediction = predict.prediction_of(config.clip, clip, seen.logits, labels, min_confidence=least)
         known = truth if truth is not None and names_digits(labels) else None
         boxes, attended = _beside_truth(model, clip, known, file_size, device)
-        columns.append(Column(name, colour, path, header, labels, clip, seen, prediction, boxes, attended))
+        columns.append(Column(name, colour, path, header, labels, clip, seen, prediction, boxes, attended, least))
     _check_same_moments([column.clip for column in columns])
     num_frames = len(columns[0].clip.frames)
     cut = any(len(clip.frames) > num_frames for clip in read.values())

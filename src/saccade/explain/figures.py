@@ -64,9 +64,18 @@ def moment(t: int, fps: float | None) -> str:
     return f"frame {t + 1} ({t / fps:.1f} s)" if fps else f"frame {t + 1}"
 
 
+def named(name: str, sure: bool) -> str:
+    """Return the name of a verdict, and that it is unsure if it is.
+
+    >>> named("wave", sure=True), named("wave", sure=False)
+    ('wave', 'unsure: wave')
+    """
+    return name if sure else f"unsure: {name}"
+
+
 def verdict(prediction: Prediction) -> str:
     """Return the verdict, and that it is unsure if it is."""
-    return prediction.verdict if prediction.sure else f"unsure: {prediction.verdict}"
+    return named(prediction.verdict, prediction.sure)
 
 
 def decided(prediction: Prediction, fps: float | None) -> str:

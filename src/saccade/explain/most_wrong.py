@@ -20,6 +20,7 @@ from saccade.device import choose_device
 from saccade.evaluate import ClipVerdict, EvaluateConfig, Result, WrongClip, check_one_part, each, page
 from saccade.evaluate.clip_verdicts import exact_probability, most_wrong
 from saccade.evaluate.forward import Progress
+from saccade.explain import prose
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import decided, figures_of, listed
 from saccade.explain.pictures import check_can_draw
@@ -68,11 +69,9 @@ def each_with_page(
 
 def _page(result: Result, config: EvaluateConfig, data: DataConfig) -> str:
     call = run_folder.call()
-    made_with = ", ".join(f"{name} {version}" for name, version in checkpoint.versions().items())
-    made = f"Made {call['started']} with {made_with}, commit {call['commit']}."
     clips = data.clips(config.split)
     wrong = wrong_clips(result, config, clips, root=data.collection.folder if isinstance(data, Folder) else None)
-    return page.render(result, wrong, command=call["command"], provenance=made)
+    return page.render(result, wrong, command=call["command"], provenance=prose.provenance(call))
 
 
 def wrong_clips(
@@ -133,6 +132,7 @@ def _wrong_clip(column: Column, verdict: ClipVerdict, command: str | None) -> Wr
         shown=shown,
         said=column.prediction.verdict,
         right=column.prediction.verdict == shown,
+        sure=column.prediction.sure,
         exclusive=labels.exclusive,
         probability=said_over_time[-1],
         target_probability=shown_over_time[-1],

@@ -1,18 +1,15 @@
 """The report as one HTML page that needs no other file.
 
 Text from outside (file names, the contents of checkpoints) passes through `html.escape` or is part of the packed data.
-The page's content security policy allows only its own script and style.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from html import escape
 from importlib import resources
 from string import Template
 
-import saccade
+from saccade.evaluate.html_page import html_page
 from saccade.explain import payload, prose, tables
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.figures import decided, listed, percent, right, verdict
@@ -37,14 +34,9 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
         command: the command that made the page.
         provenance: a sentence on the time, the versions and the commit.
     """
-    style, script = _own("explain", "report.css"), _script()
+    clip = shown(explanation.clip.name)
     facts = {
-        "policy": f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; img-src data:",
-        "version": saccade.__version__,
-        "title": escape(f"{shown(explanation.clip.name)}: where {_names(explanation)} looked"),
-        "style": style,
-        "script": script,
-        "clip": escape(shown(explanation.clip.name)),
+        "clip": escape(clip),
         "facts": escape(prose.facts(explanation)),
         "notices": "\n".join(f'<p class="notice">{escape(text)}</p>' for text in prose.notices(explanation)),
         "last_frame": str(explanation.num_frames - 1),
@@ -58,10 +50,16 @@ def render(explanation: Explanation, *, command: str, provenance: str) -> str:
         "command": escape(shown(command)),
         "data": payload.pack(explanation),
     }
-    page = Template(_own("explain", "report.html"))
+    template = Template(_own("explain", "report.html"))
+    title, style, script = f"{clip}: where {_names(explanation)} looked", _own("explain", "report.css"), _script()
+
+    def page(provenance: str) -> str:
+        body = template.substitute(facts, provenance=escape(provenance))
+        return html_page(body, title=title, style=style, script=script)
+
     # The page states its own size without this sentence, which is too short to change the rounded figure.
-    size = len(page.substitute(facts, provenance=escape(provenance)).encode())
-    return page.substitute(facts, provenance=escape(f"{provenance} This page: {_in_bytes(size)}, no network."))
+    size = len(page(provenance).encode())
+    return page(f"{provenance} This page: {_in_bytes(size)}, no network.")
 
 
 def layers_of(explanation: Explanation) -> list[str]:
@@ -92,10 +90,6 @@ def _script() -> str:
     imports, _, program = _own("explain", "report.js").partition("\n")
     assert imports.startswith("import "), imports
     return f"{drawing}\n{program}"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode('ascii')}'"
 
 
 def _layer_box(name: str, explanation: Explanation) -> str:

@@ -60,8 +60,10 @@ def _column(column: Column, strip: int) -> dict[str, Any]:
         "names": list(column.labels.names),
         "probabilities": [[round(p, 4) for p in row] for row in column.probabilities.tolist()],
         "verdicts": [verdict.name for verdict in column.verdicts],
+        "sure": column.sure,
         "verdictProbabilities": [round(verdict.probability, 4) for verdict in column.verdicts],
         "decidedAt": column.prediction.decided_at,
+        "threshold": column.min_confidence if column.labels.exclusive else None,
         "looks": [_in_few_levels(column.look.frame_json(t)) for t in range(num_frames)],
         "boxes": None if column.boxes_px is None else column.boxes_px.tolist(),
     }

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from saccade.explain.explanation import Column, Explanation
-from saccade.explain.figures import moment, percent, verdict
+from saccade.explain.figures import moment, named, percent, verdict
 from saccade.visualize import LookPicture, LookStrip, Moving, ProbabilityChart, animate
 from saccade.visualize.figures import load_pyplot, write_figure
 from saccade.visualize.look_strip import as_frames
@@ -98,11 +98,11 @@ class _Title:
         self.artists = [self._text]
 
     def show(self, t: int) -> None:
-        said = self._column.verdicts[t - self._start] if t >= self._start else None
-        where = moment(t, self._column.clip.fps)
-        self._text.set_text(
-            f"{where}: {_shortened(said.name)}  {percent(said.probability)}" if said else f"{where}: no verdict yet"
-        )
+        row, told = t - self._start, "no verdict yet"
+        if row >= 0:
+            said = self._column.verdicts[row]
+            told = f"{named(_shortened(said.name), self._column.sure[row])}  {percent(said.probability)}"
+        self._text.set_text(f"{moment(t, self._column.clip.fps)}: {told}")
 
 
 def _frame(axis: Any, column: Column, rim: float) -> LookPicture:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
-from saccade import predict
+from saccade import checkpoint
 from saccade.attention import Look
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.payload import SHOWN_FPS
+
+
+def provenance(call: Mapping[str, Any]) -> str:
+    """Return a sentence on when and with what a page was made, given the result of `run_folder.call`."""
+    made_with = ", ".join(f"{name} {version}" for name, version in checkpoint.versions().items())
+    return f"Made {call['started']} with {made_with}, commit {call['commit']}."
 
 
 def facts(explanation: Explanation) -> str:
@@ -132,11 +141,13 @@ def reading(explanation: Explanation) -> list[str]:
 def _sure(explanation: Explanation) -> str:
     """Return when a verdict is sure, in words."""
     kinds = {column.labels.exclusive for column in explanation.columns}
-    least = predict.MIN_CONFIDENCE
+    least = explanation.columns[0].min_confidence
+    if least == 0:
+        return "with <code>--min-confidence 0</code> every verdict is sure"
     rules = {
-        True: f"a class is sure from {100 * least:.0f}\N{NO-BREAK SPACE}%",
+        True: f"a class is sure from {100 * least:.3g}\N{NO-BREAK SPACE}%",
         False: "a set of classes is sure while no class has a probability between"
-        f" {50 * (1 - least):.0f} and {50 * (1 + least):.0f}\N{NO-BREAK SPACE}%; the probability of a set is that of"
+        f" {50 * (1 - least):.3g} and {50 * (1 + least):.3g}\N{NO-BREAK SPACE}%; the probability of a set is that of"
         " exactly these classes, below that of each",
     }
     return ", ".join(rule for kind, rule in rules.items() if kind in kinds)

@@ -52,8 +52,8 @@ class Column {
   }
 
   drawChart(t) {
-    const { probabilities, names, decidedAt } = this.data;
-    const options = { now: t, decidedAt, start: this.start, first: 1, dark: darkness.matches };
+    const { probabilities, names, decidedAt, threshold } = this.data;
+    const options = { now: t, decidedAt, threshold, start: this.start, first: 1, dark: darkness.matches };
     this.frameAt = drawProbabilities(this.chart, probabilities, names, options);
   }
 
@@ -61,8 +61,9 @@ class Column {
     const row = t - this.start;
     const verdict = document.createElement("b");
     if (row < 0) return ["no verdict yet"];
-    verdict.textContent = this.data.verdicts[row];
-    return [`frame ${t + 1}: `, verdict, ` ${percent(this.data.verdictProbabilities[row])}`];
+    const { verdicts, sure, verdictProbabilities } = this.data;
+    verdict.textContent = verdicts[row];
+    return [`frame ${t + 1}: ${sure[row] ? "" : "unsure: "}`, verdict, ` ${percent(verdictProbabilities[row])}`];
   }
 
   describe(t, layers) {

@@ -9,7 +9,7 @@ from typing import Any
 
 from saccade import weights
 from saccade.explain.explanation import Column, Explanation
-from saccade.explain.figures import Figure, figures_of, percent
+from saccade.explain.figures import Figure, figures_of, named, percent
 from saccade.labels import Labels
 
 
@@ -61,7 +61,7 @@ def _marked(figure: Figure) -> Iterable[str]:
 def _said(column: Column, num_frames: int) -> list[str]:
     """Return the verdict at each frame; a model that predicts at the end has none before."""
     told = [
-        f"{'' if sure else 'unsure: '}{said.name}  {percent(said.probability)}"
+        f"{named(said.name, sure)}  {percent(said.probability)}"
         for said, sure in zip(column.verdicts, column.sure, strict=True)
     ]
     return ["none"] * (num_frames - len(told)) + told

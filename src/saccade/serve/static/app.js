@@ -5,11 +5,10 @@ import { Connection } from "./connection.js";
 import { Controls, asMessage } from "./controls.js";
 import { bytesOf } from "./overlay.js";
 import { Player } from "./player.js";
+import { Rate } from "./rate.js";
 import { fromFragment, streamSettings, toFragment } from "./settings.js";
 import { Sources } from "./sources.js";
 
-const RATE_OVER_MS = 2000;
-const RATE_EVERY_MS = 500;
 const find = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
@@ -20,8 +19,6 @@ const state = fromFragment(location.hash);
 let knowsDigits = false;
 let wantedFps = null;
 let cards = [];
-let arrivals = [];
-let rateToldAt = 0;
 let linkTimer;
 
 const connection = new Connection(take, connectionChanged);
@@ -30,6 +27,7 @@ const player = new Player(
   (type, fields) => connection.send(type, fields),
   show,
 );
+const rate = new Rate(find("rate"));
 const controls = new Controls(state, { send: change, begin, announce });
 const sources = new Sources({
   send: change,
@@ -69,9 +67,8 @@ function hello(message) {
   find("link").hidden = !knowsDigits;
   find("controls").hidden = false;
   player.clear();
-  arrivals = [];
+  rate.restart("ready");
   showTruth({ digits: [] });
-  setText(find("rate"), "ready");
   sources.connected(message);
   showIdle(!knowsDigits);
   begin();
@@ -110,7 +107,7 @@ function frame(message) {
     player.take(message);
     // The server waits for this message, so it never sends frames that the screen cannot show.
     connection.send("seen", { number: message.number });
-    tellRate(message);
+    rate.count(message);
   });
 }
 
@@ -140,7 +137,7 @@ function busy({ limit }) {
 function connectionChanged(to) {
   if (to === "open") return;
   sources.disconnected();
-  setText(find("rate"), to === "busy" ? "waiting for a place …" : "no connection, trying again …");
+  rate.restart(to === "busy" ? "waiting for a place …" : "no connection, trying again …");
   if (to === "lost") announce("The connection is lost; the page tries again");
 }
 
@@ -178,25 +175,6 @@ function describe(shown) {
   cards.forEach((card) => card.describe(shown));
   const said = cards.filter((card) => card.isOn).map((card) => `${card.title}: ${card.words ?? "nothing yet"}`);
   announce(`Frame ${shown.number}. ${said.join(". ")}`);
-}
-
-/** Show the frame rate, the number of frames left out, and the reason. */
-function tellRate({ dropped, skipped }) {
-  const now = performance.now();
-  arrivals.push({ now, dropped, skipped });
-  while (now - arrivals[0].now > RATE_OVER_MS) arrivals.shift();
-  if (now - rateToldAt < RATE_EVERY_MS) return;
-  rateToldAt = now;
-  const [first] = arrivals;
-  const rate = (number) => Math.round((1000 * number) / Math.max(100, now - first.now));
-  const faults = [];
-  if (dropped > first.dropped) faults.push(`server too slow: ${rate(dropped - first.dropped)}/s`);
-  if (skipped > first.skipped) faults.push(`browser too slow: ${rate(skipped - first.skipped)}/s`);
-  const leftOut = dropped + skipped ? `, ${dropped + skipped} left out` : "";
-  find("rate").replaceChildren(
-    `${rate(arrivals.length - 1)} frames/s${leftOut}`,
-    ...(faults.length ? [element("br"), element("strong", { textContent: faults.join(" · ") })] : []),
-  );
 }
 
 function notice(text) {

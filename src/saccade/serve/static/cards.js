@@ -34,7 +34,7 @@ export class Card {
           "on",
           element("span", { className: "unseen", textContent: `, ${this.title}` }),
         ]),
-        (this.what = element("p", { className: "what" })),
+        this.about(),
       ]),
       element("figure", { className: "view" }, [(this.view = picture(`What ${this.title} sees, and where it looks`))]),
       element("div", { className: "say" }, [
@@ -56,7 +56,6 @@ export class Card {
     this.element.style.setProperty("--column", (index % 3) + 1);
     this.element.style.setProperty("--band", Math.floor(index / 3));
     this.bars.setAttribute("role", "img");
-    this.explain({});
     this.describe(null);
   }
 
@@ -78,11 +77,21 @@ export class Card {
     drawFrame(small, bytesOf(look.crop.pixels), look.crop.size, smaller);
   }
 
-  /** Say what the drawing shows, and whether attention changes anything in this frame. */
-  explain({ quad, arrows }, size) {
-    const idle = this.isOn && size && changesNothing(quad, arrows, size);
-    const what = ATTENTION[this.model.attention ?? "none"];
-    setText(this.what, `${what}${idle ? ` ${idle}` : ""} ${this.model.task}`.trim());
+  /** Say what the drawing shows and what the model names; in between is room to say that attention changes nothing. */
+  about() {
+    const nothing = element("strong", { textContent: "attention changes nothing." });
+    this.idle = element("span", { className: "idle-attention", hidden: true }, [(this.reason = element("span")), nothing]);
+    return element("p", { className: "what" }, [
+      element("span", { textContent: ATTENTION[this.model.attention ?? "none"] }), " ", this.idle, " ",
+      element("span", { textContent: this.model.task }),
+    ]);
+  }
+
+  /** Say whether attention changes anything in this frame, given where the model looks. */
+  tellIdle({ quad, arrows }, size) {
+    const reason = this.isOn ? whyIdle(quad, arrows, size) : null;
+    this.idle.hidden = !reason;
+    setText(this.reason, reason ?? "");
   }
 
   /** Give the picture the aspect ratio of the frame if it has changed. */
@@ -101,7 +110,7 @@ export class Card {
     if (!seen) return;
     setText(this.ms, `${seen.ms.toFixed(0)} ms`);
     this.say(seen);
-    this.explain(seen.look, frame.size);
+    this.tellIdle(seen.look, frame.size);
     if (this.kinds.length < seen.probabilities.length) this.kinds = strongest(seen.probabilities, this.kinds.length);
     [...this.bars.children].forEach((bar, i) => {
       const k = this.kinds[i];
@@ -132,8 +141,10 @@ export class Card {
     const known = rows.findIndex((row) => row);
     if (known < 0) return;
     const blank = this.model.classes.map(() => 0);
+    // A class needs this probability to be the verdict; classes that can be present together are present above one half.
+    const threshold = this.model.exclusive ? this.minConfidence : 0.5;
     drawProbabilities(this.time, rows.map((row) => row ?? blank), this.model.classes, {
-      now, dark, strongest: 3, first: frames[0].number,
+      now, dark, threshold, strongest: 3, first: frames[0].number,
     });
   }
 
@@ -164,13 +175,13 @@ function marginOf(size) {
   return Math.max(MIN_MARGIN_PX, MARGIN * Math.max(...size));
 }
 
-/** Return a sentence if a window is within a pixel of the whole frame, or offsets are below a tenth of a pixel. */
-function changesNothing(quad, arrows, [height, width]) {
+/** Return why attention changes nothing: a window within a pixel of the whole frame, or offsets below a tenth of one. */
+function whyIdle(quad, arrows, [height, width]) {
   const corners = [[0, 0], [0, width], [height, width], [height, 0]];
   const isNear = ([y, x], [top, left]) => Math.max(Math.abs(y + 0.5 - top), Math.abs(x + 0.5 - left)) <= 1;
-  if (quad?.every((corner, i) => isNear(corner, corners[i]))) return "Here it is the whole frame: attention changes nothing.";
+  if (quad?.every((corner, i) => isNear(corner, corners[i]))) return "Here it is the whole frame: ";
   const isShort = ([y0, x0, y1, x1]) => Math.hypot(y1 - y0, x1 - x0) < 0.1;
-  if (arrows?.every(isShort)) return "Here they are where they would be without offsets: attention changes nothing.";
+  if (arrows?.every(isShort)) return "Here they are where they would be without offsets: ";
   return null;
 }
 
