@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from saccade.cli.options import flag, given
-from saccade.errors import UsageError
 
 _PRETRAINED = "efficientnet-lite0"
 # They mean the same in both kinds, or what they ask for is so when a head is fitted at once.
@@ -26,19 +25,6 @@ def is_pretrained(words: Sequence[str], config: Any) -> bool:
     if by_steps(words, config):
         return False
     return config.trunk == _PRETRAINED or efficientnet.pretrained_file() is not None
-
-
-def check_folds(words: Sequence[str], config: Any, *, resume: bool) -> None:
-    """Raise UsageError if a cross-validation was asked for together with what has none, or without its trunk."""
-    if resume:
-        raise UsageError("--folds is for a model that is fitted at once; leave it out with --resume")
-    if asking := by_steps(words, config):
-        raise UsageError(
-            f"--folds needs the pretrained trunk, to which a head is fitted at once; {_listed(asking)} a training by"
-            " steps: leave out the one or the other"
-        )
-    if not is_pretrained(words, config):
-        raise UsageError("--folds needs the pretrained trunk: install it with pip install 'saccade[pretrained]'")
 
 
 def told(words: Sequence[str], config: Any) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade import baselines, checkpoint
@@ -19,15 +20,15 @@ from saccade.data.stored import StoredClips
 from saccade.evaluate.forward import Setup, run_clips
 from saccade.nn import attention
 from saccade.train import tables
+from saccade.train.pretrained_rung import pretrained_features
 
 _FRAMES_PER_PASS = 128
 
 Progress = Callable[[int, int], None]
+Begin = Callable[[str], Progress]
 
 
-def beside_ladder(
-    path: Path, data: Folder, records: Sequence[Record], begin: Callable[[str], Progress]
-) -> tuple[list[Rung], list[Rung]]:
+def beside_ladder(path: Path, data: Folder, records: Sequence[Record], begin: Begin) -> tuple[list[Rung], list[Rung]]:
     """Return simple classifiers, and a trained model with and without its attention, all on the validation clips.
 
     The classifiers are fitted to the training clips. The model was chosen by the validation clips, which flatters it a
@@ -45,24 +46,41 @@ def beside_ladder(
         UsageError: if no clips were held out for validation.
     """
     held = data.clips("validation")
-    together, part = train_and_validation(data)
-    _, metadata = metadata_features(records_of(data, records, together))
-    rungs = baselines.ladder(
-        together.frames,
-        together.targets.numpy(),
-        together.groups,
-        [part],
-        metadata=metadata,
-        progress=begin("simple classifiers"),
-    )
+    rungs = ladder_of(data, records, ("train", "validation"), [train_and_validation(data)[1]], begin)
     model, header = checkpoint.load(path)
-    found, row = _tested(f"model ({header.kind})", model, held, begin("the model on validation clips"))
-    tables.write_tested(path.parent, held, [np.arange(len(held))], found)
-    rows = [row]
+    logits = logits_of(model, held, begin("the model on validation clips"))
+    tables.write_tested(path.parent, held, [np.arange(len(held))], logits)
+    rows = [rung_of(f"model ({header.kind})", logits, held)]
     if attention.attention_layers(model):
         with attention.switched_off(model):
-            rows.append(_tested("without attention", model, held, begin("the model without attention"))[1])
+            logits = logits_of(model, held, begin("the model without attention"))
+        rows.append(rung_of("without attention", logits, held))
     return rungs, rows
+
+
+def ladder_of(
+    data: Folder, records: Sequence[Record], splits: Sequence[str], parts: Sequence[Fold], begin: Begin
+) -> list[Rung]:
+    """Return simple classifiers of some clips, also one of pretrained features if the pretrained weights are installed.
+
+    Args:
+        data: the clips, already scanned.
+        records: the result of `data.scanned()`.
+        splits: the splits to which the clips belong, in order.
+        parts: the training clips and the test clips of each fold, as indices into these clips.
+        begin: as for `beside_ladder`.
+    """
+    clips = data.together(splits)
+    _, metadata = metadata_features(records_of(data, records, clips))
+    return baselines.ladder(
+        clips.frames,
+        clips.targets.numpy(),
+        clips.groups,
+        parts,
+        metadata=metadata,
+        pretrained=pretrained_features(data, splits, begin),
+        progress=begin("simple classifiers"),
+    )
 
 
 def train_and_validation(data: Folder) -> tuple[StoredClips, Fold]:
@@ -77,9 +95,14 @@ def records_of(data: Folder, records: Sequence[Record], clips: StoredClips) -> l
     return [record_of[name] for name in clips.names or ()]
 
 
-def _tested(name: str, model: nn.Module, clips: StoredClips, progress: Progress) -> tuple[Tensor, Rung]:
+def logits_of(model: nn.Module, clips: StoredClips, progress: Progress) -> Float[Tensor, "clips classes"]:
+    """Return the logits of a model for whole clips, computed on the processor and in float32."""
     batch_size = max(1, _FRAMES_PER_PASS // max(len(frames) for frames in clips.frames))
     setup = Setup(len(clips), batch_size, torch.device("cpu"), torch.float32)
-    found = run_clips(model, clips, setup, progress=progress)
-    said = clips.labels.decide(found.logits).long().numpy()
-    return found.logits, baselines.judged(name, said, clips.targets.numpy(), clips.groups)
+    return run_clips(model, clips, setup, progress=progress).logits
+
+
+def rung_of(name: str, logits: Float[Tensor, "clips classes"], clips: StoredClips) -> Rung:
+    """Return the verdicts of a model as a row beside the ladder."""
+    said = clips.labels.decide(logits).long().numpy()
+    return baselines.judged(name, said, clips.targets.numpy(), clips.groups)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.clips import DataConfig
@@ -142,7 +143,7 @@ def validation_of(data: DataConfig, batches: StoredBatches) -> Validation | None
         return None
     assert isinstance(clips, StoredClips)
     if len(clips) > MAX_CLIPS:
-        clips = _some(clips, np.sort(np.random.default_rng(0).permutation(len(clips))[:MAX_CLIPS]))
+        clips = some(clips, np.sort(np.random.default_rng(0).permutation(len(clips))[:MAX_CLIPS]))
     lengths = [len(frames) for frames in clips.frames]
     per_step = batches.size * sum(min(length, batches.num_frames) for length in lengths) / len(lengths)
     # In memory, a pass takes about what a step takes, or a single long clip.
@@ -152,7 +153,8 @@ def validation_of(data: DataConfig, batches: StoredBatches) -> Validation | None
     )
 
 
-def _some(clips: StoredClips, chosen: np.ndarray[Any, np.dtype[np.intp]]) -> StoredClips:
+def some(clips: StoredClips, chosen: NDArray[np.intp]) -> StoredClips:
+    """Return the clips at some indices, in their order; frames are read when they are needed."""
     indices = chosen.tolist()
 
     def of_chosen(names: Any) -> list[str] | None:
@@ -163,6 +165,7 @@ def _some(clips: StoredClips, chosen: np.ndarray[Any, np.dtype[np.intp]]) -> Sto
         clips.targets[indices],
         clips.labels,
         clips.facts,
+        clips.device,
         names=of_chosen(clips.names),
         groups=of_chosen(clips.groups),
     )
