@@ -8,7 +8,7 @@ from torch import nn
 
 from saccade import checkpoint, info, models
 from saccade.clips import FrameFormat
-from saccade.errors import UsageError
+from saccade.errors import DataError, UsageError
 from saccade.labels import Labels
 from saccade.models import efficientnet
 from saccade.models.efficientnet import MEAN, STD, EfficientNetLite0
@@ -17,6 +17,7 @@ from saccade.models.pretrained import MapSummary, load_pretrained
 
 LABELS = Labels(("wave", "clap", "jump"))
 WINDOW = 4
+EARLY = {"early": 6.0, "decay": 1.5}
 
 
 def clips_of(batch=1, time=7, size=(32, 40), *, channels=3, seed=0):
@@ -31,7 +32,7 @@ def cells_of(encoder, frames):
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return models.create("lite0-memory", labels=LABELS, window=WINDOW).eval()
+    return models.create("lite0-memory", labels=LABELS, window=WINDOW, **EARLY).eval()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,30 @@ def test_pixels_have_finite_gradients(model):
 
 def test_a_saved_model_loads_with_equal_logits(model, tmp_path):
     path, clips = tmp_path / checkpoint.NAME, clips_of()
-    header = checkpoint.Header("lite0-memory", {"window": WINDOW}, LABELS, model.frame_format)
+    header = checkpoint.Header("lite0-memory", {"window": WINDOW, **EARLY}, LABELS, model.frame_format)
     checkpoint.save(path, model, header)
     loaded, again = checkpoint.load(path)
     assert again.model == "lite0-memory"
     assert loaded.frame_format == model.frame_format
     assert not loaded.training
     assert torch.equal(loaded(clips), model(clips))
+
+
+@torch.inference_mode()
+def test_a_checkpoint_of_before_there_was_an_early_temperature_has_none(model, tmp_path):
+    path, clips = tmp_path / checkpoint.NAME, clips_of()
+    checkpoint.save(path, model, checkpoint.Header("lite0-memory", {"window": WINDOW}, LABELS, model.frame_format))
+    loaded, _ = checkpoint.load(path)
+    temperature = 1 + 5 * torch.exp(-torch.arange(7).clamp(max=WINDOW - 1) / 1.5)
+    assert torch.allclose(loaded(clips), model(clips) * temperature.unsqueeze(1), rtol=1e-4, atol=1e-5)
+
+
+def test_a_checkpoint_with_a_damaged_temperature_is_told(model, tmp_path):
+    path = tmp_path / checkpoint.NAME
+    for wrong in ("six", None, 0.5):
+        checkpoint.save(path, model, checkpoint.Header("lite0-memory", {"early": wrong}, LABELS, model.frame_format))
+        with pytest.raises(DataError, match="has a header that is damaged"):
+            checkpoint.load(path)
 
 
 def test_the_layers_on_the_way_are_those_of_the_trunk(model):

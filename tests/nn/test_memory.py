@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from saccade.nn.memory import Memory
+from saccade.nn.memory import Memory, MemoryHead
 
 WINDOW, SIZE = 5, 3
 
@@ -30,7 +30,7 @@ def defined(features, *, window=WINDOW):
         seen = features[max(0, end - window) : end].double().numpy()
         at = (2 * np.arange(len(seen)) + 1) / len(seen) - 1
         basis = np.polynomial.legendre.legvander(at, 3) * np.sqrt(2 * np.arange(4) + 1)
-        found.append(np.concatenate((*(basis.T @ seen / len(seen)), seen.std(0))))
+        found.append(np.concatenate((*(basis.T @ seen / len(seen)), seen.std(0), [len(seen)])))
     return torch.from_numpy(np.stack(found)).float()
 
 
@@ -39,7 +39,7 @@ def test_states_are_legendre_coefficients_and_the_deviation_of_the_window(window
     features = features_of()
     found = read(features, window=window)
     expected = torch.stack([defined(clip, window=window) for clip in features])
-    assert found.shape == (2, 17, 5 * SIZE)
+    assert found.shape == (2, 17, 5 * SIZE + 1)
     # A deviation of 0 is told as the root of the least variance, 0.001.
     assert torch.allclose(found, expected, rtol=1e-4, atol=1.1e-3)
 
@@ -94,7 +94,7 @@ def test_clips_of_a_batch_may_have_seen_different_numbers_of_frames():
 
 
 def test_a_constant_feature_has_a_mean_and_nothing_else():
-    mean, *rest = read(torch.full((1, 12, 1), 3.0)).unbind(-1)
+    mean, *rest, _ = read(torch.full((1, 12, 1), 3.0)).unbind(-1)
     assert torch.allclose(mean, torch.tensor(3.0))
     assert torch.allclose(rest[-1], torch.zeros(1), atol=5e-3)
     # A window of an even number of frames leaves a little of degree 2: its mean over frames is not quite 0.
@@ -105,14 +105,16 @@ def test_a_constant_feature_has_a_mean_and_nothing_else():
 @pytest.mark.parametrize("mean", [-100, 1000])
 def test_a_small_deviation_is_told_beside_a_large_mean(mean):
     features = mean + 0.1 * features_of()
-    found = read(features)[..., 4 * SIZE :]
-    expected = torch.stack([defined(clip) for clip in features])[..., 4 * SIZE :]
+    found = read(features)[..., 4 * SIZE : 5 * SIZE]
+    expected = torch.stack([defined(clip) for clip in features])[..., 4 * SIZE : 5 * SIZE]
     assert torch.allclose(found, expected, rtol=1e-4, atol=1.1e-3)
 
 
 def test_a_longer_clip_of_the_same_shape_has_the_same_state():
-    slow, fast = (torch.linspace(-1, 1, num).view(1, num, 1) ** 2 for num in (200, 50))
-    assert torch.allclose(read(slow, window=256)[:, -1], read(fast, window=256)[:, -1], atol=0.05)
+    clips = (torch.linspace(-1, 1, num).view(1, num, 1) ** 2 for num in (200, 50))
+    slow, fast = (read(clip, window=256)[0, -1] for clip in clips)
+    assert torch.allclose(slow[:-1], fast[:-1], atol=0.05)
+    assert (slow[-1], fast[-1]) == (200, 50)
 
 
 @pytest.mark.parametrize("features", [torch.zeros(1, 7, 2), torch.full((1, 7, 2), 5.0), features_of(1, 7, 2)])
@@ -131,13 +133,13 @@ def test_states_are_float32_under_autocast():
 
 
 def test_an_empty_batch_gives_an_empty_batch():
-    assert read(torch.zeros(0, 4, SIZE)).shape == (0, 4, 5 * SIZE)
+    assert read(torch.zeros(0, 4, SIZE)).shape == (0, 4, 5 * SIZE + 1)
 
 
 def test_there_are_no_weights():
     memory = Memory(SIZE, window=WINDOW)
     assert not memory.state_dict()
-    assert (memory.in_features, memory.num_units) == (SIZE, 5 * SIZE)
+    assert (memory.in_features, memory.num_units) == (SIZE, 5 * SIZE + 1)
 
 
 @pytest.mark.parametrize("shape", [(4, SIZE), (1, 2, 4, SIZE), (2, 4, SIZE + 1), (2, 0, SIZE)])
@@ -158,3 +160,31 @@ def test_a_state_of_another_window_or_batch_is_told():
 def test_a_window_without_frames_is_told(window):
     with pytest.raises(ValueError, match=f"window is {window}; at least 1 frame is needed"):
         Memory(SIZE, window=window)
+
+
+def head_of(**options):
+    torch.manual_seed(0)
+    return MemoryHead(5 * SIZE + 1, 4, **options)
+
+
+def test_a_head_without_a_temperature_is_linear_in_what_was_remembered():
+    states, head = read(features_of()), head_of()
+    assert {name: tuple(value.shape) for name, value in head.state_dict().items()} == {
+        "weight": (4, 5 * SIZE),
+        "bias": (4,),
+    }
+    assert torch.allclose(head(states), states[..., :-1] @ head.weight.T + head.bias, atol=1e-6)
+
+
+def test_a_temperature_makes_first_frames_less_sure_and_changes_no_verdict():
+    states, plain, head = read(features_of(), window=10), head_of(), head_of(early=8.0, decay=2.0)
+    temperature = plain(states) / head(states)
+    expected = 1 + 7 * torch.exp(-torch.arange(17).clamp(max=9) / 2)
+    assert torch.allclose(temperature, expected[:, None].expand_as(temperature), rtol=1e-3)
+    assert torch.equal(head(states).argmax(-1), plain(states).argmax(-1))
+
+
+@pytest.mark.parametrize("wrong", [{"early": 0.9}, {"early": float("nan")}, {"early": float("inf")}, {"decay": 0.0}])
+def test_a_temperature_that_cannot_be_is_told(wrong):
+    with pytest.raises(ValueError, match=r"early is .* and decay .*; at least 1 and above 0 are needed, both finite"):
+        head_of(**wrong)

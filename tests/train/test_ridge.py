@@ -261,3 +261,25 @@ def test_an_earlier_state_counts_as_much_as_its_weight_says():
     expected = (solved / scale.unsqueeze(1)).T
     found = head.weight.double() * (expected.norm() / head.weight.double().norm())
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_logits_of_clips_that_were_held_out_tell_how_good_the_head_is_on_others_at_each_moment():
+    states, targets = problem(150, noise=6)
+    blurred = states + 20 * torch.randn(states.shape, generator=generator(7))
+    head = fit(states, targets, earlier=[blurred], further=[states, blurred])
+    assert head.held_out.shape == (150, 4, 3)
+    assert torch.allclose(head.held_out[:, 2:], head.held_out[:, :2], atol=1e-4)
+    others, their_targets = problem(600, noise=6, seed=1)
+    for moment, noise in ((0, 0), (1, 20)):
+        seen = others + noise * torch.randn(others.shape, generator=generator(8))
+        found = float(LABELS.loss(head.held_out[:, [moment]], targets))
+        assert found == pytest.approx(loss_of(head, seen, their_targets), rel=0.4)
+    # The head itself has learned the clips.
+    assert loss_of(head, states, targets) < 0.5 * float(LABELS.loss(head.held_out[:, :1], targets))
+
+
+def test_nothing_is_learned_from_further_moments():
+    states, targets = problem(noise=6)
+    alone, beside = fit(states, targets), fit(states, targets, further=[problem(noise=6, seed=3)[0]])
+    assert torch.equal(alone.weight, beside.weight)
+    assert torch.equal(alone.bias, beside.bias)

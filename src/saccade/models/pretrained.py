@@ -15,7 +15,7 @@ from saccade.models.matched import PAIRS
 from saccade.models.picture_encoder import CHANGE_GAIN, PictureEncoder
 from saccade.models.video_classifier import VideoClassifier
 from saccade.nn.grid_pool import GridPool
-from saccade.nn.memory import DEGREE, Memory
+from saccade.nn.memory import DEGREE, Memory, MemoryHead
 
 
 class MapSummary(nn.Module):
@@ -47,7 +47,12 @@ class MapSummary(nn.Module):
 
 
 def lite0_memory(
-    *, labels: Labels = PAIRS, frame_format: FrameFormat | None = None, window: int = 64
+    *,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
+    window: int = 64,
+    early: float = 1.0,
+    decay: float = 1.0,
 ) -> VideoClassifier:
     """Build EfficientNet-lite0 that reads a frame and its difference, a memory of its maps and a linear head.
 
@@ -55,6 +60,8 @@ def lite0_memory(
         labels: the classes.
         frame_format: the frames that the model expects; by default RGB frames of any size.
         window: the number of frames that the memory describes.
+        early: the temperature of the head at the first frame, see `MemoryHead`.
+        decay: the number of frames in which its excess over 1 falls to 1/e.
     """
     frame_format = frame_format or FrameFormat(3, mean=efficientnet.MEAN, std=efficientnet.STD)
     channels = frame_format.channels
@@ -67,14 +74,17 @@ def lite0_memory(
         input=Differences(channels, frames=True),
         encoder=encoder,
         temporal=memory,
-        head=nn.Linear(memory.num_units, len(labels.names)),
+        head=MemoryHead(memory.num_units, len(labels.names), early=early, decay=decay),
         labels=labels,
         frame_format=frame_format,
     )
 
 
 def block_sizes(model: VideoClassifier) -> tuple[int, ...]:
-    """Return the sizes of the parts of a state of `lite0_memory`: one for each kind of feature and degree of memory."""
+    """Return the sizes of the parts of a state of `lite0_memory`: one for each kind of feature and degree of memory.
+
+    The last number of a state, the number of frames in the window, is in none of them.
+    """
     encoder = model.encoder
     assert isinstance(encoder, PictureEncoder)
     assert isinstance(encoder.end, MapSummary)

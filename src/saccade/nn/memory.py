@@ -1,6 +1,8 @@
-"""A temporal part without weights: what a window of recent features was like, and how it changed."""
+"""A temporal part without weights: what a window of recent features was like, and how it changed; and its head."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int64
@@ -21,8 +23,9 @@ class Memory(nn.Module):
     curvature. The time axis of a window that is not full yet ends at the present frame: a clip shorter than the window
     is described as a whole, whatever its length.
 
-    *Conventions:* the state at a frame is (degree 0, degree 1, ..., deviation), each with one number per feature.
-    Coefficients are scaled so that polynomials have unit mean square.
+    *Conventions:* the state at a frame is (degree 0, degree 1, ..., deviation), each with one number per feature, and
+    then the number of frames in the window, one number. Coefficients are scaled so that polynomials have unit mean
+    square.
 
     Args:
         in_features: the size of the feature of a frame.
@@ -44,7 +47,7 @@ class Memory(nn.Module):
         if window < 1:
             raise ValueError(f"window is {window}; at least 1 frame is needed")
         self.in_features, self.window = in_features, window
-        self.num_units = in_features * (DEGREE + 2)
+        self.num_units = in_features * (DEGREE + 2) + 1
 
     def initial_state(self, batch: int) -> State:
         """Return an empty window for each clip, and 0 for the number of frames seen."""
@@ -69,22 +72,22 @@ class Memory(nn.Module):
         self, known: Float[Tensor, "batch frames features"], count: Int64[Tensor, "batch"], num: int
     ) -> Float[Tensor, "batch num units"]:
         """Describe the window that ends at each of the last `num` frames of `known`."""
-        shares = self._polynomials(count, num)
+        new = torch.arange(num, device=count.device)
+        size = (count.unsqueeze(1) + new + 1).clamp(max=self.window)  # frames in the window of each new frame
+        shares = self._polynomials(size)
         coefficients = torch.einsum("btsk,bsf->btkf", shares, known)
         # The difference of two squares: in float32, a mean of 100 would hide a deviation of 0.1.
         exact, inside = known.double(), (shares[..., 0] > 0).double()
         even = inside / inside.sum(-1, keepdim=True)
         variance = even @ exact.square() - (even @ exact).square()
         deviation = (variance.clamp(min=0) + _LEAST_VARIANCE).sqrt().float()
-        return torch.cat((coefficients.flatten(2), deviation), -1)
+        return torch.cat((coefficients.flatten(2), deviation, size.unsqueeze(-1).float()), -1)
 
-    def _polynomials(self, count: Int64[Tensor, "batch"], num: int) -> Float[Tensor, "batch num frames degrees"]:
-        """Return the share of each known frame in each coefficient of each new frame."""
-        device = count.device
-        new = torch.arange(num, device=device)
-        size = (count.unsqueeze(1) + new + 1).clamp(max=self.window)  # frames in the window of each new frame
+    def _polynomials(self, size: Int64[Tensor, "batch num"]) -> Float[Tensor, "batch num frames degrees"]:
+        """Return the share of each known frame in each coefficient of each new frame, whose window has some size."""
+        device, num = size.device, size.shape[1]
         frame = torch.arange(self.window - 1 + num, device=device)
-        first = (self.window + new) - size  # where the window begins
+        first = self.window + torch.arange(num, device=device) - size  # where the window begins
         place = frame - first.unsqueeze(-1)
         inside = (place >= 0) & (place < size.unsqueeze(-1))
         x = (2 * place + 1) / size.unsqueeze(-1) - 1
@@ -98,3 +101,41 @@ class Memory(nn.Module):
             -1,
         )
         return torch.where(inside.unsqueeze(-1), values / size[..., None, None], 0.0)
+
+
+class MemoryHead(nn.Linear):
+    """A linear head on the states of a `Memory`, with a temperature that falls to 1 with the number of frames seen.
+
+    What a head has learned about whole clips makes it too sure of their first frames. So its logits are divided by
+    `temperature_after`. The most likely class stays the same.
+
+    Args:
+        in_features: the size of a state, of which the last number is that of frames in the window.
+        out_features: the number of classes.
+        early: the temperature at the first frame; 1 at all frames if it is 1.
+        decay: the number of frames in which its excess over 1 falls to 1/e.
+
+    Raises:
+        ValueError: if `early` is below 1, `decay` is not positive, or one of them is not finite.
+
+    Source: Guo et al. 2017, "On calibration of modern neural networks", whose temperature is constant.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, early: float = 1.0, decay: float = 1.0) -> None:
+        if not (1 <= early < math.inf and 0 < decay < math.inf):
+            raise ValueError(f"early is {early} and decay {decay}; at least 1 and above 0 are needed, both finite")
+        super().__init__(in_features - 1, out_features)
+        self.early, self.decay = early, decay
+
+    def forward(self, states: Float[Tensor, "*any units"]) -> Float[Tensor, "*any classes"]:
+        """Return the logit of every class."""
+        return super().forward(states[..., :-1]) / temperature_after(states[..., -1:], self.early, self.decay)
+
+
+def temperature_after(num_frames: Float[Tensor, "*any"], early: float, decay: float) -> Float[Tensor, "*any"]:
+    """Return the temperature of a `MemoryHead` after some frames.
+
+    >>> temperature_after(torch.tensor([1.0, 4.0, 31.0]), early=5.0, decay=3.0)
+    tensor([5.0000, 2.4715, 1.0002])
+    """
+    return 1 + (early - 1) * torch.exp((1 - num_frames) / decay)

@@ -20,8 +20,8 @@ from saccade.data.stored import StoredClips
 from saccade.labels import Labels
 from saccade.models import VideoClassifier, efficientnet
 from saccade.models.pretrained import block_sizes, lite0_memory, load_pretrained
-from saccade.nn.memory import Memory
-from saccade.train import ridge
+from saccade.nn.memory import Memory, MemoryHead
+from saccade.train import ridge, temperature
 from saccade.train.fixed_maps import MapsOf
 
 MODEL = "lite0-memory"
@@ -29,6 +29,8 @@ SHORT_SIDE_PX = 160
 _LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
 # The head also learns from the states after these shares of a clip, with a small weight.
 _EARLIER = (0.75, 0.5, 0.25)
+# At these, its temperature is fitted too; the last is the first frame.
+_FIRST = (0.125, 0.0)
 
 Frames = Sequence[UInt8[Tensor, "time channels height width"]]
 Progress = Callable[[int, int], None]
@@ -41,7 +43,7 @@ class Described:
     Args:
         clips: the clips.
         model: a classifier with the pretrained trunk; its head is not fitted yet.
-        states: the state of the model at the end of each clip, and at earlier moments of it.
+        states: the state of the model at the end of each clip, then at earlier moments, down to the first frame.
         pretrained: statistics of the trunk's pooled features, for the baseline that has no more.
     """
 
@@ -83,23 +85,59 @@ def describe(
     return Described(clips, model, torch.stack(states), np.stack(statistics))
 
 
-def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> ridge.Linear:
+@dataclass(frozen=True)
+class Fitted:
+    """A head that was fitted to some clips.
+
+    Args:
+        linear: the linear head.
+        early: its temperature at the first frame, see `MemoryHead`.
+        decay: the number of frames in which its excess over 1 falls to 1/e.
+    """
+
+    linear: ridge.Linear
+    early: float
+    decay: float
+
+    @torch.no_grad()
+    def copy_to(self, head: MemoryHead) -> None:
+        """Give a head the weights and the temperature."""
+        head.weight.copy_(self.linear.weight)
+        head.bias.copy_(self.linear.bias)
+        head.early, head.decay = self.early, self.decay
+
+
+def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> Fitted:
     """Return the head for some of the clips."""
     clips, chosen = described.clips, torch.from_numpy(indices)
-    groups = None if clips.groups is None else [clips.groups[index] for index in indices]
-    last, *earlier = described.states[chosen].unbind(1)
-    sizes = block_sizes(described.model)
-    return ridge.fit(
-        last, clips.targets[chosen], clips.labels, block_sizes=sizes, earlier=earlier, groups=groups, seed=seed
+    targets = clips.targets[chosen]
+    states, num_frames = described.states[chosen, :, :-1], described.states[chosen, :, -1]
+    last, *others = states.unbind(1)
+    linear = ridge.fit(
+        last,
+        targets,
+        clips.labels,
+        block_sizes=block_sizes(described.model),
+        earlier=others[: len(_EARLIER)],
+        further=others[len(_EARLIER) :],
+        groups=None if clips.groups is None else [clips.groups[index] for index in indices],
+        seed=seed,
     )
+    return Fitted(linear, *temperature.fitted_early(linear.held_out, num_frames, targets, clips.labels))
 
 
-def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Float[Tensor, "clips classes"]:
-    """Return logits for each clip from a head that was fitted to the other folds; NaN for clips that are in no test."""
-    logits = torch.full((len(described.clips), len(described.clips.labels.names)), torch.nan)
+@torch.no_grad()
+def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Float[Tensor, "clips moments classes"]:
+    """Return logits for each clip from a head that was fitted to the other folds; NaN for clips that are in no test.
+
+    The moments are those of `described.states`: the end of the clip comes first.
+    """
+    num_classes = len(described.clips.labels.names)
+    head = MemoryHead(described.states.shape[2], num_classes)
+    logits = torch.full((*described.states.shape[:2], num_classes), torch.nan)
     for learned, held in folds:
-        head = fitted(described, learned, seed=seed)
-        logits[held] = described.states[held, 0] @ head.weight.T + head.bias
+        fitted(described, learned, seed=seed).copy_to(head)
+        logits[held] = head(described.states[held])
     return logits
 
 
@@ -132,7 +170,8 @@ def header_of(described: Described, data: dict[str, Any], training: dict[str, An
     """Return the header of the model's checkpoint."""
     model = described.model
     window = int(model.temporal.window)  # type: ignore[arg-type]
-    return checkpoint.Header(MODEL, {"window": window}, model.labels, model.frame_format, data, training)
+    arguments = {"window": window, "early": model.head.early, "decay": model.head.decay}
+    return checkpoint.Header(MODEL, arguments, model.labels, model.frame_format, data, training)
 
 
 def _decided(logits: Tensor, labels: Labels) -> NDArray[np.intp]:
@@ -162,7 +201,7 @@ class _Reader:
         memory = self.model.temporal
         assert isinstance(memory, Memory)
         known = torch.cat(features).unsqueeze(0)
-        ends = [max(1, round(share * len(clip))) for share in (1.0, *_EARLIER)]
+        ends = [max(1, round(share * len(clip))) for share in (1.0, *_EARLIER, *_FIRST)]
         states = [
             memory(known[:, max(0, end - memory.window) : end], memory.initial_state(1))[0][0, -1] for end in ends
         ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
 from saccade import checkpoint, run_folder
 from saccade.baselines import Rung
@@ -18,11 +17,14 @@ from saccade.data.labelled import targets_of
 from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
-from saccade.train import beside, pretrained, ridge, tables
+from saccade.nn.memory import MemoryHead
+from saccade.train import beside, pretrained, tables
 from saccade.train.config import TrainConfig
-from saccade.train.pretrained import Described, Progress
+from saccade.train.pretrained import Described, Fitted, Progress
 
 PROTOCOL = "linear"
+# Of a frame: durations are sums of rounded time stamps.
+_ROUNDING = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def train(
         described = pretrained.describe(
             clips,
             data.frame_format,
-            longest=max(record.num_frames or 0 for record in used),
+            longest=max(_num_frames(record, data.frame_format.fps) for record in used),
             progress=begin("features of the pretrained trunk"),
         )
-        logits = pretrained.out_of_fold(described, parts, seed=config.seed)
+        logits = pretrained.out_of_fold(described, parts, seed=config.seed)[:, 0]
         _, metadata = metadata_features(used)
         rungs, model = pretrained.beside_ladder(
             described, parts, logits, metadata=metadata, progress=begin("simple classifiers")
@@ -120,14 +122,18 @@ def _clips_and_parts(data: Folder, num_folds: int | None, seed: int) -> tuple[St
     return together, [part]
 
 
+def _num_frames(record: Record, fps: float | None) -> int:
+    """Return the number of frames of a clip at the model's rate, at which the window of its memory is counted."""
+    if fps is None or record.duration_s is None:
+        return record.num_frames or 0
+    return math.ceil(record.duration_s * fps - _ROUNDING)
+
+
 def _save(
-    config: TrainConfig, data: Folder, described: Described, head: ridge.Linear, out: Path, tested: dict[str, float]
+    config: TrainConfig, data: Folder, described: Described, head: Fitted, out: Path, tested: dict[str, float]
 ) -> Path:
-    linear = described.model.head
-    assert isinstance(linear, nn.Linear)
-    with torch.no_grad():
-        linear.weight.copy_(head.weight)
-        linear.bias.copy_(head.bias)
+    assert isinstance(described.model.head, MemoryHead)
+    head.copy_to(described.model.head)
     # The settings of a training by steps do not apply.
     config_json = {
         "model": pretrained.MODEL,
@@ -142,8 +148,9 @@ def _save(
     facts = {
         "data": data.as_json(),
         "tested": tested,
-        "penalty": head.penalty,
-        "block_weights": list(head.block_weights),
+        "penalty": head.linear.penalty,
+        "block_weights": list(head.linear.block_weights),
+        "temperature": {"early": head.early, "decay": head.decay},
     }
     run_folder.create(out, "train", config_json, device="cpu", finished=True, **facts)
     return out / checkpoint.NAME

@@ -46,12 +46,15 @@ class Linear:
         bias: one value per class.
         penalty: the penalty that was chosen.
         block_weights: the weight of each block of features; the sum is 1.
+        held_out: the logits of each clip from a head that did not learn from it: that of an inner fold. The moments are
+            the last, the earlier ones, and the further ones.
     """
 
     weight: Float[Tensor, "classes states"]
     bias: Float[Tensor, "classes"]
     penalty: float
     block_weights: tuple[float, ...]
+    held_out: Float[Tensor, "clips moments classes"]
 
 
 def fit(
@@ -61,6 +64,7 @@ def fit(
     *,
     block_sizes: Sequence[int],
     earlier: Sequence[States] = (),
+    further: Sequence[States] = (),
     groups: Sequence[Hashable] | None = None,
     seed: int = 0,
 ) -> Linear:
@@ -76,6 +80,7 @@ def fit(
         block_sizes: the number of states in each block.
         earlier: states of the same clips at earlier moments, which count little beside the last: they improve verdicts
             on the beginning of a clip.
+        further: states of the same clips at moments that nothing is learned from, for `held_out`.
         groups: the group of each clip, which the inner cross-validation does not split; None: each clip is one.
         seed: the seed of the inner cross-validation.
 
@@ -86,12 +91,14 @@ def fit(
     wanted = _presence(targets, labels)
     rows = _Rows((states, *earlier), _scaling(states, wanted, block_sizes, seed), wanted, seed)
     inner = _inner_folds(targets, groups, seed)
-    found = rows.out_of_fold(inner, _PENALTIES)
-    penalty = min(_PENALTIES, key=lambda one: float(((found[one] - wanted) ** 2).mean()))
-    gain = _gain(torch.from_numpy(found[penalty]), targets, labels)
+    found = rows.out_of_fold(inner, _PENALTIES, further)
+    penalty = min(_PENALTIES, key=lambda one: float(((found[one][:, 0] - wanted) ** 2).mean()))
+    held_out = torch.from_numpy(found[penalty])
+    gain = _gain(held_out[:, 0], targets, labels)
     weight = gain * rows.solution(penalty)
     bias = gain * (torch.from_numpy(wanted.mean(0)) - _middle(labels)) - weight @ rows.scaling.mean
-    return Linear(weight.float(), bias.float(), penalty, rows.scaling.block_weights)
+    held_out = gain * (held_out - _middle(labels))
+    return Linear(weight.float(), bias.float(), penalty, rows.scaling.block_weights, held_out.float())
 
 
 def _presence(targets: Targets, labels: Labels) -> Matrix:
@@ -154,23 +161,24 @@ class _Rows:
         self._basis = scaling(torch.stack([moments[moment][clip] for moment, clip in place]))
         kernel = (self._basis @ self._basis.T).double().numpy()
         self._factor = np.linalg.cholesky(kernel + _JITTER * np.eye(len(kernel)))
-        # In these coordinates, the product of two rows is that of their states, projected onto the span of the basis.
-        parts = (scaling(part) @ self._basis.T for moment in moments for part in moment.split(_ROWS_AT_ONCE))
-        coordinates = [
-            scipy.linalg.solve_triangular(self._factor, part.double().numpy().T, lower=True).T for part in parts
-        ]
-        self._coordinates = np.concatenate(coordinates)
-
+        self._coordinates = self._of(moments)
         self._all = self._sums(np.arange(num_clips))
 
-    def out_of_fold(self, inner: Sequence[Fold], penalties: Sequence[float]) -> dict[float, Matrix]:
-        """Return the value for each clip from the clips of other folds; the mean where there are no folds."""
-        found = {penalty: np.tile(self.wanted.mean(0), (len(self.wanted), 1)) for penalty in penalties}
+    def out_of_fold(
+        self, inner: Sequence[Fold], penalties: Sequence[float], further: Sequence[States]
+    ) -> dict[float, NDArray[np.float64]]:
+        """Return the values (clips, moments, classes) from the clips of other folds; the mean where there are no folds.
+
+        The moments are those of the rows, and further ones.
+        """
+        num_moments = self.num_moments + len(further)
+        rows = np.concatenate((self._coordinates, self._of(further))).reshape(num_moments, len(self.wanted), -1)
+        found = {penalty: np.tile(self.wanted.mean(0), (len(self.wanted), num_moments, 1)) for penalty in penalties}
         for learned, held in inner:
             mean = self.wanted[learned].mean(0)
             sums = self._all - self._sums(held)
             for penalty in penalties:
-                found[penalty][held] = self._coordinates[held] @ sums.solved(penalty, mean) + mean
+                found[penalty][held] = (rows[:, held] @ sums.solved(penalty, mean) + mean).swapaxes(0, 1)
         return found
 
     def solution(self, penalty: float) -> Float[Tensor, "classes states"]:
@@ -178,6 +186,12 @@ class _Rows:
         solved = self._all.solved(penalty, self.wanted.mean(0))
         dual = scipy.linalg.solve_triangular(self._factor, solved, lower=True, trans="T")
         return (self._basis.double().T @ torch.from_numpy(dual)).T * self.scaling.factor
+
+    def _of(self, moments: Sequence[States]) -> Matrix:
+        """Return coordinates in which the product of two rows is that of their states, projected onto the basis."""
+        parts = (self.scaling(part) @ self._basis.T for moment in moments for part in moment.split(_ROWS_AT_ONCE))
+        found = [scipy.linalg.solve_triangular(self._factor, part.double().numpy().T, lower=True).T for part in parts]
+        return np.concatenate((np.empty((0, len(self._factor))), *found))
 
     def _sums(self, clips: NDArray[np.intp]) -> _Sums:
         known = self._coordinates[np.concatenate([clips + len(self.wanted) * at for at in range(self.num_moments)])]

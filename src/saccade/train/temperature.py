@@ -1,17 +1,22 @@
-"""Temperature: one factor of all logits, with which probabilities are as high as verdicts are right."""
+"""Temperature: a factor of all logits, with which probabilities are as high as verdicts are right."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.evaluate import metrics
 from saccade.labels import Labels, Targets
 from saccade.nn import PairHead
+from saccade.nn.memory import temperature_after
 
 _MOST = 20.0
+_MOST_EARLY = 100.0
+_DECAYS = 0.3, 300.0  # frames
 
 
 def fitted(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Labels) -> float:
@@ -46,6 +51,34 @@ def fitted(logits: Float[Tensor, "clips classes"], targets: Targets, labels: Lab
 
     bound = float(np.log(_MOST))
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))
+
+
+@torch.no_grad()
+def fitted_early(
+    logits: Float[Tensor, "clips moments classes"],
+    num_frames: Float[Tensor, "clips moments"],
+    targets: Targets,
+    labels: Labels,
+) -> tuple[float, float]:
+    """Return `early` and `decay` of a `MemoryHead` for which the cross entropy is least, over moments of some clips.
+
+    Args:
+        logits: the logits of clips that the head did not learn from, without that temperature.
+        num_frames: the number of frames that the memory has seen at each moment.
+        targets: the targets of the clips.
+        labels: the classes.
+    """
+    from scipy.optimize import minimize  # slow to import
+
+    rows, repeated = logits.double().flatten(0, 1), targets.repeat_interleave(logits.shape[1], 0)
+    seen = num_frames.double().reshape(-1, 1)
+
+    def loss(at: NDArray[np.float64]) -> float:
+        return metrics.cross_entropy(rows / temperature_after(seen, *np.exp(at)), repeated, labels)
+
+    bounds = np.log([(1.0, _MOST_EARLY), _DECAYS])
+    early, decay = np.exp(minimize(loss, bounds.mean(1), method="Nelder-Mead", bounds=bounds).x).tolist()
+    return early, decay
 
 
 @torch.no_grad()
