@@ -320,6 +320,12 @@ def test_classes_that_do_not_exclude_each_other_are_joined_by_their_separator(tm
         assert one(tmp_path, clip).verdict == verdict_name
 
 
+def test_a_long_name_leaves_room_for_the_clip():
+    name = "L" * 300
+    said = Prediction(Path("clip.mp4"), name, 0.9, ((name, 0.9), ("short", 0.1)), 12, 50, (64, 64), 10.0)
+    assert " clip.mp4 " in shown([said])
+
+
 @pytest.mark.parametrize("name", ["<b>x</b>", "[red]", "[/]", ":wave:", "back\\"])
 def test_names_are_never_markup(name):
     top = ((name, 0.9), ("wave", 0.06), ("3 wheels", 0.04))

@@ -79,3 +79,11 @@ def test_torch_uses_no_more_threads_than_there_are_processors(asked):
         assert torch.get_num_threads() == min(asked, num_processors())
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_control_group_may_have_a_name_that_is_no_text(tmp_path):
+    group = tmp_path / "groups" / os.fsdecode(b"caf\xe9")
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text("50000 100000")
+    (tmp_path / "own").write_bytes(b"0::/caf\xe9\n")
+    assert num_processors(tmp_path / "groups", tmp_path / "own") == 1

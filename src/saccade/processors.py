@@ -71,7 +71,7 @@ def _folders(groups: Path, own: Path, controller: str) -> Iterator[Path]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")  # a group may have any name
     except OSError:  # not everywhere, and not of this version
         return ""
 

@@ -79,6 +79,23 @@ def test_a_split_that_is_misspelt_is_no_class(tmp_path, odd):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("trian", "tets"), ("Training", "Testing"), ("trainn", "vall", "dev")])
+def test_if_all_splits_are_misspelt_that_is_told(tmp_path, names):
+    for name in names:
+        for label in ("run", "jump"):
+            put(tmp_path / name / label / "1.mp4")
+    (told,) = (line for line in read(tmp_path).problems if "splits" in line)
+    assert all(repr(name) in told for name in names)
+    assert "name them train, validation and test" in told
+
+
+@pytest.mark.parametrize("odd", ["rain/1.mp4", "bus/deep/1.mp4"])
+def test_classes_that_cannot_be_splits_are_not_told(tmp_path, odd):
+    for name in ("trian/run/1.mp4", "tets/run/1.mp4", odd):
+        put(tmp_path / name)
+    assert not [line for line in read(tmp_path).problems if "splits" in line]
+
+
 def test_a_class_may_be_called_as_a_split(tmp_path):
     for name in ("train/1.mp4", "bus/1.mp4", "bus/deep/2.mp4"):
         put(tmp_path / name)

@@ -107,6 +107,15 @@ def test_classes_that_are_present_together_are_one_class():
     assert check_leak(found).accuracy == 1.0
 
 
+@pytest.mark.parametrize("num_clips", [2, 3, 4])
+def test_classes_of_fewer_clips_than_folds_are_checked(num_clips):
+    names = [str(number) for number in range(6)]
+    found = [replace(r, fps=20.0 + int(r.entry.classes[0])) for r in records(6 * num_clips, classes=names)]
+    result = check_leak(found)
+    assert (result.num_clips, result.largest_share) == (6 * num_clips, pytest.approx(1 / 6))
+    assert result.found is (num_clips > 3)  # of fewer, too few are left to learn from
+
+
 def test_too_little_to_tell():
     assert check_leak([]) is None
     assert check_leak(records(9)) is None

@@ -16,6 +16,7 @@ from saccade.data.scan import cache_warning, read_small, scan
 from saccade.data.video import Clip, Source
 from saccade.errors import DataError, UsageError
 
+from ..limits import open_files_limited
 from ..own_clips import CLASSES, write_folder
 
 
@@ -141,6 +142,12 @@ def test_a_limit_of_the_shell_is_kept(clips):
     script = [sys.executable, "-c", SCAN_WITH_A_LIMIT, clips / CLASSES[1] / "z cut.mp4"]
     ended = subprocess.run(script, capture_output=True, text=True)
     assert (ended.stdout, ended.stderr) == ("[None]\n", "")
+
+
+def test_where_no_more_files_may_be_open_that_is_told(clips):
+    found = collection.read(clips)
+    with open_files_limited(0), pytest.raises(DataError, match=r"could not start \(Too many open files\).*ulimit"):
+        scan(found, workers=2)
 
 
 def test_a_file_that_is_gone_is_named(tmp_path):

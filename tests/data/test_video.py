@@ -253,12 +253,14 @@ def with_sound_only():
         ("empty.mp4", b"", "cannot be read as a video"),
         ("text.mp4", b"Not a video at all.\n" * 50, "cannot be read as a video"),
         ("notes.txt", b"Not a video at all.\n" * 50, "is a text file"),
+        ("list.mp4", b"ffconcat version 1.0\nfile beside.mp4\n", "is a list of other files"),
         ("sound.mp4", with_sound_only(), "no video stream, only sound"),
         ("empty.npz", b"", "not a complete"),
         ("text.npz", b"Not an archive.\n" * 50, "not a complete"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, name, content, message):
+    write_mp4(tmp_path / "beside.mp4", blobs(3), fps=10)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}.*{message}"):
         read_clip(tmp_path / name)

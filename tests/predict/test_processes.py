@@ -9,6 +9,8 @@ import pytest
 from saccade.errors import DataError
 from saccade.predict.processes import in_order
 
+from ..limits import open_files_limited
+
 EVALUATE = partial(partial, eval)  # `prepare`: returns a function of a job
 PID = "__import__('os').getpid()"
 DIE = "__import__('os').kill(__import__('os').getpid(), 9)"
@@ -66,6 +68,13 @@ def test_an_error_of_a_job_is_raised_with_the_place_where_it_arose():
 def test_processes_that_cannot_start_are_told():
     with pytest.raises(DataError, match=r"no process for the work could start \(exit status 4\).*--workers 1"):
         list(run(["1", "2"], prepare=partial(os._exit, 4)))
+
+
+def test_where_no_more_files_may_be_open_fewer_processes_work():
+    with open_files_limited(5):  # of the two that each process needs in this one, and while it starts
+        assert list(run(["1", "2", "3"])) == [1, 2, 3]
+    with open_files_limited(0), pytest.raises(DataError, match=r"could start \(Too many open files\).*--workers 1"):
+        list(run(["1", "2"]))
 
 
 def test_after_ctrl_c_what_is_done_is_kept_and_the_processes_end(tmp_path):

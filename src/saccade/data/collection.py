@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from saccade.data import csv_rows, video
-from saccade.data.collection_checks import check_classes, check_splits, rare_classes
+from saccade.data.collection_checks import check_classes, check_splits, like_splits, rare_classes
 from saccade.data.finding import captured, check_pattern, find_clips, unreadable, visible_files
 from saccade.data.grouping import parts_together
 from saccade.errors import DataError, UsageError
@@ -154,7 +154,7 @@ def read(source: Path, *, group: str | None = None) -> Collection:
         found = replace(found, entries=_parts_together(found))
     check_classes(found)
     check_splits(found)
-    return replace(found, problems=(*found.problems, *rare_classes(found)))
+    return replace(found, problems=(*found.problems, *like_splits(found), *rare_classes(found)))
 
 
 def _in_folder(root: Path) -> Collection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from saccade.data.grouping import check_not_torn
@@ -14,6 +15,9 @@ if TYPE_CHECKING:  # a collection is read with the functions of this module
     from saccade.data.collection import Collection
 
 _MAX_NAMED = 8
+# What people call splits, and how near to one of them a misspelt name is: that of "tets" to "test".
+_CALLED_SPLITS = ("train", "training", "validation", "valid", "val", "dev", "eval", "evaluation", "test", "testing")
+_NEAR = 0.75
 
 
 def check_classes(found: Collection) -> None:
@@ -64,3 +68,15 @@ def rare_classes(found: Collection) -> Iterable[str]:
         named = ", ".join(map(repr, alone[:3])) + (", ..." if alone[3:] else "")
         which = "1 class has a single clip" if len(alone) == 1 else f"{len(alone)} classes have a single clip each"
         yield f"{which}: {named}; a class needs at least 3, to learn from, to validate and to test"
+
+
+def like_splits(found: Collection) -> Iterable[str]:
+    """Yield a line if all folders that count as classes are called almost as splits are, and hold folders."""
+    if found.splits or not found.source.is_dir():
+        return
+    hold_folders = all(len(entry.path.relative_to(found.source).parts) > 2 for entry in found.entries)
+    if hold_folders and all(get_close_matches(n.casefold(), _CALLED_SPLITS, 1, _NEAR) for n in found.classes):
+        yield (
+            f"the folders {_named(found.classes)} count as classes, and hold folders themselves: if they are splits,"
+            " name them train, validation and test"
+        )

@@ -26,6 +26,8 @@ _LIMITS = {"max_pixels": str(MAX_PIXELS)}
 _SEEKABLE = frozenset(("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"))
 _CLEAN_KEY_FRAMES = frozenset(("h264", "hevc", "vp8", "vp9", "av1", "mjpeg", "prores"))
 _SHORTEST_SEEK_S = 1.0
+# Texts that name other files, whatever their suffix: FFmpeg would show what lies there.
+_LISTS = frozenset(("concat", "dash", "hls", "imf", "sdp", "webm_dash_manifest"))
 _OTHER_KINDS = {"audio": "sound"}
 _ANIMATION_FLAG = 0x02
 
@@ -45,6 +47,9 @@ def opened(path: Path) -> InputContainer:
     if container.format.name == "tty":
         container.close()
         raise DataError(f"{path} is a text file; {ADVICE}")
+    if container.format.name in _LISTS:
+        container.close()
+        raise DataError(f"{path} is a list of other files and no video; give these files")
     return container
 
 

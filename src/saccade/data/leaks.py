@@ -114,7 +114,9 @@ def check_leak(records: Sequence[Record], seed: int = 0) -> Leak | None:
 
 
 def _folds(kinds: NDArray[np.str_], groups: NDArray[np.intp], seed: int) -> list[tuple[Any, Any]]:
-    splitter = StratifiedGroupKFold(min(_NUM_FOLDS, len(set(groups))), shuffle=True, random_state=seed)
+    largest = max(Counter(kinds.tolist()).values())  # it must reach every fold
+    num_folds = min(_NUM_FOLDS, len(set(groups)), largest)
+    splitter = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # of classes with fewer clips than folds
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         return list(splitter.split(kinds, kinds, groups))

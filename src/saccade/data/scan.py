@@ -162,7 +162,10 @@ def _in_processes(
         while num_left:
             pool = [worker for worker in pool if not worker.lost]
             while len(pool) < min(num_workers, num_left):
-                pool.append(begin())
+                try:
+                    pool.append(begin())
+                except OSError as error:  # no more processes or open files are allowed
+                    raise _not_started(error.strerror or str(error)) from error
             for worker in pool:
                 if worker.ready and waiting:
                     worker.take(*waiting.popleft(), time_limit_s)
@@ -234,10 +237,7 @@ class _Worker:
             self.lost = True
             self.end()
             if not self._started:
-                raise DataError(
-                    f"a process that reads clips could not start ({self._cause()}); in a script, call scan below"
-                    ' `if __name__ == "__main__":`'
-                )
+                raise _not_started(self._cause())
             record = Record(job[1], error=f"{job[1].path} {failed}") if job is not None else None
         if job is not None and record is not None:
             self._job, self._ends_at_s = None, math.inf
@@ -255,6 +255,13 @@ class _Worker:
             return f"exit status {code}"
         name = signal.Signals(-code).name
         return f"{name}: perhaps the memory ran out" if name == "SIGKILL" else f"{name}: its decoder crashed"
+
+
+def _not_started(why: str) -> DataError:
+    return DataError(
+        f"a process that reads clips could not start ({why}); raise the limits of the shell (ulimit), or, in a script,"
+        ' call scan below `if __name__ == "__main__":`'
+    )
 
 
 def _context() -> Any:

@@ -93,7 +93,12 @@ class _Pool(Generic[Job, Result]):
     def exchange(self, end: int) -> Iterator[tuple[int, Result]]:
         """Give jobs below number `end` to idle processes; wait for messages, and yield the results among them."""
         while self._waiting and len(self._workers) < self._num:
-            self._workers.append(_Worker(self._prepare))
+            try:
+                self._workers.append(_Worker(self._prepare))
+            except OSError as error:  # no more processes or open files are allowed
+                if not self._workers:
+                    raise _not_started(error.strerror or str(error)) from error
+                self._num = len(self._workers)
         for worker in self._workers:
             if worker.is_ready and worker.number is None and self._waiting and self._waiting[0] < end:
                 job = self._waiting.popleft()
@@ -120,7 +125,7 @@ class _Pool(Generic[Job, Result]):
         why = worker.died()
         self._num -= not worker.is_ready
         if not self._num:
-            raise DataError(f"no process for the work could start ({why}); do it in this one: --workers 1")
+            raise _not_started(why)
         return why
 
     def close(self) -> None:
@@ -169,6 +174,10 @@ class _Worker:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+
+
+def _not_started(why: str) -> DataError:
+    return DataError(f"no process for the work could start ({why}); do it in this one: --workers 1")
 
 
 def serve(handle: str) -> None:

@@ -26,7 +26,7 @@ def render(predictions: Sequence[Prediction]) -> Table:
     warnings = [shown(p.warning) for p in predictions if p.warning]
     table = Table(caption=Text("\n".join(warnings)) if warnings else None, caption_justify="left")
     table.add_column("clip", overflow="fold")
-    table.add_column("verdict", style="bold", no_wrap=True)
+    table.add_column("verdict", style="bold", overflow="fold")  # a long name must leave room for the clip
     for name in ("probability", "decided at"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(f"top {max((len(p.top) for p in predictions), default=_NUM_TOP)}")
