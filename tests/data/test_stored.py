@@ -129,6 +129,29 @@ def test_augmented_batches_are_a_function_of_seed_and_step():
     assert len({tuple(one(step, 9).frames.flatten().tolist()) for step in range(5)}) == 5
 
 
+def test_a_clip_comes_as_itself_or_as_one_of_its_views():
+    rare = (torch.arange(6) % 6 == 0).long()
+    clips = replace(clips_of((9, 2, 2, 2, 2, 2)), targets=rare)
+    plain = StoredBatches(clips, size=7, num_frames=4, seed=0)
+    views = [[frames + shift for frames in clips.frames] for shift in (100, 180)]
+    batches = replace(plain, views=views)
+    shifts = {clip: [] for clip in range(6)}
+    for step in range(60):
+        batch, before = batches(step, 60), plain(step, 60)
+        assert torch.equal(batch.frames, batches(step, 60).frames)
+        assert torch.equal(batch.targets, before.targets)
+        by = batch.frames[:, 0, 0, 0, 0].int() - before.frames[:, 0, 0, 0, 0].int()
+        for row, shift in enumerate(by.tolist()):
+            length = before.lengths[row]  # the same clips and cuts, with another look
+            assert torch.equal(batch.frames[row, :length], before.frames[row, :length] + shift)
+            shifts[int(before.frames[row, 0, 0, 0, 0]) // 10].append(shift)
+    for clip, drawn in shifts.items():
+        shares = torch.tensor([drawn.count(shift) for shift in (0, 100, 180)]) / len(drawn)
+        assert (shares - 1 / 3).abs().max() < 0.15, clip
+    assert sum(map(len, shifts.values())) == 420
+    assert any(one != other for one, other in zip(shifts[0], shifts[1], strict=False))
+
+
 def test_data_in_memory_tells_what_a_model_needs():
     data = StoredData(clips_of((3, 4)), clips_of((5,)), name="mine")
     assert (data.frame_format.channels, data.frame_format.size) == (1, (32, 40))

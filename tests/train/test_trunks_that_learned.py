@@ -1,19 +1,23 @@
 """Training on trunks that have learned: their weights, what of them is kept, rates by layer, and maps computed once."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from saccade import checkpoint, cli, models
+from saccade.clips import CPU
 from saccade.data import StoredClips, StoredData
+from saccade.data.augment import Augmentation, view_generator
 from saccade.errors import Interrupted, UsageError
 from saccade.labels import Labels
 from saccade.models import efficientnet
 from saccade.models.efficientnet import EfficientNetLite0
 from saccade.nn import attention_layers
-from saccade.train import TrainConfig, train
+from saccade.train import TrainConfig, fixed_maps, loop, train
 from saccade.train.end_to_end import start
 
 from ..own_clips import write_folder
@@ -178,6 +182,105 @@ def test_steps_on_maps_are_those_on_frames(stored, learned, tmp_path):
     batch = trainer.batches(0, 1)
     loss = LABELS.loss(trainer.model.train()(batch.frames, batch.lengths), batch.targets, batch.valid).item()
     assert next(row["loss"] for row in rows if "loss" in row) == pytest.approx(loss, abs=1e-3)
+
+
+# --- Changed views, whose maps are computed once too
+
+
+def on_maps(stored, learned, attention="none", **options):
+    """Return a training on maps before its first step, and the lines that it said."""
+    said = []
+    trainer = start(config(start_from=learned, attention=attention, augment=True, seed=3), stored)
+    fixed_maps.use_maps(trainer, None, said.append, **options)
+    return trainer, said
+
+
+def test_maps_of_views_are_those_of_changed_clips(stored, learned):
+    trainer, _ = on_maps(stored, learned)
+    batches = trainer.batches
+    of_clip, frames = fixed_maps.MapsOf(trainer.model, CPU), stored.clips("train").frames
+    assert (len(batches.clips), len(batches.views)) == (len(frames), fixed_maps.MAX_VIEWS - 1)
+    for clip in (0, 4):
+        assert torch.equal(batches.clips.frames[clip], of_clip(frames[clip]))
+        for view, maps in enumerate(batches.views, 1):
+            changed = Augmentation().augmented(frames[clip], view_generator(3, clip, view))
+            assert torch.equal(maps[clip], of_clip(changed))
+
+
+def test_views_fit_into_memory_and_time(stored, learned, monkeypatch):
+    trainer, said = on_maps(stored, learned)
+    assert trainer.header.training["num_views"] == fixed_maps.MAX_VIEWS
+    assert [line for line in said if f"for each clip and {fixed_maps.MAX_VIEWS - 1} changed views of it" in line]
+    plain = sum(maps.nbytes for maps in trainer.batches.clips.frames)
+    slowest = Augmentation().rate[0]
+    monkeypatch.setattr(fixed_maps, "MAX_BYTES", int(plain * (1 + 1 / slowest) + 1))
+    trainer, said = on_maps(stored, learned)
+    assert len(trainer.batches.views) == 1
+    assert [line for line in said if "for each clip and 1 changed view of it" in line]
+    for options, limit in (({"minutes": 0.0}, 10**9), ({}, int(plain * 1.1)), ({"attention": "dcn"}, 10**9)):
+        monkeypatch.setattr(fixed_maps, "MAX_BYTES", limit)
+        trainer, said = on_maps(stored, learned, **options)
+        assert (trainer.batches.views, trainer.batches.augmentation) == ([], None)
+        assert trainer.header.training["num_views"] == 1
+        assert [line for line in said if line.endswith("and clips are not augmented")]
+    monkeypatch.setattr(fixed_maps, "MAX_BYTES", int(plain * 0.9))
+    trainer, said = on_maps(stored, learned)
+    assert (trainer.reader, said) == (None, [])  # frames, changed at every step
+    assert trainer.batches.augmentation == Augmentation()
+
+
+def test_a_training_on_views_resumes_to_the_same_bits(stored, learned, tmp_path, monkeypatch):
+    wanted = config(start_from=learned, steps=4, augment=True)
+    train(wanted, stored, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train(wanted, stored, tmp_path / "resumed", progress=lambda row: "step" in row and stop_at(2)(row))
+    monkeypatch.setattr(fixed_maps, "MAX_VIEWS", 2)  # the run keeps the views that it began with
+    train(replace(wanted, start_from=None), stored, tmp_path / "resumed", resume=True)
+    assert_same_bits(tmp_path / "whole", tmp_path / "resumed")
+    train(replace(wanted, augment=False), stored, tmp_path / "plain")
+    head = "model.head.weight"
+    assert not torch.equal(tensors_of(tmp_path / "plain")[head], tensors_of(tmp_path / "whole")[head])
+
+
+def test_a_run_of_an_older_version_resumes_without_views(stored, learned, tmp_path, monkeypatch):
+    wanted = config(start_from=learned, steps=4, augment=True)
+    train(replace(wanted, augment=False), stored, tmp_path / "plain")
+    monkeypatch.setattr(fixed_maps, "MAX_VIEWS", 1)
+    with pytest.raises(Interrupted):
+        train(wanted, stored, tmp_path / "old", progress=lambda row: "step" in row and stop_at(2)(row))
+    monkeypatch.undo()
+    path = checkpoint.locate(tmp_path / "old")
+    with safe_open(path, framework="pt") as opened:
+        described = json.loads(opened.metadata()["saccade"])
+    assert described["training"].pop("num_views") == 1
+    save_file(tensors_of(path), path, {"saccade": json.dumps(described)})
+    train(replace(wanted, start_from=None), stored, tmp_path / "old", resume=True)
+    assert_same_bits(tmp_path / "plain", tmp_path / "old")
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_clips_and_then_their_views_are_counted(augment, stored, learned, tmp_path):
+    rows, said = [], []
+    wanted = config(start_from=learned, steps=1, augment=augment)
+    train(wanted, stored, tmp_path / "run", progress=rows.append, say=said.append)
+    num = 6 * (fixed_maps.MAX_VIEWS - 1) if augment else 0
+    wanted = [(done, 6) for done in range(1, 7)] + [(done, num) for done in range(1, num + 1)]
+    assert [(row["clips"], row["num_clips"]) for row in rows if "clips" in row] == wanted
+    assert any("does not learn" in line for line in said) == augment
+
+
+@pytest.mark.parametrize("augment", [True, False])
+def test_minutes_are_those_of_views_and_steps(augment, stored, learned, tmp_path, monkeypatch):
+    left = []
+
+    def steps_within(_trainer, minutes):
+        left.append(minutes)
+        return 1
+
+    monkeypatch.setattr(loop, "steps_within", steps_within)
+    wanted = config(start_from=learned, steps=None, minutes=100.0, augment=augment)
+    train(wanted, stored, tmp_path / "run")
+    assert (left[0] < 100) == augment
 
 
 # --- Options

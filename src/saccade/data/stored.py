@@ -95,6 +95,8 @@ class StoredBatches:
         num_frames: the largest number of frames of a clip.
         seed: the seed of orders, cuts and augmented views.
         augmentation: random changes of each clip; None for none.
+        views: changed views of the clips that are ready, each a sequence in the order of the clips. Each time a clip
+            comes, the clip or one of its views is drawn, all with the same probability.
     """
 
     clips: StoredClips
@@ -102,6 +104,7 @@ class StoredBatches:
     num_frames: int
     seed: int
     augmentation: Augmentation | None = None
+    views: Sequence[Sequence[Tensor]] = ()
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
@@ -137,7 +140,7 @@ class StoredBatches:
 
     def _view(self, index: int, place: int) -> Tensor:
         """Return what a batch shows of a clip at a place in the sequence of all clips."""
-        clip = self.clips.frames[index]
+        clip = self._version(index, place)
         room = len(clip) - self.num_frames
         start = int(_generator(self.seed, 1, place).integers(room + 1)) if room > 0 else 0
         cut = clip[start : start + self.num_frames]
@@ -145,6 +148,12 @@ class StoredBatches:
             return cut
         # Slowed down, a clip becomes longer.
         return self.augmentation.augmented(cut, view_generator(self.seed, index, place))[: self.num_frames]
+
+    def _version(self, index: int, place: int) -> Tensor:
+        """Return a clip or one of its views."""
+        versions = (self.clips.frames, *self.views)
+        number = int(_generator(self.seed, 2, place).integers(len(versions))) if self.views else 0
+        return versions[number][index]
 
     def _order(self, epoch: int) -> NDArray[np.intp]:
         generator = _generator(self.seed, 0, epoch)

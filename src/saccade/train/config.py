@@ -54,8 +54,9 @@ class TrainConfig:
         weight_decay: the decoupled weight decay.
         ema: the decay of an exponential moving average of the weights, such as 0.999; the checkpoint then holds the
             average as the model. 0 for no average.
-        augment: whether own clips are changed at random, each time in another way. By default they are, unless the
-            trunk does not learn; --no-augment leaves them as they are. Moving digits are never changed.
+        augment: whether own clips are changed at random, each time in another way. By default they are; a trunk that
+            does not learn sees a few changed views of each clip, or none where attention reads its maps. --no-augment
+            leaves clips as they are. Moving digits are never changed.
         seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from saccade import checkpoint, models, run_folder
 from saccade.clips import ClipBatch, DataConfig
@@ -19,7 +19,7 @@ from saccade.device import choose_device, choose_precision
 from saccade.errors import DataError
 from saccade.foreign import check_types
 from saccade.labels import Labels
-from saccade.models import VideoClassifier, verdict
+from saccade.models import verdict
 from saccade.models.trunks import expected
 from saccade.train import batch_size, fixed_maps, initial_weights, lines, loop, optimizer, tables
 from saccade.train.config import TrainConfig
@@ -111,11 +111,13 @@ def _begun(
     config: TrainConfig, data: DataConfig, out: Path, progress: Progress | None, say: initial_weights.Say
 ) -> Trainer:
     run_folder.check_free(out)
-    trainer = _on_maps(start(config, data, say=say), progress, say)
+    trainer = start(config, data, say=say)
+    minutes = math.inf if config.steps else config.minutes or _DEFAULT_MINUTES
+    minutes -= fixed_maps.use_maps(trainer, progress, say, minutes=minutes)
     batch_size.check_memory(trainer, data, _settled(config, data).clips_per_step, config.seed)
     if isinstance(trainer.batches, StoredBatches) and trainer.validation is None:
         say("no clips for validation: the last step is kept, and probabilities are not calibrated")
-    trainer.num_steps = config.steps or loop.steps_within(trainer, config.minutes or _DEFAULT_MINUTES)
+    trainer.num_steps = config.steps or loop.steps_within(trainer, minutes)
     if (line := lines.of_few_steps(trainer)) is not None:
         say(line)
     # The checkpoint comes first, so that a folder with `run.json` can be resumed.
@@ -143,43 +145,12 @@ def _resumed(
         say(f"{out} is finished")
         return None
     restore(trainer, out, before)
-    _on_maps(trainer, progress, say)
+    # Maps of a run of an older version had no changed views.
+    fixed_maps.use_maps(trainer, progress, say, num_views=trainer.header.training.get("num_views", 1))
     run_folder.rewind_log(out / run_folder.LOG, trainer.step)
     if not (out / run_folder.RUN).exists():  # the process was killed before it wrote this file
         _describe(trainer, out)
     return trainer
-
-
-def _on_maps(trainer: Trainer, progress: Progress | None, say: initial_weights.Say) -> Trainer:
-    """Replace the frames of a training by maps, computed once, if nothing before the maps learns and they fit.
-
-    Augmented frames would need new maps at every step; such a training is then not augmented.
-    """
-    model, batches = trainer.model, trainer.batches
-    if not (isinstance(model, VideoClassifier) and isinstance(batches, StoredBatches)):
-        return trainer
-    reader = fixed_maps.reader_of(model)
-    if reader is None:
-        return trainer
-    counted = None if progress is None else lambda done, total: progress({"clips": done, "num_clips": total})
-    batches, augmented = replace(batches, augmentation=None), batches.augmentation is not None
-    if (maps := fixed_maps.batches_of_maps(model, batches, trainer.device, counted)) is not None:
-        trainer.batches, trainer.reader = maps, reader
-        if augmented:
-            say("the trunk does not learn: its maps are computed once, and clips are not augmented")
-        if (validation := trainer.validation) is not None:
-            held = replace(batches, clips=validation.clips)
-            maps_held = fixed_maps.batches_of_maps(model, held, trainer.device, counted)
-            if maps_held is not None:
-                validation.clips, validation.reader = maps_held.clips, _part_that_reads_maps
-    return trainer
-
-
-def _part_that_reads_maps(model: nn.Module) -> nn.Module:
-    assert isinstance(model, VideoClassifier)
-    part = fixed_maps.reader_of(model)
-    assert part is not None
-    return part
 
 
 def _describe(trainer: Trainer, out: Path) -> None:
