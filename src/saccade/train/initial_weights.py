@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from saccade import checkpoint, models, weights
+from saccade import checkpoint, hub, models, weights
 from saccade.errors import UsageError
 from saccade.foreign import shown
 from saccade.labels import Labels
@@ -35,13 +35,12 @@ def check(config: TrainConfig) -> None:
         UsageError: as for `take` and `keep`.
         DataError: as for `take`.
     """
-    path, trunk = config.start_from, _of_name(config.trunk)
+    path, trunk = file_of(config), _of_name(config.trunk)
     if path is None and isinstance(trunk, EfficientNetLite0):
         load_pretrained(trunk)
     elif path is not None and checkpoint.of_others(path):
         foreign_weights.load(trunk, path)
     elif path is not None:
-        path = weights.find(path)
         header, wanted = checkpoint.read_header(path), arguments_of(config)
         # The clips may still decide on the input.
         came = header.arguments if config.input else {**header.arguments, "input": None}
@@ -50,6 +49,19 @@ def check(config: TrainConfig) -> None:
         raise _nothing_learned(config)
     if config.finetune and config.trunk not in PICTURE_TRUNKS:
         raise _nothing_learned(config)
+
+
+def file_of(config: TrainConfig) -> Path | None:
+    """Return the file that a training starts from; None if it starts from no file.
+
+    Raises:
+        MissingExtraError: if it lies on the hub, and `huggingface_hub` is not installed.
+        DataError: if the hub does not give it, or its weights expect frames of another mean or deviation.
+    """
+    if config.start_from is None or not hub.is_address(config.start_from):
+        return None if config.start_from is None else weights.find(config.start_from)
+    known = PICTURE_TRUNKS.get(config.trunk)
+    return hub.find_weights(config.start_from, *((known.mean, known.std) if known else ()))
 
 
 def arguments_of(config: TrainConfig) -> dict[str, Any]:
@@ -72,11 +84,11 @@ def take(model: nn.Module, config: TrainConfig, header: checkpoint.Header, say: 
         DataError: if the file cannot be read, or its weights do not fit.
     """
     trunk: nn.Module = model.encoder.trunk  # type: ignore[assignment,union-attr]
-    if config.start_from is not None:
-        if checkpoint.of_others(config.start_from):
-            say(f"{shown(config.start_from)}: {foreign_weights.load(trunk, config.start_from)}")
+    if (path := file_of(config)) is not None:
+        if checkpoint.of_others(path):
+            say(f"{shown(str(config.start_from))}: {foreign_weights.load(trunk, path)}")
         else:
-            header.training["before"] = _of_checkpoint(model, header, config.start_from)
+            header.training["before"] = _of_checkpoint(model, header, path)
         return LEARNED
     if isinstance(trunk, EfficientNetLite0):
         load_pretrained(trunk)
@@ -116,7 +128,6 @@ def _nothing_learned(config: TrainConfig) -> UsageError:
 
 def _of_checkpoint(model: nn.Module, header: checkpoint.Header, path: Path) -> dict[str, Any]:
     """Load the weights of a model of the same kind; return their earlier training, as columns of a result row."""
-    path = weights.find(path)
     other = checkpoint.read_header(path)
     _check_same_test(header, other, path)
     _check_kinds(path, _kind(other), _kind(header))
