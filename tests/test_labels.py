@@ -214,3 +214,27 @@ def test_unknown_fields_are_refused():
 def test_classes_that_hold_together_have_no_parts():
     with pytest.raises(ValueError, match="have no parts; leave parts out"):
         Labels(("ab",), exclusive=False, parts=(("a", "b"),))
+
+
+# --- Streams
+
+
+def test_the_class_that_means_nothing_is_one_that_excludes_the_others():
+    labels = Labels(("idle", "wave"), none="idle")
+    assert Labels.from_json(labels.as_json()) == labels
+    with pytest.raises(ValueError, match="'rest' cannot mean that nothing happens"):
+        Labels(("idle", "wave"), none="rest")
+    with pytest.raises(ValueError, match="excludes the others"):
+        Labels(("idle", "wave"), exclusive=False, none="idle")
+
+
+def test_the_threshold_is_kept_and_makes_no_other_labels():
+    labels = Labels(("a", "b"), min_confidence=0.7)
+    assert Labels.from_json(labels.as_json()).min_confidence == 0.7
+    assert labels == Labels(("a", "b"))
+    with pytest.raises(ValueError, match="min_confidence"):
+        Labels(("a", "b"), min_confidence=1.1)
+
+
+def test_labels_without_either_are_written_as_before_there_were_streams():
+    assert set(Labels(("a", "b")).as_json()) == {"names", "exclusive", "parts", "nothing", "separator"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from saccade import files, foreign
+
+MIN_CONFIDENCE = 0.5
+"""The standard minimum confidence of a verdict; below it, a verdict is unsure."""
 
 Targets = Int64[Tensor, "clips"] | Float[Tensor, "clips classes"]
 """Class indices; for classes that do not exclude each other, the presence of each class as 0 or 1."""
@@ -45,10 +48,14 @@ class Labels:
             the digits `0` and `7`. None if each class is one thing.
         nothing: the verdict if no class is present; only for classes that do not exclude each other.
         separator: the text between the names of classes that are predicted together.
+        none: the class that means that nothing happens, as between the events of a stream; None if there is no such
+            class.
+        min_confidence: the minimum confidence of a verdict where none is asked for; see `sure`.
 
     Raises:
-        ValueError: if there is no class, a name occurs twice, the number of parts differs from that of classes, or
-            classes with parts do not exclude each other.
+        ValueError: if there is no class, a name occurs twice, the number of parts differs from that of classes,
+            classes with parts do not exclude each other, `none` is no class of classes that exclude each other, or
+            `min_confidence` lies outside 0 to 1.
 
     >>> labels = Labels(("wave", "clap", "jump"))
     >>> labels.verdicts(torch.tensor([[0.0, 2.0, 0.0]]))[0].name
@@ -60,6 +67,8 @@ class Labels:
     parts: tuple[tuple[str, ...], ...] | None = None
     nothing: str = "none of them"
     separator: str = " + "
+    none: str | None = None
+    min_confidence: float = field(default=MIN_CONFIDENCE, compare=False)
 
     def __post_init__(self) -> None:
         if not self.names or len(set(self.names)) < len(self.names):
@@ -68,6 +77,12 @@ class Labels:
             raise ValueError("classes that can be present together have no parts; leave parts out")
         if self.parts is not None and len(self.parts) != len(self.names):
             raise ValueError(f"there are {len(self.names)} classes, but parts for {len(self.parts)}")
+        if self.none is not None and (self.none not in self.names or not self.exclusive):
+            raise ValueError(
+                f"{self.none!r} cannot mean that nothing happens; it must be a class that excludes the others"
+            )
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
     @classmethod
     def numbered(cls, num: int) -> Labels:
@@ -91,8 +106,10 @@ class Labels:
         return cls(**{**described, "names": tuple(map(str, described["names"])), "parts": tuples})
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return files.json_fields(self)
+        """Return the fields as JSON types; what versions before streams do not know is left out where it is unset."""
+        described = files.json_fields(self)
+        standard = {"none": None, "min_confidence": MIN_CONFIDENCE}
+        return {name: value for name, value in described.items() if name not in standard or value != standard[name]}
 
     @property
     def things(self) -> tuple[str, ...]:
@@ -207,6 +224,10 @@ class Labels:
         """
         said = self.probabilities(logits).double()
         return (said.amax(-1) if self.exclusive else (2 * said - 1).abs().amin(-1)) >= min_confidence
+
+    def threshold(self, min_confidence: float | None = None) -> float:
+        """Return the minimum confidence that was asked for, or else that of these classes."""
+        return self.min_confidence if min_confidence is None else min_confidence
 
     def chosen(self, logits: Float[Tensor, "rows classes"]) -> Bool[Tensor, "rows classes"]:
         """Return a mask of the classes that each row of logits predicts."""

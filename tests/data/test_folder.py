@@ -283,3 +283,25 @@ def test_one_clip_in_colour_makes_all_of_them_so(tmp_path):
     write_mp4(tmp_path / learned, colour, 10.0)
     assert learned in groups_of(Folder(tmp_path))["train"]
     assert Folder(tmp_path).frame_format.channels == 3
+
+
+# --- The class that means that nothing happens
+
+
+def test_a_class_named_none_means_that_nothing_happens(tmp_path):
+    for number, name in enumerate(("none", "wave")):
+        for grey in range(4):
+            write_npz(tmp_path / name / f"{grey}.npz", 50 * grey + number + 1)
+    folder = Folder(tmp_path)
+    assert folder.labels.none == "none"
+    assert from_json(folder.as_json()).labels == folder.labels
+    assert Folder(tmp_path, none="wave").labels.none == "wave"
+    assert Folder(tmp_path, none="wave").moved(tmp_path).labels.none == "wave"
+    with pytest.raises(DataError, match="has no class 'rest'; it has 'none', 'wave'"):
+        _ = Folder(tmp_path, none="rest").labels
+
+
+def test_without_such_a_class_none_means_it(clips):
+    folder = Folder(clips)
+    assert folder.labels.none is None
+    assert "none" not in folder.as_json()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def make(words: Sequence[str]) -> Callable[..., None]:
     """Return the function of the verb, for the words that were typed."""
     from saccade import checkpoint, console, run_folder
     from saccade.clips import DataConfig
+    from saccade.data import Folder
     from saccade.data.digits import TRAINING, DigitsConfig
     from saccade.train import TrainConfig, initial_weights, train
     from saccade.train.end_to_end import named
@@ -34,6 +36,7 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         group: str | None = None,
         split_seed: int = 0,
         folds: int | None = None,
+        none: str | None = None,
         out: Path = Path("runs/train"),
         resume: bool = False,
     ) -> None:
@@ -50,11 +53,14 @@ def make(words: Sequence[str]) -> Callable[..., None]:
             split_seed: with --data: the seed of the split into training, validation and test.
             folds: with --data: the number of folds of a cross-validation, in which each clip is tested once. The final
                 model learns from all clips but those of a given test. --steps and --minutes are per fold.
+            none: with --data: the class that means that nothing happens, for streams. The default is the class `none`,
+                if there is one.
             out: the run folder.
             resume: continue the run in the folder --out.
         """
         typed = given(words, digits)
-        _check_options(typed, data, group, folds, resume=resume)
+        of_clips = {"--folds": None if resume else folds, "--group": group, "--none": none}
+        _check_options(typed, data, of_clips, folds)
         learned: DataConfig
         records = None
         if resume:
@@ -66,13 +72,14 @@ def make(words: Sequence[str]) -> Callable[..., None]:
             initial_weights.check(named(config))
         run_folder.check_writable(out)
         if data is not None:
+            collection = partial(Folder, data, group=group, seed=split_seed, none=none)
             if not resume:
                 if (line := training_kind.told(words, config)) is not None:
                     console.say(line)
                 if training_kind.is_pretrained(words, config):
-                    _train_pretrained(config, data, group, split_seed, folds, out)
+                    _train_pretrained(config, collection, folds, out)
                     return
-            learned, records = _read_folder(data, group, split_seed, folds, config)
+            learned, records = _read_folder(collection, data, folds, config)
         elif resume:
             learned = replace(begun, **typed) if isinstance(begun, DigitsConfig) else begun
         else:
@@ -91,13 +98,13 @@ def make(words: Sequence[str]) -> Callable[..., None]:
 
 
 def _check_options(
-    of_digits: Mapping[str, Any], data: Path | None, group: str | None, folds: int | None, *, resume: bool
+    of_digits: Mapping[str, Any], data: Path | None, of_clips: Mapping[str, Any], folds: int | None
 ) -> None:
     if folds is not None and folds < 2:
         raise UsageError(f"--folds must be at least 2; got {folds}")
     if data is not None and of_digits:
         raise UsageError(f"{flag(next(iter(of_digits)))} is an option of moving digits; leave it out with --data")
-    for name, value in (("--folds", None if resume else folds), ("--group", group)):
+    for name, value in of_clips.items():
         if data is None and value is not None:
             raise UsageError(f"{name} is an option for a folder of clips; name the folder with --data")
 
@@ -117,21 +124,15 @@ def _print_ladder(path: Path, learned: Any, records: Any) -> None:
     train_told.ladder(rungs, rows, f" on the {clips}")
 
 
-def _train_pretrained(
-    config: Any, root: Path, group: str | None, split_seed: int, num_folds: int | None, out: Path
-) -> None:
+def _train_pretrained(config: Any, collection: Callable[..., Any], num_folds: int | None, out: Path) -> None:
     from saccade import console
-    from saccade.data import Folder
     from saccade.data.frame_choice import FrameChoice
     from saccade.train import pretrained, pretrained_run
 
     tested: list[tuple[Any, Any]] = []
     try:
         with console.stages() as begin:
-            folder = Folder(
-                root,
-                group=group,
-                seed=split_seed,
+            folder = collection(
                 frame_choice=FrameChoice(pretrained.SHORT_SIDE_PX, enlarge=True),
                 hold_out=num_folds is None,
                 progress=begin("clips read"),
@@ -150,6 +151,8 @@ def _train_pretrained(
     finally:  # the figures are not lost if the model cannot be saved
         for rungs, model in tested:
             _print_tested(rungs, model, num_folds)
+    if outcome.events is not None:
+        train_told.events(outcome.events)
     train_told.written(outcome.path, folder)
 
 
@@ -159,22 +162,22 @@ def _print_tested(rungs: Any, model: Any, num_folds: int | None) -> None:
     train_told.ladder(rungs, [model], where)
 
 
-def _read_folder(root: Path, group: str | None, split_seed: int, num_folds: int | None, config: Any) -> tuple[Any, Any]:
+def _read_folder(collection: Callable[..., Any], root: Path, num_folds: int | None, config: Any) -> tuple[Any, Any]:
     """Read the clips of a folder, in the size that suits the model, and print a summary; return also the records.
 
     If the initial weights were trained on the same folder, the split of that training is kept. With another split,
     the model would be tested on clips that it has learned from. For folds, no clip is held out.
     """
-    from saccade import checkpoint, console, weights
-    from saccade.data import Folder
+    from saccade import checkpoint, console
     from saccade.data.frame_choice import FrameChoice
     from saccade.models.trunks import frame_px
-    from saccade.train import batch_size, pretrained_run
+    from saccade.train import batch_size, initial_weights, pretrained_run
     from saccade.train.end_to_end import named
 
     kept = {}
-    if num_folds is None and config.start_from is not None and not checkpoint.of_others(config.start_from):
-        header = checkpoint.read_header(weights.find(config.start_from))
+    begins = initial_weights.file_of(named(config)) if num_folds is None else None
+    if begins is not None and not checkpoint.of_others(begins):
+        header = checkpoint.read_header(begins)
         before = header.data.get("config", {})
         if before.get("root") == str(root.resolve()):
             header.data_config()  # raises where the split cannot be read
@@ -184,15 +187,7 @@ def _read_folder(root: Path, group: str | None, split_seed: int, num_folds: int 
         short_side = frame_px(config.trunk, config.attention)
         # Where a model looks closer, frames are as large as they are.
         choice = FrameChoice(short_side, enlarge=config.attention != "stn") if short_side else None
-        folder = Folder(
-            root,
-            group=group,
-            seed=split_seed,
-            frame_choice=choice,
-            hold_out=num_folds is None,
-            remembered=kept,
-            progress=counted,
-        )
+        folder = collection(frame_choice=choice, hold_out=num_folds is None, remembered=kept, progress=counted)
         batch_size.check_num_clips(config.clips_per_step, len(folder.files))
         if num_folds is not None:
             pretrained_run.check_folds(folder, num_folds, config.seed)

@@ -45,6 +45,16 @@ def ladder(rungs: Any, rows: Any, where: str) -> None:
     console.out.print(baselines.render(rungs, rows))
 
 
+def events(found: Any) -> None:
+    """Print how well the events of joined streams are found."""
+    from saccade import console
+    from saccade.stream.joined import MOST_FALSE_ALARMS
+
+    console.say(f"as a stream, clips that were not learned joined by background: {found.told}")
+    if found.false_per_minute > MOST_FALSE_ALARMS:
+        console.say("no threshold gives one false alarm a minute or fewer; more background in training helps")
+
+
 def in_folds(num_folds: int, num_clips: int) -> str:
     """Return where the models of folds were tested."""
     return f", {num_folds} folds, each of {num_clips} clips tested once"

@@ -82,6 +82,7 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
         digits: DigitsConfig = standard,
         data: Path | None = None,
         report: Path | None = None,
+        stream: bool = False,
         json: bool = False,
     ) -> None:
         """Measure a checkpoint on the test split of its training data.
@@ -92,6 +93,9 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
             data: the folder or CSV file of clips that the checkpoint was trained on, if it has moved.
             report: an HTML file for a page with the figures, the confusion matrix, and the ten most wrong clips with
                 what the attention did in them.
+            stream: instead, join the clips to a stream with ten minutes of the class that means that nothing happens,
+                and measure the events that are found in it. Of the other options, --model, --split, --device, --data
+                and --json apply.
             json: print the figures as JSON, one line per condition, instead of a table.
         """
         measured = verb.standard_test(config.model, **given(words, digits))
@@ -99,6 +103,14 @@ def _evaluate(words: Sequence[str]) -> Callable[..., None]:
             if not isinstance(measured, Folder):
                 raise UsageError(f"{config.model} learned from moving digits, not from a folder; leave out --data")
             measured = measured.moved(data)
+        if stream:
+            with console.counting_bar("frames of the stream") as progress:
+                figures = verb.evaluate_stream(config, measured, progress=progress)
+            if json:
+                print(json_format.dumps(figures.as_json()))
+            else:
+                console.out.print(verb.render_stream(figures))
+            return
         with console.counting_bar("clips, in each pass") as progress:
             if report is None:
                 results = verb.each(config, measured, progress=progress)
@@ -199,6 +211,42 @@ def _explain(_words: Sequence[str]) -> Callable[..., None]:
     return explain
 
 
+def _stream(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import stream as verb
+
+    def stream(config: verb.StreamConfig) -> None:
+        classifier = verb.Classifier(config.model, device=config.device, min_confidence=config.min_confidence)
+        if config.events and classifier.labels.exclusive and classifier.labels.none is None:
+            console.say(
+                "no class of this model means that nothing happens: the threshold alone decides, and more events will"
+                " be false; train with a class folder named none"
+            )
+        moments = verb.follow(config, classifier, say=console.say)
+        if config.events:
+            events = verb.Events(classifier.labels, threshold=classifier.min_confidence, smoothing_s=config.smoothing_s)
+            lines = verb.event_lines(moments, events)
+        else:
+            lines = verb.prediction_lines(moments, classifier.labels, probabilities=config.probabilities)
+        for line in lines:
+            print(json_format.dumps(line), flush=True)
+
+    return stream
+
+
+def _export(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import export as verb
+
+    def export(config: verb.ExportConfig) -> None:
+        exported = verb.export(config, stage=console.say)
+        console.say(f"largest difference of a probability: {exported.largest_difference:.1e}")
+        for path in exported.paths:
+            console.say(f"wrote {path}, {path.stat().st_size / 1000:.0f} kB")
+
+    return export
+
+
 def _serve(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import serve as verb
@@ -237,10 +285,20 @@ VERBS: dict[str, Verb] = {
     ),
     "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
     "predict": Verb("predict the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
+    "stream": Verb(
+        "classify a camera, a network stream or a file as it comes",
+        "saccade stream rtsp://camera/1 --model runs/train --events",
+        _stream,
+    ),
     "explain": Verb(
         "show where models look in a clip, as a page, a GIF, a video or a film strip",
         "saccade explain clip.mp4 -o report.html",
         _explain,
+    ),
+    "export": Verb(
+        "write a model for onnxruntime or torch.export, to run without saccade",
+        "saccade export --model runs/train --out exported",
+        _export,
     ),
     "serve": Verb("show attention live in the browser", "saccade serve --open", _serve),
     "info": Verb("show versions, device, models, digit sources", "saccade info", _info),

@@ -18,7 +18,7 @@ from saccade.data.collection import Collection
 from saccade.data.finding import check_pattern
 from saccade.data.folder_summary import summary
 from saccade.data.frame_choice import MAX_DESCRIBED, Descriptions, FrameChoice, sample
-from saccade.data.labelled import Duplicates, LabelledClip, labelled, targets_of, without_duplicates
+from saccade.data.labelled import Duplicates, LabelledClip, labelled, labels_of, targets_of, without_duplicates
 from saccade.data.lazy_frames import LazyFrames, RecentFrames
 from saccade.data.remembered import arguments_of
 from saccade.data.scan import Record, read_cached, scan
@@ -52,6 +52,7 @@ class Folder:
         num_frames: the largest number of frames of a training clip; longer clips are cut at random.
         hold_out: whether clips are held out for validation and test. Otherwise all clips are for training, apart from
             a test that is given.
+        none: the class that means that nothing happens, see `Labels`; None for `none`, if there is such a class.
         remembered: the split and frame format of an earlier training, as returned by `as_json`; None chooses new ones.
         progress: a function that `scanned` calls with the number of clips read and the total.
 
@@ -76,12 +77,13 @@ class Folder:
         frame_choice: FrameChoice | None = None,
         num_frames: int = 32,
         hold_out: bool = True,
+        none: str | None = None,
         remembered: Mapping[str, Any] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.root, self.group, self.seed, self.hold_out = Path(root), group, seed, hold_out
         self.frame_choice, self.num_frames, self.progress = frame_choice or FrameChoice(), num_frames, progress
-        self._remembered = remembered or {}
+        self.none, self._remembered = none, remembered or {}
         for name, value, least in (("seed", seed, 0), ("num_frames", num_frames, 1)):
             if value < least:
                 raise UsageError(f"{name} must be at least {least}; got {value}")
@@ -101,7 +103,8 @@ class Folder:
         Raises:
             DataError: on first use, if the collection is missing or lacks clips of the split.
         """
-        kept = {name: getattr(self, name) for name in ("group", "seed", "frame_choice", "num_frames", "hold_out")}
+        names = ("group", "seed", "frame_choice", "num_frames", "hold_out", "none")
+        kept = {name: getattr(self, name) for name in names}
         return Folder(root, **kept, remembered=self._remembered, progress=self.progress)
 
     def as_json(self) -> dict[str, Any]:
@@ -121,7 +124,8 @@ class Folder:
         }
         # Files that are damaged must not count as new ones when training continues.
         left_out = {"left_out": sorted(self.left_out)} if self.left_out else {}
-        return described | ({} if self.labels.exclusive else {"exclusive": False}) | left_out
+        none = {} if self.labels.none is None else {"none": self.labels.none}
+        return described | ({} if self.labels.exclusive else {"exclusive": False}) | none | left_out
 
     def identity(self) -> dict[str, Any]:
         """Return the facts that must not change when training continues; the location of the clips may change."""
@@ -172,8 +176,9 @@ class Folder:
     def labels(self) -> Labels:
         """The classes, in order of their names."""
         if "classes" in self._remembered:
-            return Labels(tuple(self._remembered["classes"]), self._remembered.get("exclusive", True))
-        return Labels(tuple(sorted({name for clip in self.files for name in clip.classes})), self.collection.exclusive)
+            remembered = self._remembered
+            return Labels(tuple(remembered["classes"]), remembered.get("exclusive", True), none=remembered.get("none"))
+        return labels_of(self.files, self.collection, self.none)
 
     @cached_property
     def frame_format(self) -> FrameFormat:

@@ -14,6 +14,7 @@ from saccade.data.grouping import check_not_torn, parts_together
 from saccade.errors import DataError
 from saccade.labels import Labels, Targets
 
+_NONE = "none"
 # Of equal clips in several splits, that of the first split is kept.
 _KEPT_FIRST = ("test", "validation", "train")
 
@@ -124,6 +125,30 @@ def without_duplicates(
             raise DataError(f"{clip.path} and {before.path} are the same clip in two classes; keep one of them")
         omitted[clip] = before
     return tuple(clip for clip in clips if clip not in omitted), [(c, omitted[c]) for c in clips if c in omitted]
+
+
+def labels_of(clips: Sequence[LabelledClip], collection: Collection, none: str | None = None) -> Labels:
+    """Return the classes of clips, in order of their names.
+
+    Args:
+        clips: the clips.
+        collection: the collection that they belong to.
+        none: the class that means that nothing happens, see `Labels`; None for `none`, if there is such a class.
+
+    Raises:
+        DataError: if there is no class `none` among classes that exclude each other, though one is named.
+    """
+    names = tuple(sorted({name for clip in clips for name in clip.classes}))
+    if none is None:
+        return Labels(names, collection.exclusive, none=_NONE if _NONE in names and collection.exclusive else None)
+    if not collection.exclusive:
+        raise DataError(
+            f"{collection.source} has clips of several classes, so that no class {none!r} excludes the others; a clip"
+            " without a class shows that nothing happens"
+        )
+    if none not in names:
+        raise DataError(f"{collection.source} has no class {none!r}; it has {', '.join(map(repr, names))}")
+    return Labels(names, none=none)
 
 
 def targets_of(clips: Sequence[LabelledClip], labels: Labels) -> Targets:

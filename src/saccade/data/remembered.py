@@ -22,6 +22,7 @@ class _Described(TypedDict, total=False):
     frame_format: FrameFormat
     classes: tuple[str, ...]
     exclusive: bool
+    none: str
     held_out: dict[str, tuple[str, ...]]
     clips: dict[str, tuple[str, ...]]
     left_out: tuple[str, ...]

@@ -12,6 +12,7 @@ from saccade.evaluate.confusion import confusion_svg
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.report import render, worst_confusions
 from saccade.evaluate.rows import COLUMNS, append_rows, read_rows, write_rows
+from saccade.evaluate.streaming import StreamFigures, evaluate_stream, render_stream
 from saccade.evaluate.wrong_clip import WrongClip
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NamedClips",
     "Result",
     "Share",
+    "StreamFigures",
     "ThroughCamera",
     "WrongClip",
     "append_rows",
@@ -38,12 +40,14 @@ __all__ = [
     "confusion_svg",
     "each",
     "evaluate",
+    "evaluate_stream",
     "interval",
     "losing",
     "mean_interval",
     "most_wrong",
     "read_rows",
     "render",
+    "render_stream",
     "run",
     "slower",
     "standard_test",

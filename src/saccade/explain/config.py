@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from saccade import predict, weights
+from saccade import weights
 from saccade.errors import UsageError, unknown_name
 
 FORMATS = ("html", "gif", "mp4", "png")
@@ -43,12 +43,12 @@ class ExplainConfig:
     format: str | None = None
     max_frames: int = 300
     device: str = "auto"
-    min_confidence: float = predict.MIN_CONFIDENCE
+    min_confidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_frames < 1:
             raise UsageError(f"max_frames must be at least 1; got {self.max_frames}")
-        if not 0 <= self.min_confidence <= 1:
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
         if self.chosen_format not in FORMATS:
             raise unknown_name("format", self.chosen_format, FORMATS)

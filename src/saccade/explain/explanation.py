@@ -142,7 +142,7 @@ def explain_clip(config: ExplainConfig) -> Explanation:
         labels = predict.classes_of(header, path)
         # Only the page draws receptive fields.
         seen = _look_that_fits(model, clip, config.clip, device, receptive_field=config.chosen_format == "html")
-        least = config.min_confidence
+        least = labels.threshold(config.min_confidence)
         prediction = predict.prediction_of(config.clip, clip, seen.logits, labels, min_confidence=least)
         known = truth if truth is not None and names_digits(labels) else None
         boxes, attended = _beside_truth(model, clip, known, file_size, device)

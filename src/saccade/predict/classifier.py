@@ -26,7 +26,7 @@ class Classifier:
         path: the checkpoint.
         device: the device to compute on.
         max_frames: the maximum number of frames to read from each clip.
-        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
+        min_confidence: the minimum confidence of a verdict, see `Labels.sure`; None for that in the checkpoint.
         over_time: whether to report the verdicts over time.
 
     Raises:
@@ -34,12 +34,12 @@ class Classifier:
     """
 
     def __init__(
-        self, path: Path, device: torch.device, *, max_frames: int | None, min_confidence: float, over_time: bool
+        self, path: Path, device: torch.device, *, max_frames: int | None, min_confidence: float | None, over_time: bool
     ) -> None:
         self.model, header = checkpoint.load(path, device)
         self.labels, self.frame_format = classes_of(header, path), format_of(self.model)
         self._device, self._max_frames = device, max_frames
-        self._min_confidence, self._over_time = min_confidence, over_time
+        self._min_confidence, self._over_time = self.labels.threshold(min_confidence), over_time
 
     def __call__(self, path: Path) -> Prediction | Failure:
         """Return the prediction for a file, or why there is none."""

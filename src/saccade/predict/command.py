@@ -93,7 +93,7 @@ def _rows(config: PredictConfig, model: Path, labels: Labels, clips: Sequence[Pa
     settings = {
         "model": f"{config.model} (SHA-256 {files.digest_of(checkpoint.locate(model))})",
         "max_frames": config.max_frames,
-        "min_confidence": config.min_confidence,
+        "min_confidence": labels.threshold(config.min_confidence),
     }
     return rows_into(config.csv, labels, settings, clips)
 

@@ -14,9 +14,6 @@ from saccade.data import video
 from saccade.data.finding import find_clips
 from saccade.errors import DataError, UsageError
 
-MIN_CONFIDENCE = 0.5
-"""The standard minimum confidence of a verdict, as on the live page; below it, a verdict is unsure."""
-
 
 @dataclass(frozen=True)
 class PredictConfig:
@@ -30,9 +27,9 @@ class PredictConfig:
         device: auto, cpu or cuda.
         workers: the number of processes. The default is one per core that this program may use; few or small clips are
             not worth more than one. A GPU has one.
-        min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure. If several classes
-            can be present at once, a verdict is unsure if any of them is close to 50 %: at 0.5 between 25 and 75 %, at
-            0.8 between 10 and 90 %.
+        min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure. The default is
+            that in the checkpoint, 0.5 for most models. If several classes can be present at once, a verdict is unsure
+            if any of them is close to 50 %: at 0.5 between 25 and 75 %, at 0.8 between 10 and 90 %.
         over_time: report the verdicts over time too: at each frame of a clip of up to 100 frames, else at the last
             frame of each second. The table shows each change with the probability at that moment.
         csv: a CSV file with one row per clip. Until all clips are done, its rows are in a file whose name ends in
@@ -47,7 +44,7 @@ class PredictConfig:
     max_frames: int | None = None
     device: str = "auto"
     workers: int | None = None
-    min_confidence: float = MIN_CONFIDENCE
+    min_confidence: float | None = None
     over_time: bool = False
     csv: Path | None = None
 
@@ -57,7 +54,7 @@ class PredictConfig:
         for name, value in (("max_frames", self.max_frames), ("workers", self.workers)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; got {value}")
-        if not 0 <= self.min_confidence <= 1:
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from saccade.clips import Size
 from saccade.data import video
 from saccade.errors import DataError, NonFiniteError, SaccadeError
-from saccade.labels import Labels, Verdict
-from saccade.predict.config import MIN_CONFIDENCE
+from saccade.labels import MIN_CONFIDENCE, Labels, Verdict
 
 # A longer clip is reported once a second, so that the report of two hours stays small.
 MAX_REPORTED_FRAMES = 100

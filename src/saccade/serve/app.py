@@ -198,12 +198,12 @@ def _hello(engine: Engine, token: str) -> dict[str, Any]:
                 "kind": model.kind,
                 "classes": model.labels.names,
                 "exclusive": model.labels.exclusive,
+                "min_confidence": engine.min_confidence[model.name],
                 "task": model.task,
                 "attention": model.attention,
             }
             for model in engine.models.values()
         ],
-        "min_confidence": engine.min_confidence,
         "knows_digits": engine.digits is not None,
         "frame_format": {
             "channels": engine.frame_format.channels,

@@ -90,12 +90,15 @@ class Engine:
     Args:
         models: one or more models, which must expect the same frames.
         digits: the digit images for the generator; None if the models do not know digits.
-        min_confidence: the minimum probability of a verdict.
+        min_confidence: the minimum probability of a verdict; None for that of each model.
     """
 
-    def __init__(self, models: Sequence[LoadedModel], digits: Digits | None = None, *, min_confidence: float) -> None:
+    def __init__(
+        self, models: Sequence[LoadedModel], digits: Digits | None = None, *, min_confidence: float | None = None
+    ) -> None:
         self.models = {model.name: model for model in models}
-        self.digits, self.min_confidence = digits, min_confidence
+        self.digits = digits
+        self.min_confidence = {model.name: model.labels.threshold(min_confidence) for model in models}
         self.frame_format = models[0].frame_format
         self.frames, self.errands = Turns("saccade-frames"), Turns("saccade-errands", share=_ERRANDS_SHARE)
 
@@ -113,7 +116,7 @@ class Engine:
         looked, state = look(model.network, frames, memory.states.get(model.name), saliency=saliency)
         if state is not None:
             memory.states[model.name] = state
-        verdict = verdict_of(looked.logits[-1], model.labels, self.min_confidence)
+        verdict = verdict_of(looked.logits[-1], model.labels, self.min_confidence[model.name])
         shown = looked.frame_json(-1)
         rounded = [round(p, 4) for p in model.labels.probabilities(looked.logits[-1]).tolist()]
         return Seen(shown, rounded, verdict, 1000 * (time.perf_counter() - begin))

@@ -48,8 +48,9 @@ class ServeConfig:
         path_prefix: the path of the page, such as /saccade, behind a proxy that passes the path on. A proxy that
             removes the path needs no option.
         max_clients: the maximum number of pages that receive frames at once.
-        min_confidence: the minimum probability at which a verdict is shown. If several classes can be present at once,
-            none is shown while any of them is close to 50 %: at 0.5 between 25 and 75 %.
+        min_confidence: the minimum probability at which a verdict is shown. The default is that in the checkpoint, 0.5
+            for most models. If several classes can be present at once, none is shown while any of them is close to
+            50 %: at 0.5 between 25 and 75 %.
         digits: the source of digit images, for models that know digits: strokes (like drawings with a mouse), mnist,
             uci, auto or a folder.
         digits_dir: the folder that is searched for MNIST before the user cache.
@@ -65,7 +66,7 @@ class ServeConfig:
     allow_host: UseAppendAction[tuple[str, ...]] = ()
     path_prefix: str = ""
     max_clients: int = 4
-    min_confidence: float = 0.5
+    min_confidence: float | None = None
     # Not a DigitSourceConfig: its module imports torch, which would delay the page.
     digits: str = "strokes"
     digits_dir: Path | None = None
@@ -79,7 +80,7 @@ class ServeConfig:
         parse_prefix(self.path_prefix)
         if self.max_clients < 1:
             raise UsageError(f"max_clients must be at least 1; got {self.max_clients}")
-        if not 0 <= self.min_confidence <= 1:
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
 

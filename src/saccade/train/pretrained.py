@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +21,8 @@ from saccade.labels import Labels
 from saccade.models import VideoClassifier, efficientnet
 from saccade.models.pretrained import block_sizes, lite0_memory, load_pretrained
 from saccade.nn.memory import Memory, MemoryHead
-from saccade.train import ridge, temperature
+from saccade.stream.joined import Found, best_threshold
+from saccade.train import ridge, streams, temperature
 from saccade.train.fixed_maps import MapsOf
 
 MODEL = "lite0-memory"
@@ -31,6 +32,8 @@ _LEAST_WINDOW, _LARGEST_WINDOW = 8, 256
 _EARLIER = (0.75, 0.5, 0.25)
 # At these, its temperature is fitted too; the last is the first frame.
 _FIRST = (0.125, 0.0)
+# Of the features that are kept for streams.
+_MOST_FEATURE_BYTES = 2_000_000_000
 
 Frames = Sequence[UInt8[Tensor, "time channels height width"]]
 Progress = Callable[[int, int], None]
@@ -45,12 +48,21 @@ class Described:
         model: a classifier with the pretrained trunk; its head is not fitted yet.
         states: the state of the model at the end of each clip, then at earlier moments, down to the first frame.
         pretrained: statistics of the trunk's pooled features, for the baseline that has no more.
+        features: the features of the frames of each clip, in half precision, if streams are learned too; None for a
+            clip of which there is no room.
     """
 
     clips: StoredClips
     model: VideoClassifier
     states: Float[Tensor, "clips moments states"]
     pretrained: NDArray[np.float32]
+    features: Sequence[Float[Tensor, "time features"] | None] = ()
+
+    @property
+    def none(self) -> int | None:
+        """The class that means that nothing happens; None if there is no such class."""
+        labels = self.clips.labels
+        return None if labels.none is None else labels.names.index(labels.none)
 
 
 def describe(
@@ -76,13 +88,24 @@ def describe(
     model.eval()
     reader = _Reader(model)
     states, statistics = [], []
+    memory = model.temporal
+    assert isinstance(memory, Memory)
+    kept = set() if clips.labels.none is None else _kept(len(clips), window * memory.in_features)
+    features: list[Tensor | None] = []
     for number, clip in enumerate(clips.frames, 1):
-        state, pooled = reader(clip)
+        state, pooled, of_frames = reader(clip)
         states.append(state)
+        features.append(of_frames.half() if number - 1 in kept else None)
         statistics.append(baselines.summarise(pooled).numpy())
         if progress is not None:
             progress(number, len(clips))
-    return Described(clips, model, torch.stack(states), np.stack(statistics))
+    return Described(clips, model, torch.stack(states), np.stack(statistics), features if kept else ())
+
+
+def _kept(num_clips: int, num_values: int) -> set[int]:
+    """Return the clips whose features have room in memory: all, or some at random."""
+    most = max(1, _MOST_FEATURE_BYTES // (2 * num_values))
+    return set(np.random.default_rng(0).permutation(num_clips)[:most].tolist())
 
 
 @dataclass(frozen=True)
@@ -108,35 +131,88 @@ class Fitted:
 
 
 def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> Fitted:
-    """Return the head for some of the clips."""
+    """Return the head for some of the clips; if one class means that nothing happens, it learns from streams too."""
     clips, chosen = described.clips, torch.from_numpy(indices)
     targets = clips.targets[chosen]
     states, num_frames = described.states[chosen, :, :-1], described.states[chosen, :, -1]
+    groups: list[Hashable] | None = None if clips.groups is None else [clips.groups[index] for index in indices]
+    in_streams = _rows_of_streams(described, indices, seed)
+    if in_streams is not None:
+        # A moment of a stream is a further clip; it has no earlier moments of its own.
+        repeated = in_streams.states[:, None, :-1].expand(-1, states.shape[1], -1)
+        states = torch.cat((states, repeated))
+        groups = [*(groups or indices.tolist()), *in_streams.groups]
     last, *others = states.unbind(1)
     linear = ridge.fit(
         last,
-        targets,
+        targets if in_streams is None else torch.cat((targets, in_streams.targets)),
         clips.labels,
         block_sizes=block_sizes(described.model),
         earlier=others[: len(_EARLIER)],
         further=others[len(_EARLIER) :],
-        groups=None if clips.groups is None else [clips.groups[index] for index in indices],
+        groups=groups,
         seed=seed,
     )
-    return Fitted(linear, *temperature.fitted_early(linear.held_out, num_frames, targets, clips.labels))
+    held_out = linear.held_out[: len(chosen)]
+    return Fitted(linear, *temperature.fitted_early(held_out, num_frames, targets, clips.labels))
+
+
+def _rows_of_streams(described: Described, indices: NDArray[np.intp], seed: int) -> streams.Rows | None:
+    none, clips = described.none, described.clips
+    if none is None:
+        return None
+    features, known = _features(described, indices)
+    if not streams.can_join(clips.targets, known, none):
+        return None
+    groups = known.tolist() if clips.groups is None else [clips.groups[index] for index in known]
+    return streams.rows(features, clips.targets[torch.from_numpy(known)], groups, _memory(described), none, seed=seed)
+
+
+def _features(described: Described, indices: NDArray[np.intp]) -> tuple[list[Tensor], NDArray[np.intp]]:
+    """Return the features of those of some clips that have them, and which clips these are."""
+    found = [(features, index) for index in indices if (features := described.features[index]) is not None]
+    return [features for features, _ in found], np.array([index for _, index in found], dtype=np.intp)
+
+
+def _memory(described: Described) -> Memory:
+    memory = described.model.temporal
+    assert isinstance(memory, Memory)
+    return memory
+
+
+def events_found(described: Described, folds: Sequence[Fold], heads: Sequence[Fitted], *, seed: int) -> Found | None:
+    """Return how well the heads of folds find events in streams of clips that they did not learn from.
+
+    The test clips of each fold are joined to a stream. The threshold is that of `best_threshold`. None if no class
+    means that nothing happens, no frame rate is known, or no fold tests both events and background.
+    """
+    none, fps, labels = described.none, described.model.frame_format.fps, described.clips.labels
+    if none is None or fps is None:
+        return None
+    head = MemoryHead(described.states.shape[2], len(labels.names))
+    found = []
+    for (_, held), fit in zip(folds, heads, strict=True):
+        features, known = _features(described, held)
+        if streams.can_join(described.clips.targets, known, none):
+            fit.copy_to(head)
+            targets = described.clips.targets[torch.from_numpy(known)]
+            found.append(streams.stream(features, targets, _memory(described), head, labels, fps, seed=seed))
+    return best_threshold(found, labels, fps) if found else None
 
 
 @torch.no_grad()
-def out_of_fold(described: Described, folds: Sequence[Fold], *, seed: int) -> Float[Tensor, "clips moments classes"]:
-    """Return logits for each clip from a head that was fitted to the other folds; NaN for clips that are in no test.
+def out_of_fold(
+    described: Described, folds: Sequence[Fold], heads: Sequence[Fitted]
+) -> Float[Tensor, "clips moments classes"]:
+    """Return logits for each clip from the head that was fitted to the other folds; NaN for clips that are in no test.
 
     The moments are those of `described.states`: the end of the clip comes first.
     """
     num_classes = len(described.clips.labels.names)
     head = MemoryHead(described.states.shape[2], num_classes)
     logits = torch.full((*described.states.shape[:2], num_classes), torch.nan)
-    for learned, held in folds:
-        fitted(described, learned, seed=seed).copy_to(head)
+    for (_, held), fit in zip(folds, heads, strict=True):
+        fit.copy_to(head)
         logits[held] = head(described.states[held])
     return logits
 
@@ -191,8 +267,11 @@ class _Reader:
     @torch.inference_mode()
     def __call__(
         self, clip: UInt8[Tensor, "time channels height width"]
-    ) -> tuple[Float[Tensor, "moments states"], Float[Tensor, "time features"]]:
-        """Return the states at the end of the clip and earlier, and mean and maximum of the trunk's last map."""
+    ) -> tuple[Float[Tensor, "moments states"], Float[Tensor, "time pooled"], Float[Tensor, "time features"]]:
+        """Return the states at the end of the clip and earlier, statistics of the trunk's last map, and the features.
+
+        The statistics are mean and maximum over the map.
+        """
         features, pooled = [], []
         for maps in self.maps_of.parts(clip):
             features.append(self.maps_of.encoder.end(maps))
@@ -205,4 +284,4 @@ class _Reader:
         states = [
             memory(known[:, max(0, end - memory.window) : end], memory.initial_state(1))[0][0, -1] for end in ends
         ]
-        return torch.stack(states).clone(), torch.cat(pooled)
+        return torch.stack(states).clone(), torch.cat(pooled), known[0]

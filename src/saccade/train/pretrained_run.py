@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from saccade.data.leaks import metadata_features
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
 from saccade.nn.memory import MemoryHead
+from saccade.stream.joined import Found
 from saccade.train import beside, pretrained, tables
 from saccade.train.config import TrainConfig
 from saccade.train.pretrained import Described, Fitted, Progress
@@ -36,12 +37,15 @@ class Outcome:
         rungs: simple classifiers, tested on the same clips.
         model: the model, as one more.
         num_folds: the number of folds of the cross-validation; None if the validation clips were tested.
+        events: how well the events of streams of these clips are found, at the threshold that was chosen on them; None
+            if no class means that nothing happens.
     """
 
     path: Path
     rungs: list[Rung]
     model: Rung
     num_folds: int | None
+    events: Found | None
 
 
 def train(
@@ -87,24 +91,24 @@ def train(
         described = pretrained.describe(
             clips,
             data.frame_format,
-            longest=max(_num_frames(record, data.frame_format.fps) for record in used),
+            longest=_longest(used, data),
             progress=begin("features of the pretrained trunk"),
         )
-        logits = pretrained.out_of_fold(described, parts, seed=config.seed)[:, 0]
+        heads = [pretrained.fitted(described, learned, seed=config.seed) for learned, _ in parts]
+        logits = pretrained.out_of_fold(described, parts, heads)[:, 0]
+        found = pretrained.events_found(described, parts, heads, seed=config.seed)
         _, metadata = metadata_features(used)
         rungs, model = pretrained.beside_ladder(
             described, parts, logits, metadata=metadata, progress=begin("simple classifiers")
         )
         if tested is not None:
             tested(rungs, model)
-        learned = np.arange(len(clips)) if num_folds else parts[0][0]
-        head = pretrained.fitted(described, learned, seed=config.seed)
-        path = _save(
-            config, data, described, head, out, {"accuracy": model.accuracy, "low": model.low, "high": model.high}
-        )
+        head = pretrained.fitted(described, np.arange(len(clips)), seed=config.seed) if num_folds else heads[0]
+        accuracy = {"accuracy": model.accuracy, "low": model.low, "high": model.high}
+        path = _save(config, data, described, head, out, accuracy, found)
         tables.write_tested(out, clips, [held for _, held in parts], logits)
         tables.write_left_out(out, data.left_out)
-    return Outcome(path, rungs, model, num_folds)
+    return Outcome(path, rungs, model, num_folds, found)
 
 
 def check_folds(data: Folder, num_folds: int, seed: int) -> None:
@@ -122,6 +126,13 @@ def _clips_and_parts(data: Folder, num_folds: int | None, seed: int) -> tuple[St
     return together, [part]
 
 
+def _longest(records: Sequence[Record], data: Folder) -> int:
+    """Return the number of frames of the longest event; where no class means that nothing happens, of all clips."""
+    none = data.labels.none
+    events = [record for record in records if none is None or none not in record.entry.classes]
+    return max(_num_frames(record, data.frame_format.fps) for record in events or records)
+
+
 def _num_frames(record: Record, fps: float | None) -> int:
     """Return the number of frames of a clip at the model's rate, at which the window of its memory is counted."""
     if fps is None or record.duration_s is None:
@@ -130,10 +141,18 @@ def _num_frames(record: Record, fps: float | None) -> int:
 
 
 def _save(
-    config: TrainConfig, data: Folder, described: Described, head: Fitted, out: Path, tested: dict[str, float]
+    config: TrainConfig,
+    data: Folder,
+    described: Described,
+    head: Fitted,
+    out: Path,
+    tested: dict[str, float],
+    events: Found | None,
 ) -> Path:
     assert isinstance(described.model.head, MemoryHead)
     head.copy_to(described.model.head)
+    if events is not None:
+        described.model.labels = replace(described.model.labels, min_confidence=events.threshold)
     # The settings of a training by steps do not apply.
     config_json = {
         "model": pretrained.MODEL,
@@ -151,6 +170,7 @@ def _save(
         "penalty": head.linear.penalty,
         "block_weights": list(head.linear.block_weights),
         "temperature": {"early": head.early, "decay": head.decay},
+        "events": None if events is None else asdict(events),
     }
     run_folder.create(out, "train", config_json, device="cpu", finished=True, **facts)
     return out / checkpoint.NAME

@@ -49,10 +49,11 @@ function loading() {
 }
 
 function hello(message) {
-  const { models, min_confidence: least } = message;
+  const { models } = message;
+  const least = Math.min(...models.map((model) => model.min_confidence));
   knowsDigits = message.knows_digits;
   wantedFps = message.frame_format.fps;
-  cards = models.map((model, i) => new Card(model, i, least, showWanted));
+  cards = models.map((model, i) => new Card(model, i, showWanted));
   find("models").replaceChildren(...cards.map((card) => card.element));
   find("models").style.setProperty("--columns", Math.min(3, cards.length));
   find("models").classList.toggle("alone", cards.length === 1);

@@ -17,9 +17,9 @@ const LENGTHS = [8, 16]; // the longest verdict in large letters, and in small l
 
 export class Card {
   /** model: from the server's hello. index: the card's position. switched: called when the card is switched on or off. */
-  constructor(model, index, minConfidence, switched) {
+  constructor(model, index, switched) {
     this.model = model;
-    this.minConfidence = minConfidence;
+    this.minConfidence = model.min_confidence;
     this.title = (TITLES[model.kind] ?? model.kind) + model.name.slice(model.kind.length);
     const attention = model.attention ?? "none";
     const { classes } = model;

@@ -1,0 +1,155 @@
+"""The events that a model finds in a stream: held-out clips joined by background."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import UInt8
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from saccade import checkpoint, weights
+from saccade.clips import DataConfig
+from saccade.data.stored import StoredClips
+from saccade.device import choose_device
+from saccade.errors import UsageError
+from saccade.evaluate.command import EvaluateConfig
+from saccade.evaluate.forward import Progress
+from saccade.models import VideoClassifier
+from saccade.stream.joined import MOST_FALSE_ALARMS, THRESHOLDS, Found, Segment, joined, score, spans
+
+MINUTES = 10.0
+"""The length of the background in the stream, in minutes."""
+
+_FRAMES_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class StreamFigures:
+    """The events that a model finds in a stream.
+
+    Args:
+        at_threshold: the figures at the threshold in the checkpoint.
+        others: the figures at other thresholds.
+        background_s: the length of the background clips, each once, in seconds.
+        background_min: the length of the background in the stream, in minutes.
+    """
+
+    at_threshold: Found
+    others: tuple[Found, ...]
+    background_s: float
+    background_min: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types, with recall and false alarms a minute."""
+        return {
+            "at_threshold": _json(self.at_threshold),
+            "others": [_json(found) for found in self.others],
+            "background_s": self.background_s,
+            "background_min": self.background_min,
+        }
+
+
+def evaluate_stream(
+    config: EvaluateConfig, data: DataConfig, *, minutes: float = MINUTES, progress: Progress | None = None
+) -> StreamFigures:
+    """Join the held-out clips of a model to a stream, and measure the events that it finds.
+
+    Each clip of a class is an event, once, in random order. Between them are parts of the clips of the class that means
+    that nothing happens, `minutes` of them in all; they are repeated if there are fewer.
+
+    Args:
+        config: the model, the split, the device; its other options do not apply.
+        data: the clips.
+        minutes: the length of the background.
+        progress: called with the number of frames done and the total.
+
+    Raises:
+        UsageError: if the model has no class that means that nothing happens, states no frame rate, or needs whole
+            clips; if the split lacks events or background.
+    """
+    path = weights.find(config.model)
+    model, header = checkpoint.load(path, choose_device(config.device))
+    labels = header.labels
+    if not isinstance(model, VideoClassifier) or labels is None:
+        raise UsageError(
+            f"{path} holds a {header.model}, which cannot follow a stream; give a model of `saccade train`"
+        )
+    if labels.none is None:
+        raise UsageError(
+            f"no class of {path} means that nothing happens, so that no stream can be joined; train with a class folder"
+            " named none, or name the class with --none"
+        )
+    fps = model.frame_format.fps
+    if fps is None:
+        raise UsageError(f"{path} states no frame rate, so that nothing can be said of a minute; train it on videos")
+    clips = data.clips(config.split)
+    assert isinstance(clips, StoredClips)
+    names = [labels.names[int(target)] for target in clips.targets]
+    is_event = [name != labels.none for name in names]
+    if len(set(is_event)) == 1:
+        lacks = "class of an event" if labels.none in names else f"class {labels.none!r}"
+        raise UsageError(f"no {config.split} clip has the {lacks}; add clips, or choose another --split")
+    lengths = [len(clip) for clip in clips.frames]
+    segments = joined(lengths, is_event, num_background=round(60 * minutes * fps), rng=random.Random(0))
+    said = _probabilities(model, clips, segments, progress)
+    stream = [Stream(said, spans(segments, names, fps))]
+    background = [length for length, event in zip(lengths, is_event, strict=True) if not event]
+    in_stream = sum(len(segment) for segment in segments if not segment.is_event)
+    return StreamFigures(
+        score(stream, labels, fps, labels.min_confidence),
+        tuple(score(stream, labels, fps, threshold) for threshold in THRESHOLDS),
+        sum(background) / fps,
+        in_stream / fps / 60,
+    )
+
+
+@torch.inference_mode()
+def _probabilities(
+    model: VideoClassifier, clips: StoredClips, segments: Sequence[Segment], progress: Progress | None
+) -> list[list[float]]:
+    said: list[list[float]] = []
+    state, total = None, sum(map(len, segments))
+    device = next(model.parameters()).device
+    for part in _parts(clips, segments):
+        logits, state = model.step(part.unsqueeze(0).to(device), state)
+        said += model.labels.probabilities(logits[0].float()).tolist()
+        if progress is not None:
+            progress(len(said), total)
+    return said
+
+
+def _parts(clips: StoredClips, segments: Sequence[Segment]) -> Iterator[UInt8[Tensor, "time channels height width"]]:
+    for segment in segments:
+        yield from clips.frames[segment.clip][segment.first : segment.last].split(_FRAMES_AT_ONCE)
+
+
+def render_stream(figures: StreamFigures) -> Group:
+    """Return the figures as a table with one row per threshold, and sentences about what they mean."""
+    kept = figures.at_threshold
+    said = f"the checkpoint has {kept.told}"
+    source = f"background: {figures.background_min:.1f} minutes, from {figures.background_s:.0f} s of clips"
+    parts: list[RenderableType] = [_table(figures.others), Text(said), Text(source)]
+    if kept.false_per_minute > MOST_FALSE_ALARMS:
+        parts.append(Text("to get fewer false alarms, train with more background of what the camera will see"))
+    return Group(*parts)
+
+
+def _table(several: Sequence[Found]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for heading in ("threshold", "events found", "false alarms a minute", "median delay"):
+        table.add_column(heading, justify="right")
+    for found in several:
+        delay = "-" if found.delay_s is None else f"{found.delay_s:.2f} s"
+        table.add_row(f"{found.threshold:g}", f"{100 * found.recall:.1f} %", f"{found.false_per_minute:.2f}", delay)
+    return table
+
+
+def _json(found: Found) -> dict[str, Any]:
+    return {**asdict(found), "recall": found.recall, "false_per_minute": found.false_per_minute}

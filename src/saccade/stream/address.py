@@ -1,0 +1,143 @@
+"""The addresses of live sources: how each is opened, and how it is named without its password."""
+
+from __future__ import annotations
+
+import errno
+import re
+import stat
+import sys
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import av
+
+from saccade.errors import UsageError
+
+_WEB = "http,https,httpproxy,tcp,tls,crypto,data"
+_STREAMING = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http"
+# What FFmpeg may open on behalf of a source: a playlist from the network must not name files.
+_PROTOCOLS = {
+    **dict.fromkeys(("http", "https"), _WEB),
+    **dict.fromkeys(("rtsp", "rtsps"), _STREAMING),
+    **{scheme: scheme for scheme in ("udp", "tcp")},
+}
+# FFmpeg tries TCP first, since over UDP pictures get damaged, and falls back to UDP.
+_OPTIONS = {scheme: {"rtsp_flags": "prefer_tcp"} for scheme in ("rtsp", "rtsps")}
+# FFmpeg reads no frames ahead to guess the rate, which nobody asks it for. (With `nobuffer` it would lose frames.)
+_AT_ONCE = {"fpsprobesize": "0"}
+_CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
+# A password may hold any character, also "/" and "@".
+_BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
+_ADVICE = "give a camera (0, /dev/video0), an address (rtsp://, http://), a file, or - for standard input"
+
+
+class SourceKind(StrEnum):
+    """What a source is, which decides how its end and its silence are taken."""
+
+    FILE = "file"
+    CAMERA = "camera"
+    NETWORK = "network"
+    WEB = "web"
+    PIPE = "pipe"
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a source is and how FFmpeg opens it.
+
+    Args:
+        kind: what the source is.
+        url: what FFmpeg opens; it may hold a password.
+        shown: the name for messages, without user, password and query.
+        container: FFmpeg's name of the format; None if FFmpeg finds it.
+        options: FFmpeg's options.
+
+    >>> Address.of("rtsp://me:secret@10.0.0.7/door?key=1").shown
+    'rtsp://10.0.0.7/door'
+    """
+
+    kind: SourceKind
+    url: str = field(repr=False)
+    shown: str
+    container: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str) -> Address:
+        """Return the address that a user gave: a number is a camera, `-` is standard input.
+
+        Raises:
+            UsageError: if it is neither a known kind of address nor a camera of this system.
+        """
+        scheme, has_scheme, _ = text.partition("://")
+        if text == "-":
+            return cls(SourceKind.PIPE, "pipe:0", "standard input", options={"protocol_whitelist": "pipe"})
+        if has_scheme:
+            return _of_network(scheme.lower(), text)
+        if text.isdecimal() or text.startswith(("/dev/video", "video=")):
+            return _of_camera(text)
+        try:
+            mode = Path(text).stat().st_mode
+        except OSError:
+            return cls(SourceKind.FILE, f"file:{text}", text)
+        if stat.S_ISCHR(mode):
+            return _of_camera(text)
+        kind = SourceKind.PIPE if stat.S_ISFIFO(mode) else SourceKind.FILE
+        return cls(kind, f"file:{text}", text, options={"protocol_whitelist": "file"})
+
+    def explain(self, error: OSError | av.FFmpegError) -> str:
+        """Return one line for an error of FFmpeg: what is wrong with the source, and what to do."""
+        name, number = self.shown, error.errno
+        if self.kind is SourceKind.CAMERA:
+            return _camera_line(name, number, error.strerror)
+        if isinstance(error, av.HTTPUnauthorizedError | av.HTTPForbiddenError):
+            return f"{name} refuses the user name or password; give them as in rtsp://USER:PASSWORD@HOST/PATH"
+        if isinstance(error, av.HTTPNotFoundError):
+            return f"{name} is not on its server; check the path in the address"
+        if number == errno.ECONNREFUSED:
+            return f"{name} refuses connections; check host and port, and that the camera or server runs"
+        if isinstance(error, av.InvalidDataError):
+            return f"{name} sends no video that can be read; give the address of a video stream, not of a page"
+        if number == errno.EIO and self.kind in (SourceKind.NETWORK, SourceKind.WEB):
+            return f"{name} cannot be reached or broke off; check the host's name and the network"
+        if number in (errno.EACCES, errno.EPERM):
+            return f"{name} cannot be opened: permission denied; check who may read it"
+        return f"{name} cannot be read ({error.strerror}); check that it is there and sends video"
+
+
+def _of_network(scheme: str, text: str) -> Address:
+    if scheme not in _PROTOCOLS:
+        raise UsageError(f"no source begins with {scheme!r}://; known: {', '.join(_PROTOCOLS)}")
+    shown = re.split("[?#]", _BEFORE_HOST.sub("", text), maxsplit=1)[0]
+    kind = SourceKind.WEB if _PROTOCOLS[scheme] == _WEB else SourceKind.NETWORK
+    options = {"protocol_whitelist": _PROTOCOLS[scheme], **_AT_ONCE, **_OPTIONS.get(scheme, {})}
+    return Address(kind, text, shown, options=options)
+
+
+def _of_camera(text: str) -> Address:
+    container = _CAMERAS.get(sys.platform)
+    if container is None:
+        raise UsageError(f"cameras are not supported on {sys.platform}; {_ADVICE}")
+    if not text.isdecimal():
+        return Address(SourceKind.CAMERA, text, text, container)
+    if container == "v4l2":
+        device = f"/dev/video{text}"
+        return Address(SourceKind.CAMERA, device, device, container)
+    if container == "dshow":
+        raise UsageError(f"cameras have names on Windows; give video=NAME instead of {text}")
+    # Without a rate, AVFoundation asks for one that few cameras have.
+    return Address(SourceKind.CAMERA, f"{text}:none", f"camera {text}", container, {"framerate": "30"})
+
+
+def _camera_line(name: str, number: int | None, why: str | None) -> str:
+    if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+        there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+        return f"there is no camera at {name}; cameras here: {there}"
+    if number in (errno.EACCES, errno.EPERM):
+        return f"{name} cannot be opened: permission denied; join the group that may read it, often `video`"
+    if number == errno.EBUSY:
+        return f"{name} is used by another program; a camera serves one at a time: end the other one"
+    if number in (errno.ENOTTY, errno.EINVAL):
+        return f"{name} is no camera; {_ADVICE}"
+    return f"{name} cannot be read ({why}); check that the camera is plugged in"

@@ -1,0 +1,113 @@
+"""The command `saccade stream`: what a model says of each frame of a live source, and the events in it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from saccade.labels import Labels
+from saccade.stream.classifier import Classifier, Prediction
+from saccade.stream.config import StreamConfig
+from saccade.stream.cut import Cuts
+from saccade.stream.events import Event, Events
+from saccade.stream.source import Limits, LiveFrame, Source
+
+_DIGITS = 6  # of a probability: predictions of the same frames are compared to five
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A frame of a stream, and what the model says of it.
+
+    Args:
+        frame: the frame.
+        prediction: what the model says, from all frames since the stream began.
+        latency_s: the time from the arrival of the frame to the prediction.
+        dropped: the number of frames so far for which the model was too slow.
+        begins: whether the stream begins with this frame: at its first one, after a gap, and at a cut if cuts count.
+    """
+
+    frame: LiveFrame
+    prediction: Prediction
+    latency_s: float
+    dropped: int
+    begins: bool
+
+
+def follow(config: StreamConfig, classifier: Classifier, *, say: Callable[[str], None]) -> Iterator[Moment]:
+    """Classify the frames of a source as they come, until it ends.
+
+    Args:
+        config: the source and the options.
+        classifier: the model; it begins anew.
+        say: called with a line about the source, such as that it is connected again.
+
+    Raises:
+        DataError: if the source cannot be opened, or has failed for too long.
+        NonFiniteError: if the model gives NaN or infinity.
+    """
+    cuts = Cuts() if config.reset_on_cut else None
+    limits = Limits(reconnect_s=config.reconnect_s)
+    with Source(config.source, classifier.frame_format, limits=limits, realtime=config.realtime, say=say) as source:
+        for frame in source:
+            is_cut = cuts is not None and cuts.push(frame.pixels)
+            if begins := frame.begins or is_cut:
+                classifier.reset()
+            prediction = classifier.step(frame.pixels)
+            yield Moment(frame, prediction, time.monotonic() - frame.arrived_s, source.dropped, begins)
+
+
+def prediction_lines(
+    moments: Iterable[Moment], labels: Labels, *, probabilities: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield each moment of a stream as JSON types.
+
+    Args:
+        moments: the moments, from `follow`.
+        labels: the classes of the model.
+        probabilities: whether to add the probability of each class.
+    """
+    for moment in moments:
+        prediction = moment.prediction
+        line = {
+            "time_s": round(moment.frame.time_s, 3),
+            "class": prediction.verdict,
+            "probability": round(prediction.probability, _DIGITS),
+            "sure": prediction.sure,
+            "latency_ms": round(1000 * moment.latency_s, 1),
+            "dropped": moment.dropped,
+        }
+        if moment.begins:
+            line["begins"] = True
+        if probabilities:
+            rounded = (round(p, _DIGITS) for p in prediction.probabilities)
+            line["probabilities"] = dict(zip(labels.names, rounded, strict=True))
+        yield line
+
+
+def event_lines(moments: Iterable[Moment], events: Events) -> Iterator[dict[str, Any]]:
+    """Yield the beginnings and ends of events in a stream as JSON types.
+
+    An event that lasts when the stream ends or is interrupted ends with it.
+    """
+    try:
+        for moment in moments:
+            found = events.reset() if moment.begins else []
+            found += events.push(moment.frame.time_s, moment.prediction.probabilities)
+            yield from map(_event_line, found)
+    except KeyboardInterrupt:
+        yield from map(_event_line, events.reset())
+        raise
+    yield from map(_event_line, events.reset())
+
+
+def _event_line(event: Event) -> dict[str, Any]:
+    line: dict[str, Any] = {"event": "begins" if event.end_s is None else "ended", "class": event.name}
+    line["start_s"] = round(event.start_s, 3)
+    if event.end_s is not None:
+        line["end_s"] = round(event.end_s, 3)
+        line["peak_s"] = round(event.peak_s, 3)
+    line["peak_probability"] = round(event.peak_probability, _DIGITS)
+    return line

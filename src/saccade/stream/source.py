@@ -1,0 +1,153 @@
+"""The frames of a source, as they come: a camera, a network stream, a file, standard input."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import repeat
+from pathlib import Path
+from types import TracebackType
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade.clips import FrameFormat
+from saccade.data import video
+from saccade.data.container import rate
+from saccade.errors import DataError, UsageError
+from saccade.stream.address import Address, SourceKind
+from saccade.stream.decoding import Task, within
+from saccade.stream.feed import Feed, is_slow, slow_line
+from saccade.stream.limits import Limits as Limits
+from saccade.stream.live_frame import LiveFrame as LiveFrame
+
+_PACKETS_FOR_RATE = 1000
+_NO_LIMITS = Limits()
+
+
+class Source:
+    """The frames of a source in the frame format of a model; a context manager, to be iterated over once.
+
+    A file is read as fast as its frames are taken, and none is dropped. Any other source is live, and a file with
+    `realtime` counts as live: a process of its own reads it, and **the newest frame wins**. A consumer that keeps up
+    gets every frame. One that is too slow gets the newest frame, so that its delay does not grow; `dropped` counts the
+    others.
+
+    *Conventions:* frames are chosen by time stamp to match `frame_format.fps`, as `saccade predict` does, and a frame
+    is repeated where the source is slower. Stamps that jump, and gaps, begin a new piece of video. Recordings that come
+    over HTTP or standard input, which have a duration, are played at their own rate.
+
+    A live source that is lost is opened again, with pauses that double from half a second to half a minute. The end of
+    a file, of standard input and of a recording ends the iteration. No message holds the password of an address.
+
+    Args:
+        address: a camera (its number, or a device such as `/dev/video0`), an address (`rtsp`, `http`, `udp`, `tcp`), a
+            file, or `-` for standard input.
+        frame_format: the frames that the model expects.
+        limits: the time limits of a live source.
+        realtime: whether a file is played at its own rate, as if it were a camera.
+        picture_px: the longest side of `LiveFrame.picture`; None for no picture.
+        say: called with one line for the user, in the thread that iterates: a loss, a slow source, wrong time stamps.
+
+    Attributes:
+        dropped: the number of frames so far that were due and not taken.
+        fps: the rate of the source; None as long as it is unknown.
+
+    Raises:
+        UsageError: if the address is of no known kind.
+        DataError: if the model takes frames with other than 1 or 3 channels. While frames are read: if the source
+            cannot be opened, or was lost for longer than its limit.
+
+    >>> import tempfile, torch
+    >>> from saccade.data.video_writing import write_gif
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_gif(Path(folder) / "a.gif", torch.zeros(5, 1, 32, 48, dtype=torch.uint8), fps=10)
+    ...     with Source(f"{folder}/a.gif", FrameFormat(fps=5), say=print) as source:
+    ...         [(round(frame.time_s, 3), frame.begins) for frame in source]
+    [(0.0, True), (0.2, False), (0.4, False)]
+    """
+
+    def __init__(
+        self,
+        address: str,
+        frame_format: FrameFormat,
+        *,
+        limits: Limits = _NO_LIMITS,
+        realtime: bool = False,
+        picture_px: int | None = None,
+        say: Callable[[str], None],
+    ) -> None:
+        if frame_format.channels not in (1, 3):
+            raise DataError(f"the model takes frames with {frame_format.channels} channels; sources have 1 or 3")
+        if picture_px is not None and picture_px < 1:
+            raise UsageError(f"picture_px is {picture_px}; at least 1 is needed")
+        self._address, self._frame_format, self._limits, self._say = Address.of(address), frame_format, limits, say
+        self._picture_px = picture_px
+        keeps_size = frame_format.size is not None
+        self._task = Task(address, frame_format.channels, frame_format.fps, picture_px, keeps_size, realtime)
+        self._is_live = realtime or self._address.kind is not SourceKind.FILE
+        self._feed: Feed | None = None
+        self._fps: float | None = None
+
+    def __enter__(self) -> Source:
+        if self._is_live:
+            self._feed = Feed(self._task, self._address, self._frame_format, self._limits)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._feed is not None:
+            self._feed.close()
+
+    @property
+    def dropped(self) -> int:
+        """The number of frames so far that were due and not taken."""
+        return 0 if self._feed is None else self._feed.waiting.dropped
+
+    @property
+    def fps(self) -> float | None:
+        """The rate of the source; None as long as it is unknown."""
+        return self._fps if self._feed is None else self._feed.fps
+
+    def __iter__(self) -> Iterator[LiveFrame]:
+        if self._is_live and self._feed is None:
+            raise UsageError("a live source is opened by a with statement: with Source(...) as source")
+        return self._from_file() if self._feed is None else self._from_feed(self._feed)
+
+    def _from_feed(self, feed: Feed) -> Iterator[LiveFrame]:
+        while (taken := feed.waiting.take()) is not None:
+            if isinstance(taken, str):
+                self._say(taken)
+            else:
+                yield taken
+
+    def _from_file(self) -> Iterator[LiveFrame]:
+        path, wanted = Path(self._address.shown), self._frame_format
+        begins = True
+        pictures = repeat(None) if self._picture_px is None else self._pictures(path, self._picture_px)
+        with video.frames(path, size=wanted.fit, num_channels=wanted.channels, fps=wanted.fps) as parts:
+            self._tell_rate(path)
+            num = 0
+            for part in parts:
+                for index, pixels in enumerate(part):
+                    time_s = num / (wanted.fps or self._fps or 1)
+                    if parts.part_seconds is not None:
+                        time_s = parts.part_seconds[index]
+                    yield LiveFrame(pixels, time_s, time.monotonic(), begins, next(pictures))
+                    begins, num = False, num + 1
+        if parts.warning:
+            self._say(parts.warning)
+
+    def _tell_rate(self, path: Path) -> None:
+        if path.suffix.lower() == ".npz":
+            return
+        self._fps, wanted_fps = rate(path, num_packets=_PACKETS_FOR_RATE), self._frame_format.fps
+        if self._fps and wanted_fps and is_slow(self._fps, wanted_fps):
+            self._say(slow_line(str(path), self._fps, wanted_fps))
+
+    def _pictures(self, path: Path, picture_px: int) -> Iterator[UInt8[Tensor, "height width 3"]]:
+        """Decode the file a second time: a picture is asked for at a desk, where that costs little."""
+        with video.frames(path, size=within(picture_px), num_channels=3, fps=self._frame_format.fps) as parts:
+            for part in parts:
+                yield from part.permute(0, 2, 3, 1)

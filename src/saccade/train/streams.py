@@ -1,0 +1,149 @@
+"""Learning for streams: states in which an event begins amid background, and the threshold of events."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from saccade.labels import Labels
+from saccade.nn.memory import Memory
+from saccade.stream.joined import Stream, joined, spans
+
+# Moments of an event, in parts of its length after its beginning, and whether it counts by then.
+_EVENT_MOMENTS = ((0.1, False), (0.6, True), (1.0, True))
+# Moments after it, in parts of the median length of events.
+_AFTER_MOMENTS = (0.6, 1.0)
+# Background in a stream on which the threshold is chosen, in seconds.
+_BACKGROUND_S = 600.0
+
+Features = Float[Tensor, "time features"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """States of a memory at moments of joined streams, as rows to learn from.
+
+    Args:
+        states: the states.
+        targets: the class of each moment.
+        groups: the group of the clip that each moment belongs to.
+    """
+
+    states: Float[Tensor, "rows states"]
+    targets: Int64[Tensor, "rows"]
+    groups: tuple[Hashable, ...]
+
+
+def rows(
+    features: Sequence[Features],
+    targets: Int64[Tensor, "clips"],
+    groups: Sequence[Hashable],
+    memory: Memory,
+    none: int,
+    *,
+    seed: int,
+) -> Rows:
+    """Return states of joined streams: each clip with background of a random length before it, and some after it.
+
+    Once an event is a tenth old it does not count yet, from three fifths on it does, and three fifths of a usual event
+    after its end it does not count any more. Background is looked at about once in each window of the memory.
+
+    Args:
+        features: the features of the frames of each clip.
+        targets: the class of each clip.
+        groups: the group of each clip.
+        memory: the temporal part of the model.
+        none: the class that means that nothing happens.
+        seed: the seed of the background.
+    """
+    rng = random.Random(seed)
+    background = [clip for clip, target in enumerate(targets.tolist()) if target == none]
+    usual = int(median([len(clip) for clip, target in zip(features, targets.tolist(), strict=True) if target != none]))
+    found: list[Tensor] = []
+    wanted: list[int] = []
+    owners: list[Hashable] = []
+    for number, clip in enumerate(features):
+        target, length = int(targets[number]), len(clip)
+        before = _background(features, background, rng.randrange(memory.window // 4, memory.window + 1), rng)
+        after = _background(features, background, usual, rng)
+        if target == none:
+            num = max(2, length // memory.window)
+            moments = [(round(part * (length - 1) / num), none) for part in range(num + 1)]
+        else:
+            moments = [(int(part * (length - 1)), target if counts else none) for part, counts in _EVENT_MOMENTS]
+            moments += [(length - 1 + int(part * usual), none) for part in _AFTER_MOMENTS]
+        sequence = torch.cat((before, clip, after)).float()
+        found += [_state(memory, sequence, len(before) + moment) for moment, _ in moments]
+        wanted += [name for _, name in moments]
+        owners += [groups[number]] * len(moments)
+    return Rows(torch.stack(found), torch.tensor(wanted), tuple(owners))
+
+
+@torch.inference_mode()
+def stream(
+    features: Sequence[Features],
+    targets: Int64[Tensor, "clips"],
+    memory: Memory,
+    head: nn.Module,
+    labels: Labels,
+    fps: float,
+    *,
+    seed: int,
+) -> Stream:
+    """Join clips to a stream, and return what a model says of it.
+
+    Args:
+        features: the features of the frames of each clip.
+        targets: the class of each clip.
+        memory: the temporal part of the model.
+        head: its head.
+        labels: its classes, one of which means that nothing happens.
+        fps: frames per second.
+        seed: the seed of the order and of the background.
+    """
+    names = [labels.names[int(target)] for target in targets]
+    segments = joined(
+        [len(clip) for clip in features],
+        [name != labels.none for name in names],
+        num_background=round(_BACKGROUND_S * fps),
+        rng=random.Random(seed),
+    )
+    said: list[list[float]] = []
+    state = memory.initial_state(1)
+    for segment in segments:
+        part = features[segment.clip][segment.first : segment.last].float()
+        states, state = memory(part.unsqueeze(0), state)
+        said += labels.probabilities(head(states[0])).tolist()
+    return Stream(said, spans(segments, names, fps))
+
+
+def can_join(targets: Int64[Tensor, "clips"], clips: NDArray[np.intp], none: int) -> bool:
+    """Return whether some of the clips are events and others background."""
+    is_none = targets[torch.from_numpy(clips)] == none
+    return bool(is_none.any()) and not bool(is_none.all())
+
+
+def _background(features: Sequence[Features], background: Sequence[int], num: int, rng: random.Random) -> Features:
+    """Return parts of background clips, `num` frames in all."""
+    parts, left = [features[0][:0]], num
+    while left > 0:
+        clip = features[rng.choice(background)]
+        parts.append(clip[rng.randrange((len(clip) + 1) // 2) :][:left])
+        left -= len(parts[-1])
+    return torch.cat(parts)
+
+
+def _state(memory: Memory, sequence: Float[Tensor, "time features"], moment: int) -> Float[Tensor, "states"]:
+    """Return the state of a memory at a moment of a sequence."""
+    window = sequence[max(0, moment + 1 - memory.window) : moment + 1]
+    states, _ = memory(window.unsqueeze(0), memory.initial_state(1))
+    found: Tensor = states[0, -1]
+    return found

@@ -1,0 +1,127 @@
+"""The process that reads a live source: standard input, secrets, and that nothing is left of it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from saccade.clips import FrameFormat
+from saccade.data.video_writing import write_mp4
+from saccade.errors import DataError
+from saccade.stream.source import Source
+
+from .sources import Silent, encoded
+
+FORMAT = FrameFormat(channels=3, fps=10)
+FOLLOW = """
+import sys
+from saccade.clips import FrameFormat
+from saccade.stream.source import Source
+with Source(sys.argv[1], FrameFormat(channels=3, fps=10), say=print) as source:
+    next(iter(source))
+"""
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="processes are looked up in /proc")
+
+
+def children(pid):
+    """Return the processes that a process has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text().rpartition(")")[2].split()[1] == str(pid):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_until(condition, limit_s=60.0):
+    """Wait for a condition, far longer than it takes on a busy machine."""
+    until = time.monotonic() + limit_s
+    while not (found := condition()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
+
+
+def reads(pid):
+    with contextlib.suppress(OSError):
+        return b"reader.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+@contextlib.contextmanager
+def standard_input(content):
+    """Let standard input of this process give these bytes, as behind a pipe of the shell."""
+    before, (theirs, ours) = os.dup(0), os.pipe()
+    os.dup2(theirs, 0)
+    os.close(theirs)
+    with os.fdopen(ours, "wb") as file:
+        writer = threading.Thread(target=lambda: (file.write(content), file.close()))
+        writer.start()
+        yield
+        writer.join()
+    os.dup2(before, 0)
+    os.close(before)
+
+
+def test_standard_input_gives_the_frames_of_the_file(tmp_path):
+    content = encoded("matroska")
+    (tmp_path / "clip").write_bytes(content)
+    with Source(str(tmp_path / "clip"), FORMAT, say=print) as source:
+        expected = list(source)
+    with standard_input(content), Source("-", FORMAT, say=print) as source:
+        frames = list(source)
+    assert len(frames) + source.dropped == len(expected)
+    for frame in frames:
+        assert torch.equal(frame.pixels, expected[round(10 * frame.time_s)].pixels)
+
+
+def test_no_process_shows_a_password_or_outlives_its_parent():
+    """Also not while FFmpeg waits for a server that is silent."""
+    with Silent() as server:
+        parent = subprocess.Popen([sys.executable, "-c", FOLLOW, f"rtsp://me:secret@127.0.0.1:{server.port}/x"])
+        reader = wait_until(lambda: [pid for pid in children(parent.pid) if reads(pid)])[0]
+        wait_until(lambda: server.connections)
+        shown = Path(f"/proc/{reader}/cmdline").read_bytes() + Path(f"/proc/{reader}/environ").read_bytes()
+        parent.kill()
+        parent.wait()
+        wait_until(lambda: not reads(reader))
+    assert b"secret" not in shown
+
+
+def test_nothing_is_left_open_behind_a_source(tmp_path):
+    """Whether it was read to its end, left in the middle, cannot be opened, or is left while it is opened."""
+    write_mp4(tmp_path / "a.mp4", torch.zeros(10, 1, 48, 64, dtype=torch.uint8), 20)
+    content = tmp_path / "pipe"
+    os.mkfifo(content)  # nobody writes into it
+
+    def opened():
+        return sum(1 for _ in Path("/proc/self/fd").iterdir()), threading.active_count(), len(children(os.getpid()))
+
+    before = opened()
+    for address, num in ((str(tmp_path / "a.mp4"), 100), (str(tmp_path / "a.mp4"), 2), ("77", 1), (str(content), 0)):
+        with contextlib.suppress(DataError), Source(address, FORMAT, realtime=num > 0, say=print) as source:
+            for _ in zip(range(num), source, strict=False):
+                pass
+        assert opened() == before, address
+
+
+@pytest.mark.slow
+def test_the_memory_of_the_reader_does_not_grow(tmp_path):
+    write_mp4(tmp_path / "long.mp4", torch.zeros(6000, 1, 96, 128, dtype=torch.uint8), 200)
+    taken_kb = []
+    wanted = FrameFormat(channels=3, fps=150)
+    with Source(str(tmp_path / "long.mp4"), wanted, realtime=True, picture_px=128, say=print) as source:
+        for frame in source:
+            if frame.time_s > 10 * (len(taken_kb) + 0.5):
+                reader = next(pid for pid in children(os.getpid()) if reads(pid))
+                status = Path(f"/proc/{reader}/status").read_text()
+                taken_kb.append(int(status.split("VmRSS:")[1].split()[0]))
+    assert len(taken_kb) == 3
+    assert taken_kb[-1] < taken_kb[0] + 4000
