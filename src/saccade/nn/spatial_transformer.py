@@ -142,13 +142,9 @@ def _sampled(
     size = [*frames.shape[:2], *out_size]
     # Autocast off: in bfloat16, pixel positions from 64 on are multiples of one half.
     with torch.autocast(frames.device.type, enabled=False):
-        # affine_grid rejects an empty batch, for which any grid will do.
-        grid = F.affine_grid(theta, size, align_corners=False) if len(frames) else _empty_grid(theta, size)
+        # Without the checks of F.affine_grid, which reject an empty batch, and an export for batches of any size.
+        grid = torch.affine_grid_generator(theta, size, align_corners=False)
         return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
-
-
-def _empty_grid(theta: Float[Tensor, "0 2 3"], size: list[int]) -> Float[Tensor, "0 out_height out_width 2"]:
-    return theta[:, None, None, :, 2].expand(0, *size[2:], 2)
 
 
 def identity_positions(mode: str) -> Float[Tensor, "k"]:
