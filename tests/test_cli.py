@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 import saccade
 from saccade import checkpoint, console
-from saccade.cli import VERBS, main
+from saccade.cli import main
+from saccade.cli.verbs import VERBS
 from saccade.data.digits import DigitsConfig
 
 from .own_clips import write_folder
@@ -108,7 +109,7 @@ def test_a_verb_has_few_flags_and_they_need_no_prefix(name, capsys):
         assert unwanted not in shown
     flags = flags_of(name, capsys)
     assert not {"--" + flag.removeprefix("--no-") for flag in flags if flag.startswith("--no-")} & flags
-    assert len(flags - DIGIT_FLAGS) <= 20
+    assert len(flags - DIGIT_FLAGS) <= 21
 
 
 def test_verbs_of_moving_digits_have_all_their_flags(capsys):
@@ -415,6 +416,37 @@ def test_a_reader_that_leaves_is_no_crash():
     with os.fdopen(writing) as gone:
         ended = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.stderr == ""
+
+
+@pytest.mark.parametrize("command", [["-m", "saccade"], ["-m", "saccade.cli"], None])
+@pytest.mark.parametrize(
+    ("module", "content"),
+    [
+        ("shlex", "raise KeyboardInterrupt"),  # of the command line itself
+        ("tyro", "signal.raise_signal(signal.SIGINT)"),
+        # What extension modules do: the error is lost, or becomes another one.
+        ("tyro", "with contextlib.suppress(KeyboardInterrupt): signal.raise_signal(signal.SIGINT)"),
+        ("tyro", "try: signal.raise_signal(signal.SIGINT)\nexcept KeyboardInterrupt: raise ImportError from None"),
+    ],
+)
+def test_ctrl_c_while_modules_are_imported_ends_the_command_without_a_traceback(command, module, content, tmp_path):
+    # The module is not imported: this one stands in front of it.
+    (tmp_path / f"{module}.py").write_text(f"import contextlib, signal\n{content}\n")
+    program = [Path(sys.executable).parent / "saccade"] if command is None else [sys.executable, *command]
+    ended = subprocess.run(
+        [*program, "info"], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "interrupted\n")
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    # As in a script that starts the command with `&`.
+    script = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from saccade.cli import main; main(['info'])\n"
+        "sys.exit(signal.getsignal(signal.SIGINT) != signal.SIG_IGN)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
 
 
 def test_the_command_is_installed():

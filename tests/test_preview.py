@@ -153,9 +153,17 @@ def test_unreadable_clips_give_their_turn_to_others(clips, tmp_path):
     assert [num_shown(sheet, frame) for frame in frames.values()] == [1] * 4
     with pytest.raises(DataError, match=r"broken_\d\.mp4 cannot be read"):
         preview(config, RGB)
+    (root / CLASSES[0] / "missing.mp4").symlink_to(tmp_path / "nowhere")
+    failures.clear()
+    picture(config, RGB, unreadable=failures.append)
+    assert [error for error in map(str, failures) if "broken_" not in error] == [
+        f"{root / CLASSES[0] / 'missing.mp4'} does not exist: the file that it links to is missing"
+    ]
+    with pytest.raises(DataError, match=r"missing\.mp4 does not exist"):
+        preview(config, RGB)
     for path in root.rglob("*.mp4"):
         path.write_bytes(b"no video")
-    with pytest.raises(DataError, match=r"none of the 10 clips of .* can be read"):
+    with pytest.raises(DataError, match=r"none of the 11 clips of .* can be read"):
         preview(config, RGB, unreadable=failures.append)
 
 

@@ -68,7 +68,7 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
     # A module that cannot be imported stands in its place, in front of the real one.
     (tmp_path / "torch.py").write_text("raise ImportError('torch was imported')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    command = [Path(sys.executable).parent / "saccade", "--help"]
+    command = [str(Path(sys.executable).parent / "saccade"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "reproduce" in done.stdout
@@ -238,11 +238,11 @@ def test_the_readme_is_short() -> None:
 def test_benchmark_of_the_generator_runs(tmp_path: Path) -> None:
     command = [
         sys.executable,
-        ROOT / "benchmarks" / "moving_digits.py",
+        str(ROOT / "benchmarks" / "moving_digits.py"),
         "--turns",
         "1",
         "--out",
-        tmp_path / "rates.json",
+        str(tmp_path / "rates.json"),
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -57,6 +57,13 @@ def test_the_ladder_is_reproducible():
         assert (one.low, one.high) == (other.low, other.high)
 
 
+def test_many_classes_of_few_clips_are_no_doubt():
+    # Scikit-learn warns of them, as if the targets were numbers to regress.
+    targets = np.arange(66) % 22
+    rungs = ladder(noise(66), targets, None, folds(targets, None, 3, 0), metadata=np.arange(66.0)[:, None])
+    assert [rung.name for rung in rungs][1] == "metadata"
+
+
 def test_the_largest_class_is_that_of_the_training_part():
     targets = np.array([0] * 20 + [1] * 12)
     rung = run(noise(), targets)[0]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from saccade.data.collection import Collection, Entry, read
+from saccade.data.finding import find_clips
 from saccade.errors import DataError, UsageError
 
 PERSON = r"_(\d+)_"
@@ -260,9 +261,40 @@ def test_files_without_permission_are_left_out():
             found = read(root)
         assert found.left_out == ((root / "run" / "1.mp4", "cannot be opened: Permission denied"),)
         assert len(found.entries) == 3
-        (root / "run").chmod(0)
-        with another_user(), pytest.raises(DataError, match=r"run cannot be opened: Permission denied"):
-            read(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users as in POSIX")
+def test_folders_without_permission_are_left_out_alone():
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        for name in ("run/1.mp4", "jump/3.mp4", "swim/5.mp4"):
+            put(root / name)
+        (root / "swim").chmod(0)
+        try:
+            with another_user():
+                found = read(root)
+                left_out = found.unreadable
+            assert found.classes == ("jump", "run")
+            assert left_out == ((root / "swim", "cannot be opened: Permission denied"),)
+            (root / "run").chmod(0)
+            with (
+                another_user(),
+                pytest.raises(
+                    DataError,
+                    match=r"only one class, 'jump'; .*; left out: .*(run|swim) cannot be opened: Permission denied",
+                ),
+            ):
+                read(root)
+            (root / "jump").chmod(0)
+            with another_user(), pytest.raises(DataError, match=r"(run|jump|swim) cannot be opened: Permission denied"):
+                read(root)
+            root.chmod(0)
+            with another_user(), pytest.raises(DataError, match=rf"{root} cannot be opened"):
+                find_clips(root)
+        finally:
+            for place in (root, *root.iterdir()):
+                place.chmod(0o755)
 
 
 # --- What a user may get wrong

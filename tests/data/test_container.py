@@ -330,6 +330,27 @@ def test_time_stamps_that_tell_nothing_leave_the_header_its_word():
         assert times.fps(claimed=None) is None
 
 
+@pytest.mark.parametrize(("num_equal", "is_told"), [(8, True), (4, False), (0, False)])
+def test_time_stamps_that_are_equal_are_told(tmp_path, num_equal, is_told):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = add_video(container, "mjpeg", scenes(8), pixels="yuvj420p")
+        for index, array in enumerate(scenes(8)[:, 0].numpy()):
+            frame = av.VideoFrame.from_ndarray(array, format="gray").reformat(format="yuvj420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            for packet in stream.encode(frame):
+                packet.pts = packet.dts = max(0, index + 1 - num_equal)
+                container.mux(packet)
+    clip, resampled = read_clip(path), read_clip(path, fps=10)
+    assert len(clip.frames) == 8
+    for warning in (clip.warning, resampled.warning):
+        if is_told:
+            assert f"have the time stamp of another, which resampling drops: {num_equal - 1}" in warning
+        else:
+            assert warning is None
+    assert (len(resampled.frames) == 1) == is_told
+
+
 # Endings.
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -150,6 +151,28 @@ def test_a_folder_that_cannot_be_written_costs_only_the_cache(path, tmp_path):
     for _ in range(2):
         assert same(cache.read(path), read_clip(path))
     assert "cannot be written" in cache.warning
+    assert cache.warning.endswith("; clips are decoded again: free space on its disk, or remove the folder")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users as in POSIX")
+def test_a_folder_without_permission_is_not_told_to_need_space(path):
+    frames = read_clip(path)
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(path, folder)
+        Path(folder).chmod(0o555)
+        is_root = not os.geteuid()
+        if is_root:
+            os.seteuid(65534)
+        try:
+            cache = FrameCache(Path(folder) / "cache", MEGABYTE)
+            assert same(cache.read(Path(folder) / path.name), frames)
+        finally:
+            if is_root:
+                os.seteuid(0)
+            Path(folder).chmod(0o755)
+    assert "Permission denied" in cache.warning
+    assert "let this user write there" in cache.warning
+    assert "space" not in cache.warning
 
 
 @contextmanager
@@ -173,6 +196,7 @@ def test_a_full_disk_costs_only_the_cache(path, tmp_path, cache):
         assert same(clip, wanted)
     assert "cannot be written" in cache.warning
     assert "File too large" in cache.warning
+    assert "free space on its disk" in cache.warning
     assert not [found for found in (tmp_path / "cache").rglob("*") if found.stat().st_size > 1000 and found.is_file()]
 
 

@@ -283,3 +283,40 @@ def test_nothing_is_learned_from_further_moments():
     alone, beside = fit(states, targets), fit(states, targets, further=[problem(noise=6, seed=3)[0]])
     assert torch.equal(alone.weight, beside.weight)
     assert torch.equal(alone.bias, beside.bias)
+
+
+@pytest.mark.parametrize("num_classes", [2, 29])
+def test_probabilities_are_modest_where_no_clip_can_be_held_out(num_classes):
+    labels = Labels(tuple(map(str, range(num_classes))))
+    states, targets = torch.randn(num_classes, 2 * SIZE, generator=generator()), torch.arange(num_classes)
+    head = ridge.fit(states, targets, labels, block_sizes=(SIZE, SIZE), further=[states])
+    assert not head.is_calibrated
+    said = labels.probabilities(logits_of(head, states))
+    assert labels.right(logits_of(head, states), targets).all()
+    # Halfway between chance and 1, less what the penalty takes.
+    halfway = (1 + 1 / num_classes) / 2
+    assert (said.amax(1) <= halfway).all()
+    assert said.amax(1).mean() > 0.8 * halfway
+    assert torch.allclose(labels.probabilities(head.held_out), torch.tensor(1 / num_classes))
+
+
+def test_probabilities_of_classes_by_themselves_are_modest_where_no_clip_can_be_held_out():
+    states = torch.randn(3, NUM_BLOCKS * SIZE, generator=generator())
+    head = fit(states, torch.eye(3), MULTIPLE)
+    assert not head.is_calibrated
+    said = MULTIPLE.probabilities(logits_of(head, states))
+    assert ((said > 0.25) & (said < 0.75)).all()
+    assert (said.argmax(1) == torch.arange(3)).all()
+
+
+@pytest.mark.parametrize(
+    ("per_class", "num_alone", "is_calibrated"),
+    [(30, 0, True), (4, 0, False), (30, 40, True), (5, 16, False), (2, 0, False)],
+)
+def test_the_scale_is_fitted_only_to_enough_held_out_clips(per_class, num_alone, is_calibrated):
+    # Two classes with many clips, and further ones with one clip each.
+    num = 2 * per_class
+    targets = torch.cat((torch.arange(num) % 2, 2 + torch.arange(num_alone)))
+    labels = Labels(tuple(map(str, range(2 + num_alone))))
+    states = torch.randn(len(targets), NUM_BLOCKS * SIZE, generator=generator())
+    assert fit(states, targets, labels).is_calibrated == is_calibrated

@@ -84,7 +84,7 @@ def out_of_fold(
         inner = [inner_validation(targets, groups, few, seed) for seed in range(_NUM_INNER)]
         places = [(np.searchsorted(few, fit), np.searchsorted(few, held)) for fit, held in inner if len(held)]
         chosen = max((_chosen(one, targets, few, places) for one in candidates), key=lambda found: found.score)
-        with _bounded_iterations():
+        with _fits_accepted():
             chosen.model.fit(chosen.inputs(train), targets[train])
         predictions[test] = chosen.model.predict(chosen.inputs(test))
     return predictions
@@ -108,7 +108,7 @@ def _chosen(
         middle = {name: values[len(values) // 2] for name, values in candidate.settings.items()}
         return _Chosen(0.0, clone(candidate.model).set_params(**middle), inputs)
     search = GridSearchCV(candidate.model, candidate.settings, cv=places, scoring="accuracy", refit=False)
-    with _bounded_iterations():
+    with _fits_accepted():
         search.fit(inputs(few), targets[few])
     return _Chosen(search.best_score_, clone(candidate.model).set_params(**search.best_params_), inputs)
 
@@ -136,8 +136,9 @@ def _linear_inputs(features: NDArray[Any], few: NDArray[np.intp]) -> Callable[[N
 
 
 @contextmanager
-def _bounded_iterations() -> Iterator[None]:
-    """Accept the fit that a bounded number of iterations gives."""
+def _fits_accepted() -> Iterator[None]:
+    """Accept the fit that a bounded number of iterations gives, and classes with one clip or two."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         yield

@@ -113,15 +113,19 @@ def _print_ladder(path: Path, learned: Any, records: Any) -> None:
     """Print a model that learned from own clips beside simple classifiers, if clips were held out for validation."""
     from saccade import checkpoint, console
     from saccade.data import Folder
+    from saccade.stream.joined import Found
     from saccade.train import beside
 
-    if not isinstance(learned, Folder) or "validation" not in checkpoint.read_header(path).training:
+    validation = checkpoint.read_header(path).training.get("validation")
+    if not isinstance(learned, Folder) or validation is None:
         return
     with console.stages() as begin:
         scanned = learned.scanned() if records is None else records
         rungs, rows = beside.beside_ladder(path, learned, scanned, begin)
     clips = f"{len(rows[0].correct)} validation clips, on which the step was chosen"
     train_told.ladder(rungs, rows, f" on the {clips}")
+    if "events" in validation:
+        train_told.events(Found(**validation["events"]))
 
 
 def _train_pretrained(config: Any, collection: Callable[..., Any], num_folds: int | None, out: Path) -> None:
@@ -151,6 +155,11 @@ def _train_pretrained(config: Any, collection: Callable[..., Any], num_folds: in
     finally:  # the figures are not lost if the model cannot be saved
         for rungs, model in tested:
             _print_tested(rungs, model, num_folds)
+    if not outcome.is_calibrated:
+        console.say(
+            "probabilities are not calibrated, and cautious: too few clips could be held out of the fit; add clips, or"
+            " groups of each class"
+        )
     if outcome.events is not None:
         train_told.events(outcome.events)
     train_told.written(outcome.path, folder)

@@ -55,7 +55,7 @@ class Collection:
         source: the folder or CSV file.
         entries: the clips, in order of their names: results must not depend on the order of the rows of a CSV file.
         exclusive: whether every clip has exactly one class.
-        left_out: files that are no clips of the collection, each with the reason.
+        left_out: files that are no clips of the collection, and folders that cannot be opened, each with the reason.
         problems: one line for each doubt that does not prevent reading, such as a class with a single clip.
     """
 
@@ -74,10 +74,14 @@ class Collection:
     def _starts(self) -> tuple[Path, Path]:
         return self.folder, self.folder.resolve()
 
-    @property
+    @cached_property
     def unreadable(self) -> tuple[tuple[Path, str], ...]:
         """What was left out although it was meant as a clip, each with the reason: a CSV file names only such files."""
-        return tuple(one for one in self.left_out if not self.source.is_dir() or video.is_named_as_clip(one[0]))
+        return tuple(
+            (path, why)
+            for path, why in self.left_out
+            if not self.source.is_dir() or video.is_named_as_clip(path) or path.is_dir()
+        )
 
     def name_of_entry(self, entry: Entry) -> str:
         """Return the name of a clip: that of its file, and its part as in the address of a medium.
@@ -158,7 +162,8 @@ def read(source: Path, *, group: str | None = None) -> Collection:
 
 
 def _in_folder(root: Path) -> Collection:
-    paths = [(path, path.relative_to(root).parts) for path in find_clips(root)]
+    closed: dict[Path, str] = {}
+    paths = [(path, path.relative_to(root).parts) for path in find_clips(root, closed=closed.__setitem__)]
     in_splits = _is_in_splits(root, [parts for _, parts in paths])
     depth = 2 if in_splits else 1
     entries, failed = [], []
@@ -175,11 +180,12 @@ def _in_folder(root: Path) -> Collection:
                 " present together; give its folder another name"
             )
         entries.append(Entry(path, (name,), split=SPLIT_NAMES[parts[0].casefold()] if in_splits else None))
-    others = sorted(path for path in visible_files(root) if not video.is_named_as_clip(path))
+    files = visible_files(root, closed=closed.__setitem__)
+    others = sorted(path for path in files if not video.is_named_as_clip(path))
     left_out = [(path, f"its ending {path.suffix!r} is not that of a video") for path in others]
     if not entries:
         raise DataError(f"no clip in {root} can be read: {failed[0][0]} {failed[0][1]}")
-    return Collection(root, tuple(entries), left_out=(*failed, *left_out))
+    return Collection(root, tuple(entries), left_out=(*closed.items(), *failed, *left_out))
 
 
 def _is_in_splits(root: Path, paths: Sequence[tuple[str, ...]]) -> bool:

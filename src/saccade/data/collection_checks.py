@@ -24,7 +24,8 @@ def check_classes(found: Collection) -> None:
     """Raise DataError if there are fewer than two classes, or two of them differ only in case or blanks."""
     if len(found.classes) < 2:
         named = f"only one class, {found.classes[0]!r}" if found.classes else "no class"
-        raise DataError(f"{found.source} has {named}; clips of at least two classes are needed")
+        also = "; left out: {} {}".format(*found.unreadable[0]) if found.unreadable else ""
+        raise DataError(f"{found.source} has {named}; clips of at least two classes are needed{also}")
     alike: dict[str, str] = {}
     for name in found.classes:
         # Systems also differ in how they write letters with accents.

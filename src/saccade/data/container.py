@@ -214,7 +214,8 @@ class Decoder:
             )
         if not self._stream.codec_context.width:
             return DataError(
-                f"{self._path} has frames of unknown size or of more than {MAX_PIXELS} pixels; scale it down"
+                f"{self._path} has frames of unknown size or of more than {MAX_PIXELS} pixels; take another copy of the"
+                " file, or scale it down"
             )
         why = f" ({self._failed()})" if self._errors else ""
         return DataError(
@@ -227,6 +228,10 @@ class Decoder:
         found = [self._failed()] if self._errors else []
         if self._num_incomplete:
             found.append(f"incomplete frames: {self._num_incomplete}")
+        if 2 * self._times.num_repeated >= max(2, self.num_frames):  # a few are harmless
+            found.append(
+                f"frames that have the time stamp of another, which resampling drops: {self._times.num_repeated}"
+            )
         if not self._is_stopped and is_cut_off(self._path):
             found.append("its end is missing")
         if not found:

@@ -4,39 +4,61 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from saccade.data import video
 from saccade.errors import DataError, UsageError
 
+Closed = Callable[[Path, str], None]
+"""A function that is called with a folder that cannot be opened, and why."""
 
-def find_clips(path: Path) -> list[Path]:
+
+def find_clips(path: Path, *, closed: Closed | None = None) -> list[Path]:
     """Return the file itself, or the clips in a folder and its subfolders, in order of their names.
 
+    Args:
+        path: the file or folder.
+        closed: called for each subfolder that cannot be opened, which is then left out. If None, the error is raised.
+
     Raises:
-        DataError: if `path` does not exist, or is a folder without clips.
+        DataError: if `path` does not exist, cannot be opened, or is a folder without clips.
     """
     if not path.exists():
         raise DataError(f"there is nothing at {path}; give a video, GIF or .npz file, or a folder of such files")
     if not path.is_dir():
         return [path]
-    clips = sorted(p for p in visible_files(path) if video.is_named_as_clip(p))
+    clips = sorted(p for p in visible_files(path, closed=closed) if video.is_named_as_clip(p))
     if not clips:
+        list(visible_files(path))  # a folder that cannot be opened is the better error
         raise DataError(
             f"{path} holds no clip; give a folder with files that end in {', '.join(sorted(video.SUFFIXES))}"
         )
     return clips
 
 
-def visible_files(root: Path) -> Iterator[Path]:
+def visible_files(root: Path, *, closed: Closed | None = None) -> Iterator[Path]:
     """Yield the files below a folder that are not hidden; follow links to folders, but visit no folder twice.
 
     Links to files that are missing are files, so that they can be told: sets that git-annex keeps look like this before
     their content is fetched.
+
+    Args:
+        root: the folder.
+        closed: called for each folder that cannot be opened. If None, the error is raised.
+
+    Raises:
+        DataError: if a folder cannot be opened, and `closed` is None.
     """
+
+    def fail(error: OSError) -> None:
+        folder, why = Path(error.filename), f"cannot be opened: {error.strerror}"
+        if closed is None:
+            raise DataError(f"{folder} {why}") from error
+        closed(folder, why)
+
     seen: set[Path] = set()
-    for folder, inside, names in os.walk(root, followlinks=True, onerror=_raise):
+    for folder, inside, names in os.walk(root, followlinks=True, onerror=fail):
         place = Path(folder).resolve()
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         if place in seen:
@@ -45,10 +67,6 @@ def visible_files(root: Path) -> Iterator[Path]:
         seen.add(place)
         visible = (Path(folder) / name for name in names if not name.startswith("."))
         yield from (path for path in visible if path.is_file() or not path.exists())  # a pipe would wait for ever
-
-
-def _raise(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be opened: {error.strerror}") from error
 
 
 def check_pattern(pattern: str) -> None:

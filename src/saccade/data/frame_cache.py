@@ -5,6 +5,7 @@ A cache never costs work: if it cannot be read or written, clips are decoded.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -213,5 +214,12 @@ class FrameCache:
         if self.warning is None:
             self.warning = (
                 f"the frame cache {foreign.shown(self._folder)} {what} ({foreign.shown(str(error))});"
-                " clips are decoded again: free space on its disk, or remove the folder"
+                f" clips are decoded again: {_advice(error)}"
             )
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about an error of a cache."""
+    if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "let this user write there, or name another folder in XDG_CACHE_HOME"
+    return "free space on its disk, or remove the folder"

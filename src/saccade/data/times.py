@@ -70,6 +70,11 @@ class Times:
         self._moments_s.append(moment_s)
         self._durations_s.append(duration_s)
 
+    @property
+    def num_repeated(self) -> int:
+        """The number of frames with the time stamp of the frame that was added before them."""
+        return sum(before == after for before, after in pairwise(self._moments_s))
+
     def fps(self, claimed: float | None) -> float | None:
         """Return the average number of frames per second.
 

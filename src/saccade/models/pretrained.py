@@ -53,6 +53,7 @@ def lite0_memory(
     window: int = 64,
     early: float = 1.0,
     decay: float = 1.0,
+    streams: bool = False,
 ) -> VideoClassifier:
     """Build EfficientNet-lite0 that reads a frame and its difference, a memory of its maps and a linear head.
 
@@ -62,6 +63,7 @@ def lite0_memory(
         window: the number of frames that the memory describes.
         early: the temperature of the head at the first frame, see `MemoryHead`.
         decay: the number of frames in which its excess over 1 falls to 1/e.
+        streams: whether the head has a part of its own for windows that are full.
     """
     frame_format = frame_format or FrameFormat(3, mean=efficientnet.MEAN, std=efficientnet.STD)
     channels = frame_format.channels
@@ -74,7 +76,13 @@ def lite0_memory(
         input=Differences(channels, frames=True),
         encoder=encoder,
         temporal=memory,
-        head=MemoryHead(memory.num_units, len(labels.names), early=early, decay=decay),
+        head=MemoryHead(
+            memory.num_units,
+            len(labels.names),
+            early=early,
+            decay=decay,
+            full_window=window if streams else None,
+        ),
         labels=labels,
         frame_format=frame_format,
     )

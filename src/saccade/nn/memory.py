@@ -109,11 +109,15 @@ class MemoryHead(nn.Linear):
     What a head has learned about whole clips makes it too sure of their first frames. So its logits are divided by
     `temperature_after`. The most likely class stays the same.
 
+    A window that is not full holds a clip from its beginning. A full one holds the end of a stream, in which there is
+    more than an event. So a model of streams has a second linear part, `stream`, for full windows.
+
     Args:
         in_features: the size of a state, of which the last number is that of frames in the window.
         out_features: the number of classes.
         early: the temperature at the first frame; 1 at all frames if it is 1.
         decay: the number of frames in which its excess over 1 falls to 1/e.
+        full_window: the number of frames of a full window, for which there is a second part; None for no such part.
 
     Raises:
         ValueError: if `early` is below 1, `decay` is not positive, or one of them is not finite.
@@ -121,15 +125,28 @@ class MemoryHead(nn.Linear):
     Source: Guo et al. 2017, "On calibration of modern neural networks", whose temperature is constant.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, early: float = 1.0, decay: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        early: float = 1.0,
+        decay: float = 1.0,
+        full_window: int | None = None,
+    ) -> None:
         if not (1 <= early < math.inf and 0 < decay < math.inf):
             raise ValueError(f"early is {early} and decay {decay}; at least 1 and above 0 are needed, both finite")
         super().__init__(in_features - 1, out_features)
-        self.early, self.decay = early, decay
+        self.early, self.decay, self.full_window = early, decay, full_window
+        self.stream = None if full_window is None else nn.Linear(in_features - 1, out_features)
 
     def forward(self, states: Float[Tensor, "*any units"]) -> Float[Tensor, "*any classes"]:
         """Return the logit of every class."""
-        return super().forward(states[..., :-1]) / temperature_after(states[..., -1:], self.early, self.decay)
+        states, num_frames = states[..., :-1], states[..., -1:]
+        of_clip = super().forward(states) / temperature_after(num_frames, self.early, self.decay)
+        if self.stream is None or self.full_window is None:
+            return of_clip
+        return torch.where(num_frames >= self.full_window, self.stream(states), of_clip)
 
 
 def temperature_after(num_frames: Float[Tensor, "*any"], early: float, decay: float) -> Float[Tensor, "*any"]:

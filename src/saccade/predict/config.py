@@ -22,7 +22,8 @@ class PredictConfig:
     Args:
         clips: video files, GIFs, `.npz` files (array `frames`), folders of such files, or patterns in quotes, for
             example `'clips/**/*.mp4'`.
-        model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
+        model: a checkpoint, a run folder, the name of a model whose weights come with the package, or hf://USER/NAME
+            for a model on the Hugging Face Hub.
         max_frames: the maximum number of frames to read from each clip.
         device: auto, cpu or cuda.
         workers: the number of processes. The default is one per core that this program may use; few or small clips are

@@ -91,7 +91,7 @@ class _Pool(Generic[Job, Result]):
         self._workers: list[_Worker] = []
 
     def exchange(self, end: int) -> Iterator[tuple[int, Result]]:
-        """Give jobs below number `end` to idle processes; wait for messages, and yield the results among them."""
+        """Give jobs below number `end` to idle processes; wait a moment for messages, and yield the results in them."""
         while self._waiting and len(self._workers) < self._num:
             try:
                 self._workers.append(_Worker(self._prepare))
@@ -103,7 +103,8 @@ class _Pool(Generic[Job, Result]):
             if worker.is_ready and worker.number is None and self._waiting and self._waiting[0] < end:
                 job = self._waiting.popleft()
                 worker.begin(job, self._jobs[job])
-        told = wait([worker.connection for worker in self._workers])
+        # Not for ever: Ctrl-C just before the wait would be noticed only at the next message.
+        told = wait([worker.connection for worker in self._workers], _POLL_S)
         for worker in [worker for worker in self._workers if worker.connection in told]:
             number = worker.number
             try:

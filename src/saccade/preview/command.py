@@ -54,12 +54,14 @@ def preview(
     files.check_writable(config.out)
     load_pyplot()
     clips = collection.read(config.data, group=config.group)
+    for path, why in clips.unreadable:
+        _tell(DataError(f"{path} {why}"), unreadable)
     trunk = config.trunk or _default_trunk()
     wanted = frame_format or _chosen(clips, config.seed, trunk)
     heading = _heading(wanted, config.num_views, trunk if frame_format is None else None)
     changes = augmentation or Augmentation()
     num = min(config.num_clips, len(clips.entries))
-    blocks = {}
+    blocks: dict[int, Block] = {}
     for index, clip in islice(_by_turns(clips, wanted, config.seed, unreadable), num):
         views = [
             changes.augmented(clip.frames, view_generator(config.seed, index, view)) for view in range(config.num_views)
@@ -67,11 +69,14 @@ def preview(
         blocks[index] = _block(clips.entries[index], clip, views)
         if progress is not None:
             progress(len(blocks), num)
+    write_sheet(config.out, heading, _in_order(blocks, clips))
+
+
+def _in_order(blocks: dict[int, Block], clips: Collection) -> list[Block]:
     if not blocks:
         raise DataError(f"none of the {len(clips.entries)} clips of {clips.source} can be read")
     # In a CSV file, clips of one class need not stand together.
-    in_order = sorted(blocks, key=lambda index: (clips.entries[index].classes, index))
-    write_sheet(config.out, heading, [blocks[index] for index in in_order])
+    return [blocks[index] for index in sorted(blocks, key=lambda index: (clips.entries[index].classes, index))]
 
 
 def _default_trunk() -> str:
@@ -126,11 +131,15 @@ def _readable(
                 end_s=entry.end_s,
             )
         except DataError as error:
-            if unreadable is None:
-                raise
-            unreadable(error)
+            _tell(error, unreadable)
         else:
             yield index, clip
+
+
+def _tell(error: SaccadeError, unreadable: Callable[[SaccadeError], None] | None) -> None:
+    if unreadable is None:
+        raise error
+    unreadable(error)
 
 
 def _block(entry: Entry, clip: video.Clip, views: list[Clip]) -> Block:

@@ -61,8 +61,9 @@ class TrainConfig:
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
         start_from: a checkpoint to take the initial weights from; or a file of weights for the trunk alone (.pth, .pt,
-            .safetensors), with the names of torchvision's resnet18 or of efficientnet-lite0. By default weights are
-            random, except those of efficientnet-lite0, which come with saccade[pretrained].
+            .safetensors), with the names of torchvision's resnet18 or of efficientnet-lite0; or hf://USER/NAME for
+            either on the Hugging Face Hub. By default weights are random, except those of efficientnet-lite0, which
+            come with saccade[pretrained].
 
     Raises:
         UsageError: if a name is unknown, a number is out of range, or the device is not available.

@@ -23,6 +23,7 @@ from saccade.nn import attention_layers
 from saccade.train.initial_weights import Say
 from saccade.train.loop import Progress
 from saccade.train.trainer import Trainer
+from saccade.train.validation import Validation
 
 MAX_BYTES = 4_000_000_000
 """How much memory the maps of a training may take."""
@@ -80,11 +81,16 @@ def use_maps(
         minutes_spent = (time.monotonic() - started) / 60
     clips = replace(batches.clips, frames=maps)
     trainer.batches, trainer.reader = replace(batches, clips=clips, augmentation=None, views=views), reader
-    if (validation := trainer.validation) is not None:
-        held = _maps_that_fit(of_clip, validation.clips.frames, counted)
-        if held is not None:
-            validation.clips, validation.reader = replace(validation.clips, frames=held), _part_that_reads_maps
+    if trainer.validation is not None:
+        _validate_on_maps(trainer.validation, of_clip, counted)
     return minutes_spent
+
+
+def _validate_on_maps(validation: Validation, of_clip: MapsOf, counted: Counted | None) -> None:
+    """Let a validation read maps, if they fit into memory."""
+    held = _maps_that_fit(of_clip, validation.clips.frames, counted)
+    if held is not None:
+        validation.clips, validation.reader = replace(validation.clips, frames=held), _part_that_reads_maps
 
 
 def _num_views(maps: Sequence[Tensor], changes: Augmentation, most_in_time: float) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +34,7 @@ _EARLIER = (0.75, 0.5, 0.25)
 # At these, its temperature is fitted too; the last is the first frame.
 _FIRST = (0.125, 0.0)
 # Of the features that are kept for streams.
-_MOST_FEATURE_BYTES = 2_000_000_000
+_MOST_FEATURE_BYTES = 500_000_000
 
 Frames = Sequence[UInt8[Tensor, "time channels height width"]]
 Progress = Callable[[int, int], None]
@@ -81,16 +82,18 @@ def describe(
         UsageError: if the pretrained weights are not installed.
     """
     longest = max(len(clip) for clip in clips.frames) if longest is None else longest
-    window = min(max(_LEAST_WINDOW, longest), _LARGEST_WINDOW)
+    learns_streams = clips.labels.none is not None
+    # For streams, a clip must not fill the window: the head has a part of its own for full ones.
+    window = min(max(_LEAST_WINDOW, longest + learns_streams), _LARGEST_WINDOW)
     wanted = replace(frame_format, mean=efficientnet.MEAN, std=efficientnet.STD)
-    model = lite0_memory(labels=clips.labels, frame_format=wanted, window=window)
+    model = lite0_memory(labels=clips.labels, frame_format=wanted, window=window, streams=learns_streams)
     load_pretrained(model.encoder.trunk)  # type: ignore[arg-type]
     model.eval()
     reader = _Reader(model)
     states, statistics = [], []
     memory = model.temporal
     assert isinstance(memory, Memory)
-    kept = set() if clips.labels.none is None else _kept(len(clips), window * memory.in_features)
+    kept = set() if not learns_streams else _kept(len(clips), window * memory.in_features)
     features: list[Tensor | None] = []
     for number, clip in enumerate(clips.frames, 1):
         state, pooled, of_frames = reader(clip)
@@ -116,11 +119,13 @@ class Fitted:
         linear: the linear head.
         early: its temperature at the first frame, see `MemoryHead`.
         decay: the number of frames in which its excess over 1 falls to 1/e.
+        stream: its part for full windows; None if no class means that nothing happens.
     """
 
     linear: ridge.Linear
     early: float
     decay: float
+    stream: ridge.Linear | None
 
     @torch.no_grad()
     def copy_to(self, head: MemoryHead) -> None:
@@ -128,6 +133,11 @@ class Fitted:
         head.weight.copy_(self.linear.weight)
         head.bias.copy_(self.linear.bias)
         head.early, head.decay = self.early, self.decay
+        if head.stream is not None:
+            # Where some fold has too few clips for streams, the part for clips serves.
+            of_streams = self.linear if self.stream is None else self.stream
+            head.stream.weight.copy_(of_streams.weight)
+            head.stream.bias.copy_(of_streams.bias)
 
 
 def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> Fitted:
@@ -135,29 +145,24 @@ def fitted(described: Described, indices: NDArray[np.intp], *, seed: int) -> Fit
     clips, chosen = described.clips, torch.from_numpy(indices)
     targets = clips.targets[chosen]
     states, num_frames = described.states[chosen, :, :-1], described.states[chosen, :, -1]
-    groups: list[Hashable] | None = None if clips.groups is None else [clips.groups[index] for index in indices]
-    in_streams = _rows_of_streams(described, indices, seed)
-    if in_streams is not None:
-        # A moment of a stream is a further clip; it has no earlier moments of its own.
-        repeated = in_streams.states[:, None, :-1].expand(-1, states.shape[1], -1)
-        states = torch.cat((states, repeated))
-        groups = [*(groups or indices.tolist()), *in_streams.groups]
     last, *others = states.unbind(1)
     linear = ridge.fit(
         last,
-        targets if in_streams is None else torch.cat((targets, in_streams.targets)),
+        targets,
         clips.labels,
         block_sizes=block_sizes(described.model),
         earlier=others[: len(_EARLIER)],
         further=others[len(_EARLIER) :],
-        groups=groups,
+        groups=None if clips.groups is None else [clips.groups[index] for index in indices],
         seed=seed,
     )
-    held_out = linear.held_out[: len(chosen)]
-    return Fitted(linear, *temperature.fitted_early(held_out, num_frames, targets, clips.labels))
+    early, decay = 1.0, 1.0
+    if linear.is_calibrated:
+        early, decay = temperature.fitted_early(linear.held_out, num_frames, targets, clips.labels)
+    return Fitted(linear, early, decay, _fitted_to_streams(described, indices, seed))
 
 
-def _rows_of_streams(described: Described, indices: NDArray[np.intp], seed: int) -> streams.Rows | None:
+def _fitted_to_streams(described: Described, indices: NDArray[np.intp], seed: int) -> ridge.Linear | None:
     none, clips = described.none, described.clips
     if none is None:
         return None
@@ -165,13 +170,30 @@ def _rows_of_streams(described: Described, indices: NDArray[np.intp], seed: int)
     if not streams.can_join(clips.targets, known, none):
         return None
     groups = known.tolist() if clips.groups is None else [clips.groups[index] for index in known]
-    return streams.rows(features, clips.targets[torch.from_numpy(known)], groups, _memory(described), none, seed=seed)
+    rows = streams.rows(features, clips.targets[torch.from_numpy(known)], groups, _memory(described), none, seed=seed)
+    # Whole clips are learned too: a clip that fills the window is the simplest stream.
+    own = torch.from_numpy(known)
+    return ridge.fit(
+        torch.cat((rows.states[:, :-1], described.states[own, 0, :-1])),
+        torch.cat((rows.targets, clips.targets[own])),
+        clips.labels,
+        block_sizes=block_sizes(described.model),
+        groups=[*rows.groups, *groups],
+        seed=seed,
+    )
 
 
 def _features(described: Described, indices: NDArray[np.intp]) -> tuple[list[Tensor], NDArray[np.intp]]:
     """Return the features of those of some clips that have them, and which clips these are."""
     found = [(features, index) for index in indices if (features := described.features[index]) is not None]
     return [features for features, _ in found], np.array([index for _, index in found], dtype=np.intp)
+
+
+def _head(described: Described) -> MemoryHead:
+    """Return a head like that of the model, to hold the weights of a fold."""
+    own = described.model.head
+    assert isinstance(own, MemoryHead)
+    return copy.deepcopy(own)
 
 
 def _memory(described: Described) -> Memory:
@@ -189,7 +211,7 @@ def events_found(described: Described, folds: Sequence[Fold], heads: Sequence[Fi
     none, fps, labels = described.none, described.model.frame_format.fps, described.clips.labels
     if none is None or fps is None:
         return None
-    head = MemoryHead(described.states.shape[2], len(labels.names))
+    head = _head(described)
     found = []
     for (_, held), fit in zip(folds, heads, strict=True):
         features, known = _features(described, held)
@@ -209,7 +231,7 @@ def out_of_fold(
     The moments are those of `described.states`: the end of the clip comes first.
     """
     num_classes = len(described.clips.labels.names)
-    head = MemoryHead(described.states.shape[2], num_classes)
+    head = _head(described)
     logits = torch.full((*described.states.shape[:2], num_classes), torch.nan)
     for (_, held), fit in zip(folds, heads, strict=True):
         fit.copy_to(head)
@@ -246,7 +268,10 @@ def header_of(described: Described, data: dict[str, Any], training: dict[str, An
     """Return the header of the model's checkpoint."""
     model = described.model
     window = int(model.temporal.window)  # type: ignore[arg-type]
-    arguments = {"window": window, "early": model.head.early, "decay": model.head.decay}
+    head = model.head
+    assert isinstance(head, MemoryHead)
+    arguments: dict[str, Any] = {"window": window, "early": head.early, "decay": head.decay}
+    arguments |= {} if head.stream is None else {"streams": True}
     return checkpoint.Header(MODEL, arguments, model.labels, model.frame_format, data, training)
 
 

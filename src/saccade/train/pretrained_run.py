@@ -37,6 +37,7 @@ class Outcome:
         rungs: simple classifiers, tested on the same clips.
         model: the model, as one more.
         num_folds: the number of folds of the cross-validation; None if the validation clips were tested.
+        is_calibrated: whether probabilities were fitted to clips that were held out.
         events: how well the events of streams of these clips are found, at the threshold that was chosen on them; None
             if no class means that nothing happens.
     """
@@ -45,6 +46,7 @@ class Outcome:
     rungs: list[Rung]
     model: Rung
     num_folds: int | None
+    is_calibrated: bool
     events: Found | None
 
 
@@ -108,7 +110,7 @@ def train(
         path = _save(config, data, described, head, out, accuracy, found)
         tables.write_tested(out, clips, [held for _, held in parts], logits)
         tables.write_left_out(out, data.left_out)
-    return Outcome(path, rungs, model, num_folds, found)
+    return Outcome(path, rungs, model, num_folds, head.linear.is_calibrated, found)
 
 
 def check_folds(data: Folder, num_folds: int, seed: int) -> None:

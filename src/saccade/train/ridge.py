@@ -1,7 +1,8 @@
 """Ridge regression on blocks of features, for more features than clips: solved exactly, without steps.
 
 The blocks are weighted by how well each alone agrees with the classes. Everything is chosen in the given clips: the
-strength of the penalty and the scale of the logits by a grouped cross-validation among them.
+strength of the penalty and the scale of the logits by a grouped cross-validation among them. If that can hold out too
+few clips, the scale is a cautious one instead.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ EARLIER_WEIGHT = 0.003
 
 _PENALTIES = (0.03, 0.1, 0.3)
 _NUM_INNER = 5
+# With fewer held-out clips, or a smaller share of all, the scale of the logits would be fitted to chance.
+_FEWEST_HELD, _LEAST_SHARE_HELD = 10, 0.5
 _LEAST_DEVIATION = 1e-6
 # With as many rows at most, the solution is that of all rows; otherwise it lies in the span of as many of them.
 _LARGEST_BASIS = 2000
@@ -47,7 +50,12 @@ class Linear:
         penalty: the penalty that was chosen.
         block_weights: the weight of each block of features; the sum is 1.
         held_out: the logits of each clip from a head that did not learn from it: that of an inner fold. The moments are
-            the last, the earlier ones, and the further ones.
+            the last, the earlier ones, and the further ones. Clips that no fold holds out have the logits of a head
+            that knows only how frequent the classes are.
+        is_calibrated: whether the scale of the logits was fitted to held-out clips. A class with a single group cannot
+            be held out. With fewer than 10 or less than half of the clips held out, the scale is a cautious one: values
+            of 1 for a class and 0 for the others have a probability halfway between chance and 1. Probabilities then do
+            not say how often verdicts are right.
     """
 
     weight: Float[Tensor, "classes states"]
@@ -55,6 +63,7 @@ class Linear:
     penalty: float
     block_weights: tuple[float, ...]
     held_out: Float[Tensor, "clips moments classes"]
+    is_calibrated: bool
 
 
 def fit(
@@ -94,11 +103,13 @@ def fit(
     found = rows.out_of_fold(inner, _PENALTIES, further)
     penalty = min(_PENALTIES, key=lambda one: float(((found[one][:, 0] - wanted) ** 2).mean()))
     held_out = torch.from_numpy(found[penalty])
-    gain = _gain(held_out[:, 0], targets, labels)
+    is_calibrated = _holds_enough(inner, len(wanted))
+    gain = _gain(held_out[:, 0], targets, labels) if is_calibrated else _cautious_gain(labels)
     weight = gain * rows.solution(penalty)
     bias = gain * (torch.from_numpy(wanted.mean(0)) - _middle(labels)) - weight @ rows.scaling.mean
     held_out = gain * (held_out - _middle(labels))
-    return Linear(weight.float(), bias.float(), penalty, rows.scaling.block_weights, held_out.float())
+    block_weights = rows.scaling.block_weights
+    return Linear(weight.float(), bias.float(), penalty, block_weights, held_out.float(), is_calibrated)
 
 
 def _presence(targets: Targets, labels: Labels) -> Matrix:
@@ -262,3 +273,13 @@ def _gain(values: Tensor, targets: Targets, labels: Labels) -> float:
         return float(labels.loss(logits.unsqueeze(1), targets.to(logits) if not labels.exclusive else targets))
 
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 5.0), method="bounded").x))
+
+
+def _holds_enough(inner: Sequence[Fold], num_clips: int) -> bool:
+    num_held = sum(len(held) for _, held in inner)
+    return num_held >= max(_FEWEST_HELD, _LEAST_SHARE_HELD * num_clips)
+
+
+def _cautious_gain(labels: Labels) -> float:
+    """Return the factor with which values of 1 for the right class and 0 for others are halfway from chance to 1."""
+    return float(np.log(len(labels.names) + 1)) if labels.exclusive else 2 * float(np.log(3))

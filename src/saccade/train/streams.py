@@ -51,7 +51,7 @@ def rows(
     *,
     seed: int,
 ) -> Rows:
-    """Return states of joined streams: each clip with background of a random length before it, and some after it.
+    """Return states of joined streams: each clip with background before it and after it, in full windows.
 
     Once an event is a tenth old it does not count yet, from three fifths on it does, and three fifths of a usual event
     after its end it does not count any more. Background is looked at about once in each window of the memory.
@@ -72,7 +72,7 @@ def rows(
     owners: list[Hashable] = []
     for number, clip in enumerate(features):
         target, length = int(targets[number]), len(clip)
-        before = _background(features, background, rng.randrange(memory.window // 4, memory.window + 1), rng)
+        before = _background(features, background, memory.window, rng)
         after = _background(features, background, usual, rng)
         if target == none:
             num = max(2, length // memory.window)
