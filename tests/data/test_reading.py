@@ -227,3 +227,28 @@ def test_what_a_file_does_not_tell_is_none(tmp_path):
     assert source == video.Source(5, None, None, (48, 64), "npz", None)
     write_gif(tmp_path / "a.gif", torch.zeros(5, 1, 20, 30, dtype=torch.uint8), fps=10)
     assert read_clip(tmp_path / "a.gif").source.codec == "gif"
+
+
+@pytest.mark.parametrize("codec", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p"])
+@pytest.mark.parametrize("width", [34, 40, 48, 56, 72])
+def test_colour_frames_that_keep_their_size_have_all_their_columns(codec, width):
+    # libswscale leaves columns at the right edge unwritten when it makes planes without scaling.
+    frame = av.VideoFrame.from_ndarray(np.full((32, width, 3), 110, np.uint8), format="rgb24").reformat(format=codec)
+    converted = Converter(None, 3)
+    before = [Converter(None, 3)(frame) + 100 for _ in range(4)]  # memory that a frame may get again
+    del before
+    pixels = converted(frame)
+    assert pixels.shape == (3, 32, width)
+    assert abs(pixels.astype(int) - 110).max() <= 3
+
+
+def test_colours_are_those_of_their_channels_scaled_or_not():
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[..., 0], picture[..., 1], picture[:, 24:, 2] = 200, 100, 50
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    assert (Converter(None, 3)(frame) == picture.transpose(2, 0, 1)).all()
+    small = Converter((16, 24), 3)(frame)
+    assert (small[0] == 200).all()
+    assert (small[1] == 100).all()
+    assert small[2, :, :10].max() == 0
+    assert small[2, :, 14:].min() == 50

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from saccade.labels import Labels
+from saccade.labels import MIN_CONFIDENCE, Labels
 from saccade.stream.joined import THRESHOLDS, Span, Stream, best_threshold, joined, score, spans
 
 LABELS = Labels(("none", "wave", "clap"), none="none")
@@ -116,3 +116,7 @@ def test_the_lowest_threshold_with_at_most_one_false_alarm_a_minute_is_chosen():
 
 def test_where_no_threshold_is_high_enough_the_highest_is_taken():
     assert best_threshold([Stream(said((WAVE, 100)), [])], LABELS, FPS).threshold == THRESHOLDS[-1]
+
+
+def test_a_stream_without_any_false_alarm_gives_the_standard_threshold_and_none_below():
+    assert best_threshold([Stream(RIGHT, HAPPENS)], LABELS, FPS).threshold == MIN_CONFIDENCE

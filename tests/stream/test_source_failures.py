@@ -115,8 +115,8 @@ def test_a_recording_over_http_is_played_and_ends(form, tmp_path):
     with Source(str(tmp_path / "clip"), FORMAT, say=print) as source:
         expected = list(source)
     with Http(content) as server, Source(server.url, FORMAT, say=print) as source:
-        frames = list(source)
-        assert server.connections < 5
+        # Bounded, since a recording that is taken for a live stream begins again and again.
+        frames = [frame for frame, _ in zip(source, range(2 * len(expected)), strict=False)]
     assert len(frames) + source.dropped == len(expected)
     for frame in frames:
         assert (frame.pixels == expected[round(frame.time_s * 10)].pixels).all()

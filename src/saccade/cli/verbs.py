@@ -1,4 +1,4 @@
-"""The verbs of the command line: what each one calls and prints; training has a file of its own."""
+"""The verbs of the command line: what each one calls and prints; training and streams have files of their own."""
 
 import json as json_format
 import sys
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saccade.cli import train
+from saccade.cli import stream, train
 from saccade.cli.options import given
 from saccade.errors import DataError, SaccadeError, UsageError
 
@@ -211,27 +211,14 @@ def _explain(_words: Sequence[str]) -> Callable[..., None]:
     return explain
 
 
-def _stream(_words: Sequence[str]) -> Callable[..., None]:
+def _record(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
-    from saccade import stream as verb
+    from saccade import record as verb
 
-    def stream(config: verb.StreamConfig) -> None:
-        classifier = verb.Classifier(config.model, device=config.device, min_confidence=config.min_confidence)
-        if config.events and classifier.labels.exclusive and classifier.labels.none is None:
-            console.say(
-                "no class of this model means that nothing happens: the threshold alone decides, and more events will"
-                " be false; train with a class folder named none"
-            )
-        moments = verb.follow(config, classifier, say=console.say)
-        if config.events:
-            events = verb.Events(classifier.labels, threshold=classifier.min_confidence, smoothing_s=config.smoothing_s)
-            lines = verb.event_lines(moments, events)
-        else:
-            lines = verb.prediction_lines(moments, classifier.labels, probabilities=config.probabilities)
-        for line in lines:
-            print(json_format.dumps(line), flush=True)
+    def record(config: verb.RecordConfig) -> None:
+        verb.record(config, say=console.say)
 
-    return stream
+    return record
 
 
 def _export(_words: Sequence[str]) -> Callable[..., None]:
@@ -288,7 +275,12 @@ VERBS: dict[str, Verb] = {
     "stream": Verb(
         "classify a camera, a network stream or a file as it comes",
         "saccade stream rtsp://camera/1 --model runs/train --events",
-        _stream,
+        stream.make,
+    ),
+    "record": Verb(
+        "record clips of a class from a camera, as files that training reads",
+        "saccade record wave --source 0 --out clips",
+        _record,
     ),
     "explain": Verb(
         "show where models look in a clip, as a page, a GIF, a video or a film strip",

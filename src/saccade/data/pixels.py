@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import av
 import numpy as np
@@ -62,10 +63,20 @@ class Converter:
         size = self._wanted or self.shown_size
         assert not callable(size)
         height, width = reversed(size) if transposed else size
-        # With one thread: callers run several processes.
-        made = self._scaler.reformat(frame, width, height, _FORMATS[self.num_channels], threads=1)
-        planes = [_array(made.planes[index], height, width) for index in _PLANES[self.num_channels]]
+        planes = self._planes(frame, width, height)
         return np.stack([np.flip(plane.swapaxes(0, 1) if transposed else plane, flips) for plane in planes])
+
+    def _planes(self, frame: av.VideoFrame, width: int, height: int) -> list[NDArray[np.uint8]]:
+        # With one thread: callers run several processes.
+        convert = partial(self._scaler.reformat, frame, width, height, threads=1)
+        if self.num_channels == 3 and (width, height) == (frame.width, frame.height):
+            # Without scaling, libswscale 9.5 leaves columns at the right edge of planes unwritten, at many widths. The
+            # packed format has the same values, and all of them.
+            return list(
+                _array(convert("rgb24").planes[0], height, 3 * width).reshape(height, width, 3).transpose(2, 0, 1)
+            )
+        made = convert(_FORMATS[self.num_channels])
+        return [_array(made.planes[index], height, width) for index in _PLANES[self.num_channels]]
 
 
 def _array(plane: av.video.plane.VideoPlane, height: int, width: int) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from saccade import checkpoint, weights
+from saccade.attention import Look, look
 from saccade.data.pixels import Converter
 from saccade.data.times import Resampler
 from saccade.device import choose_device
@@ -131,18 +132,31 @@ class Classifier:
             NonFiniteError: if the model gives NaN or infinity.
         """
         logits, self._state = self.model.step(frame[None, None].to(self._device), self._state)
-        self._num_frames += 1
-        self._last = self._read(logits[0].float().cpu())
-        return self._last
+        return self._read(logits[0])
+
+    @torch.inference_mode()
+    def look(self, frame: UInt8[Tensor, "channels height width"]) -> tuple[Prediction, Look]:
+        """Return the prediction after the next frame, as `step` does, and where the model looked in that frame.
+
+        Calls of `step` and of `look` may follow each other in any order.
+
+        Raises:
+            ValueError, NonFiniteError: as `step`.
+        """
+        looked, self._state = look(self.model, frame[None].to(self._device), self._state)
+        return self._read(looked.logits), looked
 
     def _read(self, logits: Float[Tensor, "1 classes"]) -> Prediction:
+        logits = logits.float().cpu()
         if not bool(torch.isfinite(logits).all()):
             raise NonFiniteError(f"the model in {self.path} gives NaN or infinity; use another checkpoint")
         (verdict,) = self.labels.verdicts(logits)
-        return Prediction(
+        self._num_frames += 1
+        self._last = Prediction(
             verdict=verdict.name,
             probability=verdict.probability,
             sure=bool(self.labels.sure(logits, self.min_confidence)),
             probabilities=tuple(self.labels.probabilities(logits[0]).tolist()),
             num_frames=self._num_frames,
         )
+        return self._last

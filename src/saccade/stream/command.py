@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from saccade.attention import Look
 from saccade.labels import Labels
 from saccade.stream.classifier import Classifier, Prediction
 from saccade.stream.config import StreamConfig
 from saccade.stream.cut import Cuts
 from saccade.stream.events import Event, Events
 from saccade.stream.source import Limits, LiveFrame, Source
+
+PICTURE_PX = 640
+"""The longest side of the pictures for display."""
 
 _DIGITS = 6  # of a probability: predictions of the same frames are compared to five
 
@@ -27,6 +31,7 @@ class Moment:
         latency_s: the time from the arrival of the frame to the prediction.
         dropped: the number of frames so far for which the model was too slow.
         begins: whether the stream begins with this frame: at its first one, after a gap, and at a cut if cuts count.
+        look: where the model looked; None if nobody watched.
     """
 
     frame: LiveFrame
@@ -34,29 +39,47 @@ class Moment:
     latency_s: float
     dropped: int
     begins: bool
+    look: Look | None = None
 
 
-def follow(config: StreamConfig, classifier: Classifier, *, say: Callable[[str], None]) -> Iterator[Moment]:
+def follow(
+    config: StreamConfig,
+    classifier: Classifier,
+    *,
+    say: Callable[[str], None],
+    is_watched: Callable[[], bool] | None = None,
+) -> Iterator[Moment]:
     """Classify the frames of a source as they come, until it ends.
 
     Args:
         config: the source and the options.
         classifier: the model; it begins anew.
         say: called with a line about the source, such as that it is connected again.
+        is_watched: tells at each frame whether somebody watches. Then the moment holds where the model looked, which
+            takes some time. None: nobody ever does, and frames come without pictures.
 
     Raises:
         DataError: if the source cannot be opened, or has failed for too long.
         NonFiniteError: if the model gives NaN or infinity.
     """
     cuts = Cuts() if config.reset_on_cut else None
-    limits = Limits(reconnect_s=config.reconnect_s)
-    with Source(config.source, classifier.frame_format, limits=limits, realtime=config.realtime, say=say) as source:
+    with Source(
+        config.source,
+        classifier.frame_format,
+        limits=Limits(reconnect_s=config.reconnect_s),
+        realtime=config.realtime,
+        picture_px=None if is_watched is None else PICTURE_PX,
+        say=say,
+    ) as source:
         for frame in source:
             is_cut = cuts is not None and cuts.push(frame.pixels)
             if begins := frame.begins or is_cut:
                 classifier.reset()
-            prediction = classifier.step(frame.pixels)
-            yield Moment(frame, prediction, time.monotonic() - frame.arrived_s, source.dropped, begins)
+            if is_watched is not None and is_watched():
+                prediction, look = classifier.look(frame.pixels)
+            else:
+                prediction, look = classifier.step(frame.pixels), None
+            yield Moment(frame, prediction, time.monotonic() - frame.arrived_s, source.dropped, begins, look)
 
 
 def prediction_lines(

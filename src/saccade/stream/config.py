@@ -10,6 +10,8 @@ from tyro.conf import Positional
 from saccade.errors import UsageError
 from saccade.stream.events import SMOOTHING_S
 
+_HOST, _PORT = "127.0.0.1", 8090
+
 
 @dataclass(frozen=True)
 class StreamConfig:
@@ -30,9 +32,12 @@ class StreamConfig:
         reconnect_s: how long to try to connect again to a source that has failed, in seconds; 0 ends at the first
             failure.
         device: auto, cpu or cuda.
+        mjpeg: also show the stream in the browser: each frame with where the model looked, and the verdict.
+        host: for mjpeg: the address to listen on. The default is reachable from this machine only.
+        port: for mjpeg: the port to listen on; 0 selects a free port.
 
     Raises:
-        UsageError: if a number is out of range.
+        UsageError: if a number is out of range, or there is a host or a port without mjpeg.
     """
 
     source: Positional[str]
@@ -45,6 +50,9 @@ class StreamConfig:
     realtime: bool = False
     reconnect_s: float = 600.0
     device: str = "auto"
+    mjpeg: bool = False
+    host: str = _HOST
+    port: int = _PORT
 
     def __post_init__(self) -> None:
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
@@ -52,3 +60,7 @@ class StreamConfig:
         for name, value in (("smoothing_s", self.smoothing_s), ("reconnect_s", self.reconnect_s)):
             if not 0 <= value < float("inf"):
                 raise UsageError(f"{name} must be at least 0 and finite; got {value}")
+        if not 0 <= self.port <= 65535:
+            raise UsageError(f"port must lie in 0 to 65535; got {self.port}")
+        if not self.mjpeg and (self.host, self.port) != (_HOST, _PORT):
+            raise UsageError("--host and --port say where --mjpeg shows the stream; add --mjpeg")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import torch
 
-from saccade.clips import FrameFormat
+from saccade.data.pixels import Size
 from saccade.errors import DataError
 from saccade.stream import wire
 from saccade.stream.address import Address, SourceKind
@@ -37,7 +38,7 @@ class Feed:
     Args:
         task: what is read.
         address: the source of the task.
-        frame_format: the frames that the model expects.
+        fit: the function from the size of the first frame to that of `LiveFrame.pixels`.
         limits: the time limits of the source.
 
     Attributes:
@@ -45,10 +46,10 @@ class Feed:
         fps: the rate of the source over the last seconds; None before two frames.
     """
 
-    def __init__(self, task: Task, address: Address, frame_format: FrameFormat, limits: Limits) -> None:
-        self.waiting = Waiting(max(_FEWEST_WAITING, round(QUEUE_S * (frame_format.fps or _USUAL_FPS))))
+    def __init__(self, task: Task, address: Address, fit: Callable[[Size], Size], limits: Limits) -> None:
+        self.waiting = Waiting(max(_FEWEST_WAITING, round(QUEUE_S * (task.fps or _USUAL_FPS))))
         self.fps: float | None = None
-        self._task, self._address, self._frame_format, self._limits = task, address, frame_format, limits
+        self._task, self._address, self._fit, self._limits = task, address, fit, limits
         self._process: ReadingProcess | None = None
         self._lock, self._is_stopped = threading.Lock(), threading.Event()
         self._last: LiveFrame | None = None
@@ -125,7 +126,7 @@ class Feed:
                 # What has an end does not begin again behind it.
                 self._is_finite |= wire.content_of(message)
             case wire.Kind.SIZE:
-                process.answer(self._frame_format.fit(tuple(wire.content_of(message))))
+                process.answer(self._fit(tuple(wire.content_of(message))))
             case wire.Kind.SEEN:
                 self._measure(wire.moment_of(message))
             case wire.Kind.NOTE:
@@ -143,7 +144,7 @@ class Feed:
     def _live_frame(self, shown: wire.Shown) -> LiveFrame:
         last = self._last
         if shown.begins:
-            period_s = 1 / (self._frame_format.fps or _USUAL_FPS)
+            period_s = 1 / (self._task.fps or _USUAL_FPS)
             # Time goes on over a gap, as long as it took.
             gap_s = 0.0 if last is None else max(period_s, shown.arrived_s - last.arrived_s)
             self._start_s = 0.0 if last is None else last.time_s + gap_s
@@ -155,7 +156,7 @@ class Feed:
         return LiveFrame(torch.from_numpy(shown.pixels), time_s, shown.arrived_s, shown.begins, picture)
 
     def _measure(self, moment_s: float) -> None:
-        moments, wanted_fps = self._moments, self._frame_format.fps
+        moments, wanted_fps = self._moments, self._task.fps
         if moments and moment_s < moments[-1]:  # time has begun anew
             moments.clear()
         moments.append(moment_s)

@@ -14,6 +14,7 @@ from torch import Tensor
 from saccade.clips import FrameFormat
 from saccade.data import video
 from saccade.data.container import rate
+from saccade.data.pixels import Size
 from saccade.errors import DataError, UsageError
 from saccade.stream.address import Address, SourceKind
 from saccade.stream.decoding import Task, within
@@ -44,6 +45,8 @@ class Source:
         address: a camera (its number, or a device such as `/dev/video0`), an address (`rtsp`, `http`, `udp`, `tcp`), a
             file, or `-` for standard input.
         frame_format: the frames that the model expects.
+        fit: the function from the size of the first frame to that of `LiveFrame.pixels`; None for that of the frame
+            format.
         limits: the time limits of a live source.
         realtime: whether a file is played at its own rate, as if it were a camera.
         picture_px: the longest side of `LiveFrame.picture`; None for no picture.
@@ -72,6 +75,7 @@ class Source:
         address: str,
         frame_format: FrameFormat,
         *,
+        fit: Callable[[Size], Size] | None = None,
         limits: Limits = _NO_LIMITS,
         realtime: bool = False,
         picture_px: int | None = None,
@@ -81,8 +85,8 @@ class Source:
             raise DataError(f"the model takes frames with {frame_format.channels} channels; sources have 1 or 3")
         if picture_px is not None and picture_px < 1:
             raise UsageError(f"picture_px is {picture_px}; at least 1 is needed")
-        self._address, self._frame_format, self._limits, self._say = Address.of(address), frame_format, limits, say
-        self._picture_px = picture_px
+        self._address, self._limits, self._say = Address.of(address), limits, say
+        self._frame_format, self._fit, self._picture_px = frame_format, fit or frame_format.fit, picture_px
         keeps_size = frame_format.size is not None
         self._task = Task(address, frame_format.channels, frame_format.fps, picture_px, keeps_size, realtime)
         self._is_live = realtime or self._address.kind is not SourceKind.FILE
@@ -91,7 +95,7 @@ class Source:
 
     def __enter__(self) -> Source:
         if self._is_live:
-            self._feed = Feed(self._task, self._address, self._frame_format, self._limits)
+            self._feed = Feed(self._task, self._address, self._fit, self._limits)
         return self
 
     def __exit__(
@@ -126,7 +130,7 @@ class Source:
         path, wanted = Path(self._address.shown), self._frame_format
         begins = True
         pictures = repeat(None) if self._picture_px is None else self._pictures(path, self._picture_px)
-        with video.frames(path, size=wanted.fit, num_channels=wanted.channels, fps=wanted.fps) as parts:
+        with video.frames(path, size=self._fit, num_channels=wanted.channels, fps=wanted.fps) as parts:
             self._tell_rate(path)
             num = 0
             for part in parts:

@@ -1,6 +1,7 @@
 """Pictures of clips, of training, and of where a model looked."""
 
 from saccade.visualize.animation import Moving, animate
+from saccade.visualize.annotated import Annotator
 from saccade.visualize.look_picture import LAYERS, LookPicture
 from saccade.visualize.look_strip import LookStrip, draw_looks
 from saccade.visualize.probability_chart import ProbabilityChart
@@ -9,6 +10,7 @@ from saccade.visualize.training import COLOURS, colour_of, draw_curves, draw_sam
 __all__ = [
     "COLOURS",
     "LAYERS",
+    "Annotator",
     "LookPicture",
     "LookStrip",
     "Moving",
