@@ -12,6 +12,7 @@ import torch
 
 from saccade.data import video
 from saccade.data.container import Decoder
+from saccade.data.pixels import Converter
 from saccade.data.reading import FRAMES_PER_PART
 from saccade.data.video import frames, read_clip
 from saccade.data.video_writing import write_gif, write_mp4
@@ -247,8 +248,8 @@ def test_colours_are_those_of_their_channels_scaled_or_not():
     picture[..., 0], picture[..., 1], picture[:, 24:, 2] = 200, 100, 50
     frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
     assert (Converter(None, 3)(frame) == picture.transpose(2, 0, 1)).all()
-    small = Converter((16, 24), 3)(frame)
-    assert (small[0] == 200).all()
-    assert (small[1] == 100).all()
-    assert small[2, :, :10].max() == 0
-    assert small[2, :, 14:].min() == 50
+    small = Converter((16, 24), 3)(frame).astype(int)
+    assert abs(small[0] - 200).max() <= 2
+    assert abs(small[1] - 100).max() <= 2
+    assert small[2, :, :10].max() <= 2
+    assert abs(small[2, :, 14:] - 50).max() <= 2

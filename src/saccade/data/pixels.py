@@ -72,9 +72,8 @@ class Converter:
         if self.num_channels == 3 and (width, height) == (frame.width, frame.height):
             # Without scaling, libswscale 9.5 leaves columns at the right edge of planes unwritten, at many widths. The
             # packed format has the same values, and all of them.
-            return list(
-                _array(convert("rgb24").planes[0], height, 3 * width).reshape(height, width, 3).transpose(2, 0, 1)
-            )
+            made = convert("rgb24")
+            return list(_array(made.planes[0], height, 3 * width).reshape(height, width, 3).transpose(2, 0, 1))
         made = convert(_FORMATS[self.num_channels])
         return [_array(made.planes[index], height, width) for index in _PLANES[self.num_channels]]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from saccade.intervals import wilson_interval
-from saccade.labels import Labels
+from saccade.labels import MIN_CONFIDENCE, Labels
 from saccade.stream.events import Event, Events
 
 LATEST_S = 1.0
@@ -188,8 +188,11 @@ def score(streams: Sequence[Stream], labels: Labels, fps: float, threshold: floa
 
 
 def best_threshold(streams: Sequence[Stream], labels: Labels, fps: float) -> Found:
-    """Return the lowest threshold with at most `MOST_FALSE_ALARMS` a minute; the highest one if none has so few."""
-    for threshold in THRESHOLDS:
+    """Return the lowest threshold with at most `MOST_FALSE_ALARMS` a minute; the highest one if none has so few.
+
+    It is at least `labels.MIN_CONFIDENCE`: in a few clips of background, no false alarm is no evidence for less.
+    """
+    for threshold in (one for one in THRESHOLDS if one >= MIN_CONFIDENCE):
         found = score(streams, labels, fps, threshold)
         if found.false_per_minute <= MOST_FALSE_ALARMS:
             break
