@@ -5,7 +5,7 @@ from itertools import combinations_with_replacement
 import pytest
 import torch
 
-from saccade.labels import Labels, Verdict
+from saccade.labels import IGNORED, Labels, Verdict
 
 EXCLUSIVE = Labels(("wave", "clap", "take2"))
 PRESENT = Labels(("wave", "clap", "take2"), exclusive=False)
@@ -47,6 +47,24 @@ def loss_by_hand(labels, logits, targets, lengths):
 
 
 # --- Learning
+
+
+def test_frames_have_targets_of_their_own_or_do_not_count():
+    logits = logits_of(3, 5)
+    targets = torch.tensor([[0, 0, 1, 1, IGNORED], [2, 2, 2, 2, 2], [IGNORED, IGNORED, 0, 1, IGNORED]])
+    clips = []
+    for rows, own in zip(logits.tolist(), targets.tolist(), strict=True):
+        counted = [(row, target) for row, target in zip(rows, own, strict=True) if target != IGNORED]
+        clips.append(sum(loss_of_frame(EXCLUSIVE, row, target) for row, target in counted) / len(counted))
+    expected = pytest.approx(sum(clips) / 3, rel=1e-5)
+    assert EXCLUSIVE.loss(logits, targets).item() == expected
+    assert EXCLUSIVE.loss(logits, targets, torch.ones(3, 5, dtype=torch.bool)).item() == expected
+    whole = torch.tensor([[0, 0, 1, 1, 2], [2] * 5, [1] * 5])
+    by_frame = [
+        loss_of_frame(EXCLUSIVE, row, to)
+        for row, to in zip(logits.flatten(0, 1).tolist(), whole.flatten().tolist(), strict=True)
+    ]
+    assert EXCLUSIVE.loss(logits, whole).item() == pytest.approx(sum(by_frame) / 15, rel=1e-5)
 
 
 @pytest.mark.parametrize("labels", [EXCLUSIVE, PRESENT])

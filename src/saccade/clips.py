@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
 from saccade import files, foreign
-from saccade.labels import Labels, Targets
+from saccade.labels import FrameTargets, Labels, Targets
 
 Frames = UInt8[Tensor, "*any channels height width"] | Float[Tensor, "*any channels height width"]
 Size = tuple[int, int]
@@ -162,21 +162,25 @@ class ClipBatch:
 
     Args:
         frames: the clips; shorter clips are padded at the end with arbitrary values.
-        targets: the targets of the clips, as `Labels` expects them.
+        targets: the targets of the clips, as `Labels` expects them; of clips that change their class, those at the end.
         lengths: the number of valid frames in each clip; None means that all frames are valid.
         poses: the poses of the things in the clips, if requested.
+        frame_targets: the targets of the frames; None if those of the clips hold at every frame.
     """
 
     frames: UInt8[Tensor, "batch time channels height width"] | Float[Tensor, "batch time channels height width"]
     targets: Targets
     lengths: Int64[Tensor, "batch"] | None = None
     poses: Poses | None = None
+    frame_targets: FrameTargets | None = None
 
     def to(self, device: torch.device | str) -> ClipBatch:
         """Return the batch on a device."""
-        lengths = None if self.lengths is None else self.lengths.to(device)
+        lengths, frame_targets = (
+            part if part is None else part.to(device) for part in (self.lengths, self.frame_targets)
+        )
         poses = None if self.poses is None else self.poses.map(lambda values: values.to(device))
-        return ClipBatch(self.frames.to(device), self.targets.to(device), lengths, poses)
+        return ClipBatch(self.frames.to(device), self.targets.to(device), lengths, poses, frame_targets)
 
     @property
     def valid(self) -> Bool[Tensor, "batch time"] | None:

@@ -17,8 +17,14 @@ from saccade import files, foreign
 MIN_CONFIDENCE = 0.5
 """The standard minimum confidence of a verdict; below it, a verdict is unsure."""
 
+IGNORED = -100
+"""The class of a frame that does not count in the loss."""
+
 Targets = Int64[Tensor, "clips"] | Float[Tensor, "clips classes"]
 """Class indices; for classes that do not exclude each other, the presence of each class as 0 or 1."""
+
+FrameTargets = Int64[Tensor, "clips time"]
+"""The class index of each frame of clips that change their class, or `IGNORED`; the classes exclude each other."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ class Labels:
     def loss(
         self,
         logits: Float[Tensor, "clips time classes"],
-        targets: Targets,
+        targets: Targets | FrameTargets,
         valid: Bool[Tensor, "clips time"] | None = None,
     ) -> Float[Tensor, ""]:
         """Return the cross entropy, averaged over the frames of each clip and then over clips.
@@ -139,26 +145,29 @@ class Labels:
 
         Args:
             logits: the logits of every frame.
-            targets: the targets of the clips.
-            valid: a mask of the frames that count; None counts all frames.
+            targets: the targets of the clips, or of their frames.
+            valid: a mask of the frames that count; None counts all frames but those whose target is `IGNORED`.
         """
+        if self.exclusive and targets.dim() == 2:
+            counts = targets != IGNORED
+            valid = counts if valid is None else valid & counts
         if valid is not None and not bool(valid.all()):
             own = self._loss_by_frame(logits, targets)
             return (torch.where(valid, own, 0).sum(1) / valid.sum(1)).mean()
         flat = logits.flatten(0, 1)
         if self.exclusive:
-            return F.cross_entropy(flat, targets.repeat_interleave(logits.shape[1]))
+            return F.cross_entropy(flat, _by_frame(targets, logits).flatten())
         present = targets.unsqueeze(1).expand_as(logits)
         return F.binary_cross_entropy_with_logits(logits, present) + F.cross_entropy(
             flat, _shares(present).flatten(0, 1)
         )
 
     def _loss_by_frame(
-        self, logits: Float[Tensor, "clips time classes"], targets: Targets
+        self, logits: Float[Tensor, "clips time classes"], targets: Targets | FrameTargets
     ) -> Float[Tensor, "clips time"]:
         by_class = logits.transpose(1, 2)
         if self.exclusive:
-            return F.cross_entropy(by_class, targets.unsqueeze(1).expand(logits.shape[:2]), reduction="none")
+            return F.cross_entropy(by_class, _by_frame(targets, logits), reduction="none", ignore_index=IGNORED)
         present = targets.unsqueeze(1).expand_as(logits)
         binary = F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(-1)
         return binary + F.cross_entropy(by_class, _shares(present).transpose(1, 2), reduction="none")
@@ -237,6 +246,12 @@ class Labels:
     def name_of(self, classes: tuple[int, ...]) -> str:
         """Return the joined names of classes that are predicted together, or `nothing` if there are none."""
         return self.separator.join(self.names[index] for index in classes) or self.nothing
+
+
+def _by_frame(
+    targets: Int64[Tensor, "clips"] | FrameTargets, logits: Float[Tensor, "clips time classes"]
+) -> FrameTargets:
+    return targets if targets.dim() == 2 else targets.unsqueeze(1).expand(logits.shape[:2])
 
 
 def _shares(present: Float[Tensor, "clips time classes"]) -> Float[Tensor, "clips time classes"]:

@@ -13,12 +13,14 @@ from jaxtyping import Int64, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from saccade.clips import CPU, ClipBatch, FrameFormat, padded
 from saccade.data.augment import Augmentation, view_generator
+from saccade.data.background import Background
 from saccade.data.lazy_frames import LazyFrames
 from saccade.errors import UsageError
-from saccade.labels import Labels, Targets
+from saccade.labels import IGNORED, Labels, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,7 @@ class StoredBatches:
         augmentation: random changes of each clip; None for none.
         views: changed views of the clips that are ready, each a sequence in the order of the clips. Each time a clip
             comes, the clip or one of its views is drawn, all with the same probability.
+        background: what some clips are joined with, so that the model learns from streams; None for no joined clips.
     """
 
     clips: StoredClips
@@ -105,19 +108,24 @@ class StoredBatches:
     seed: int
     augmentation: Augmentation | None = None
     views: Sequence[Sequence[Tensor]] = ()
+    background: Background | None = None
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
-        frames, targets, orders = [], [], {}
-        for place in range(step * self.size, (step + 1) * self.size):
-            epoch, at = divmod(place, self.epoch_size)
-            if epoch not in orders:
-                orders[epoch] = self._order(epoch)
-            index = int(orders[epoch][at])
-            frames.append(self._view(index, place))
-            targets.append(self.clips.targets[index])
+        places = range(step * self.size, (step + 1) * self.size)
+        chosen = self._clips_at(places)
+        frames = [self._view(index, place) for index, place in zip(chosen, places, strict=True)]
+        targets, frame_targets = self.clips.targets[chosen], None
+        if self.background is not None:
+            joined = [
+                self._joined(shown, int(target), index, place)
+                for shown, target, index, place in zip(frames, targets, chosen, places, strict=True)
+            ]
+            frames, of_frames = [frames for frames, _ in joined], [classes for _, classes in joined]
+            targets = torch.stack([classes[-1] for classes in of_frames])
+            frame_targets = pad_sequence(of_frames, batch_first=True, padding_value=IGNORED)
         stacked, lengths = padded(frames)
-        return ClipBatch(stacked, torch.stack(targets), lengths).to(self.clips.device)
+        return ClipBatch(stacked, targets, lengths, frame_targets=frame_targets).to(self.clips.device)
 
     def to(self, device: torch.device | str) -> StoredBatches:
         """Return the same batches on a device."""
@@ -138,16 +146,40 @@ class StoredBatches:
         repeats: NDArray[np.float64] = np.where(present, of_class, 1.0).max(1)
         return repeats
 
+    def _clips_at(self, places: Sequence[int]) -> list[int]:
+        """Return the clips at places in the sequence of all clips."""
+        orders: dict[int, NDArray[np.intp]] = {}
+        chosen = []
+        for place in places:
+            epoch, at = divmod(place, self.epoch_size)
+            if epoch not in orders:
+                orders[epoch] = self._order(epoch)
+            chosen.append(int(orders[epoch][at]))
+        return chosen
+
     def _view(self, index: int, place: int) -> Tensor:
         """Return what a batch shows of a clip at a place in the sequence of all clips."""
         clip = self._version(index, place)
         room = len(clip) - self.num_frames
         start = int(_generator(self.seed, 1, place).integers(room + 1)) if room > 0 else 0
-        cut = clip[start : start + self.num_frames]
+        return self._augmented(clip[start : start + self.num_frames], self.num_frames, index, place)
+
+    def _joined(self, shown: Tensor, target: int, index: int, place: int) -> tuple[Tensor, Int64[Tensor, "time"]]:
+        """Return a clip, perhaps with background that is changed in the same way, and the class of each frame."""
+
+        def part(clip: int, start: float, most: int) -> Tensor:
+            frames = self._version(clip, place)
+            first = int(start * ((len(frames) + 1) // 2))
+            return self._augmented(frames[first : first + most], most, index, place)
+
+        assert self.background is not None
+        return self.background.joined(shown, target, self.num_frames, part, _generator(self.seed, 3, place))
+
+    def _augmented(self, cut: Tensor, most: int, index: int, place: int) -> Tensor:
+        """Return a part of a clip with the change of a place, `most` frames at most: slowed down, it becomes longer."""
         if self.augmentation is None:
             return cut
-        # Slowed down, a clip becomes longer.
-        return self.augmentation.augmented(cut, view_generator(self.seed, index, place))[: self.num_frames]
+        return self.augmentation.augmented(cut, view_generator(self.seed, index, place))[:most]
 
     def _version(self, index: int, place: int) -> Tensor:
         """Return a clip or one of its views."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -16,13 +16,15 @@ from torch import Tensor
 
 from saccade import checkpoint, weights
 from saccade.clips import DataConfig
+from saccade.data.background import Background
 from saccade.data.stored import StoredClips
 from saccade.device import choose_device
 from saccade.errors import UsageError
 from saccade.evaluate.command import EvaluateConfig
 from saccade.evaluate.forward import Progress
+from saccade.labels import Labels
 from saccade.models import VideoClassifier
-from saccade.stream.joined import MOST_FALSE_ALARMS, THRESHOLDS, Found, Segment, joined, score, spans
+from saccade.stream.joined import MOST_FALSE_ALARMS, THRESHOLDS, Found, Segment, Stream, joined, score, spans
 
 MINUTES = 10.0
 """The length of the background in the stream, in minutes."""
@@ -57,7 +59,7 @@ class StreamFigures:
 
 
 def evaluate_stream(
-    config: EvaluateConfig, data: DataConfig, *, minutes: float = MINUTES, progress: Progress | None = None
+    config: EvaluateConfig, data: DataConfig, *, minutes: float | None = None, progress: Progress | None = None
 ) -> StreamFigures:
     """Join the held-out clips of a model to a stream, and measure the events that it finds.
 
@@ -67,7 +69,7 @@ def evaluate_stream(
     Args:
         config: the model, the split, the device; its other options do not apply.
         data: the clips.
-        minutes: the length of the background.
+        minutes: the length of the background; None for `MINUTES`.
         progress: called with the number of frames done and the total.
 
     Raises:
@@ -91,41 +93,63 @@ def evaluate_stream(
         raise UsageError(f"{path} states no frame rate, so that nothing can be said of a minute; train it on videos")
     clips = data.clips(config.split)
     assert isinstance(clips, StoredClips)
-    names = [labels.names[int(target)] for target in clips.targets]
-    is_event = [name != labels.none for name in names]
-    if len(set(is_event)) == 1:
-        lacks = "class of an event" if labels.none in names else f"class {labels.none!r}"
+    if (background := Background.of(clips.targets, labels)) is None:
+        has_none = labels.names.index(labels.none) in clips.targets.tolist()
+        lacks = "class of an event" if has_none else f"class {labels.none!r}"
         raise UsageError(f"no {config.split} clip has the {lacks}; add clips, or choose another --split")
-    lengths = [len(clip) for clip in clips.frames]
-    segments = joined(lengths, is_event, num_background=round(60 * minutes * fps), rng=random.Random(0))
-    said = _probabilities(model, clips, segments, progress)
-    stream = [Stream(said, spans(segments, names, fps))]
-    background = [length for length, event in zip(lengths, is_event, strict=True) if not event]
-    in_stream = sum(len(segment) for segment in segments if not segment.is_event)
+    stream = [joined_stream(model, clips, labels, fps, minutes=minutes, progress=progress)]
+    lengths = [len(frames) for frames in clips.frames]
+    num_background = sum(lengths[clip] for clip in background.clips)
+    in_stream = len(stream[0].probabilities) - (sum(lengths) - num_background)
     return StreamFigures(
         score(stream, labels, fps, labels.min_confidence),
         tuple(score(stream, labels, fps, threshold) for threshold in THRESHOLDS),
-        sum(background) / fps,
+        num_background / fps,
         in_stream / fps / 60,
     )
 
 
 @torch.inference_mode()
-def _probabilities(
-    model: VideoClassifier, clips: StoredClips, segments: Sequence[Segment], progress: Progress | None
-) -> list[list[float]]:
+def joined_stream(
+    model: VideoClassifier,
+    clips: StoredClips,
+    labels: Labels,
+    fps: float,
+    *,
+    minutes: float | None = None,
+    progress: Progress | None = None,
+) -> Stream:
+    """Join clips to a stream, and return what a model says of it.
+
+    Args:
+        model: the model, in evaluation mode.
+        clips: the clips, some of them events and others background; frames, or what the model reads in their place.
+        labels: the classes, one of which means that nothing happens.
+        fps: frames per second.
+        minutes: the length of the background; None for `MINUTES`.
+        progress: called with the number of frames done and the total.
+    """
+    names = [labels.names[int(target)] for target in clips.targets]
+    segments = joined(
+        [len(frames) for frames in clips.frames],
+        [name != labels.none for name in names],
+        num_background=round(60 * (MINUTES if minutes is None else minutes) * fps),
+        rng=random.Random(0),
+    )
     said: list[list[float]] = []
     state, total = None, sum(map(len, segments))
     device = next(model.parameters()).device
     for part in _parts(clips, segments):
         logits, state = model.step(part.unsqueeze(0).to(device), state)
-        said += model.labels.probabilities(logits[0].float()).tolist()
+        said += labels.probabilities(logits[0].float()).tolist()
         if progress is not None:
             progress(len(said), total)
-    return said
+    return Stream(said, spans(segments, names, fps))
 
 
-def _parts(clips: StoredClips, segments: Sequence[Segment]) -> Iterator[UInt8[Tensor, "time channels height width"]]:
+def _parts(
+    clips: StoredClips, segments: Sequence[Segment]
+) -> Iterator[Float[Tensor, "time channels height width"] | UInt8[Tensor, "time channels height width"]]:
     for segment in segments:
         yield from clips.frames[segment.clip][segment.first : segment.last].split(_FRAMES_AT_ONCE)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from saccade import checkpoint, models, run_folder
 from saccade.clips import ClipBatch, DataConfig
 from saccade.data.augment import Augmentation
+from saccade.data.background import Background
 from saccade.data.folder import Folder
 from saccade.data.stored import StoredBatches
 from saccade.device import choose_device, choose_precision
@@ -21,7 +22,7 @@ from saccade.foreign import check_types
 from saccade.labels import Labels
 from saccade.models import verdict
 from saccade.models.trunks import expected
-from saccade.train import batch_size, fixed_maps, initial_weights, lines, loop, optimizer, tables
+from saccade.train import batch_size, events, fixed_maps, initial_weights, lines, loop, optimizer, tables
 from saccade.train.config import TrainConfig
 from saccade.train.loop import Progress
 from saccade.train.trainer import Objective, Trainer, keep_best, moving_average, restore, save
@@ -55,6 +56,9 @@ def train(
     Clips in memory or in a folder are augmented. If clips were held out for validation, they are looked at during
     training: the step that is best on them is kept, training ends early if a third of its steps brought nothing better,
     and a temperature that fits them becomes part of the head. `run.json` and the checkpoint say which step it was.
+
+    If a class means that nothing happens, the model learns for streams: clips of it are joined to others, and the
+    threshold of events is chosen on a stream of validation clips. `run.json` and the checkpoint hold the figures.
 
     Args:
         config: everything that determines the run, except the clips.
@@ -94,6 +98,8 @@ def _run(trainer: Trainer, out: Path, progress: Progress | None, say: initial_we
         raise
     if (found := _finished(trainer, say)) is None:
         return {}
+    if (in_stream := events.choose_threshold(trainer, say)) is not None:
+        found["events"] = asdict(in_stream)
     keep_best(trainer, out, found)
     return {"validation": found, "steps_done": trainer.step}
 
@@ -118,8 +124,9 @@ def _begun(
     if isinstance(trainer.batches, StoredBatches) and trainer.validation is None:
         say("no clips for validation: the last step is kept, and probabilities are not calibrated")
     trainer.num_steps = config.steps or loop.steps_within(trainer, minutes)
-    if (line := lines.of_few_steps(trainer)) is not None:
-        say(line)
+    for line in (lines.of_few_steps(trainer), events.of_endless_memory(trainer)):
+        if line is not None:
+            say(line)
     # The checkpoint comes first, so that a folder with `run.json` can be resumed.
     save(trainer, out)
     _describe(trainer, out)
@@ -185,7 +192,9 @@ def start(
     if isinstance(batches, StoredBatches):
         batch_size.check_num_clips(batches.size, len(batches.clips))
         validation = validation_of(data, batches)
-        batches = replace(batches, augmentation=Augmentation() if config.augment else None)
+        background = Background.of(batches.clips.targets, data.labels)
+        augmentation = Augmentation() if config.augment else None
+        batches = replace(batches, augmentation=augmentation, background=background)
     else:  # generated clips come once
         config = replace(config, augment=False)
         header.training["config"] = config.as_json()
@@ -209,7 +218,7 @@ def objective(labels: Labels) -> Objective:
     """Return the objective of end-to-end training: the loss at every valid frame, the accuracy at the last one."""
 
     def loss(logits: Tensor, batch: ClipBatch) -> Tensor:
-        return labels.loss(logits, batch.targets, batch.valid)
+        return labels.loss(logits, batch.targets if batch.frame_targets is None else batch.frame_targets, batch.valid)
 
     def accuracy(logits: Tensor, batch: ClipBatch) -> float:
         return labels.right(verdict(logits, batch.lengths), batch.targets).float().mean().item()

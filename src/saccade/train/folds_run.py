@@ -58,6 +58,20 @@ class OutOfFold:
     without_attention: Float[Tensor, "clips classes"] | None
 
 
+@dataclass(frozen=True)
+class _Settled:
+    """What the folds settle for the model of all clips: medians; the threshold is None if they chose none."""
+
+    steps: int
+    temperature: float
+    threshold: float | None
+
+    @property
+    def told(self) -> str:
+        threshold = "" if self.threshold is None else f", the threshold {self.threshold:g}"
+        return f"{self.steps} steps{threshold} and the temperature {self.temperature:.2f}"
+
+
 def is_begun(out: Path) -> bool:
     """Return whether a folder holds a cross-validation by steps that can be resumed.
 
@@ -149,8 +163,8 @@ def finish(
 ) -> Path:
     """Train the model of all clips after a cross-validation; return the path of its checkpoint.
 
-    No clip is left to validate it. So it takes as many steps as the folds kept in the median, and the median of their
-    temperatures becomes part of its head. If it was trained before, nothing is done.
+    No clip is left to validate it. So it takes as many steps as the folds kept in the median. The medians of their
+    temperatures and thresholds of events become part of it. If it was trained before, nothing is done.
 
     Args:
         config: as for `cross_validate`, as `data` and `out`.
@@ -158,7 +172,7 @@ def finish(
         out: the run folder, in which all folds are finished.
         model: the accuracy of the cross-validation, which the checkpoint and `run.json` tell.
         progress: as for `cross_validate`.
-        say: a function that is called with a line about steps and temperature.
+        say: a function that is called with a line about steps, temperature and threshold.
 
     Raises:
         UsageError: if another process writes to `out`, or a fold is not finished.
@@ -169,14 +183,14 @@ def finish(
     num_folds = int(told[NUM_FOLDS])
     with run_folder.held(out), _interrupts_told(out, num_folds):
         if not told.get("finished"):
-            steps, divisor = _settled(out, num_folds)
+            settled = _settled(out, num_folds)
             if say:
-                say(f"all clips: {steps} steps and the temperature {divisor:.2f}, the medians of the folds")
+                say(f"all clips: {settled.told}, the medians of the folds")
             whole, show = out / _WHOLE, progress("all clips") if progress else None
             begun = run_folder.begun(whole)
-            train(replace(config, steps=steps, minutes=None), data, whole, resume=begun, progress=show)
+            train(replace(config, steps=settled.steps, minutes=None), data, whole, resume=begun, progress=show)
             tested = {"accuracy": model.accuracy, "low": model.low, "high": model.high}
-            _take_over(whole, out, divisor, tested)
+            _take_over(whole, out, settled, tested)
     return out / checkpoint.NAME
 
 
@@ -233,9 +247,9 @@ def _in_place(found: Sequence[Tensor], parts: Sequence[Fold], clips: StoredClips
     return logits
 
 
-def _settled(out: Path, num_folds: int) -> tuple[int, float]:
-    """Return the number of steps for the model of all clips, and its temperature."""
-    kept, temperatures = [], []
+def _settled(out: Path, num_folds: int) -> _Settled:
+    """Return what the folds settle for the model of all clips."""
+    kept, temperatures, thresholds = [], [], []
     for number in range(1, num_folds + 1):
         if not _is_finished(folder := out / f"fold-{number}"):
             raise UsageError(f"{folder} is not finished; cross-validate first")
@@ -243,21 +257,26 @@ def _settled(out: Path, num_folds: int) -> tuple[int, float]:
         validation = told.get("validation", {})  # without one, the last step was kept as it was
         kept.append(int(validation.get("kept_step", told["steps"])))
         temperatures.append(float(validation.get("temperature", 1)))
-    return median_high(kept), median(temperatures)
+        thresholds += [float(validation["events"]["threshold"])] if "events" in validation else []
+    return _Settled(median_high(kept), median(temperatures), median(thresholds) if thresholds else None)
 
 
-def _take_over(whole: Path, out: Path, divisor: float, tested: dict[str, float]) -> None:
+def _take_over(whole: Path, out: Path, settled: _Settled, tested: dict[str, float]) -> None:
     """Make the run in a sub folder that of the run folder; the sub folder is removed at the very end."""
     model, header = checkpoint.load(whole)
     head = model.head
     assert isinstance(head, nn.Module)
-    temperature.fold(head, divisor)
-    training = header.training | {"accuracy": tested["accuracy"], "temperature": divisor}
-    checkpoint.save(out / checkpoint.NAME, model, replace(header, training=training))
+    temperature.fold(head, settled.temperature)
+    training = header.training | {"accuracy": tested["accuracy"], "temperature": settled.temperature}
+    labels = header.labels
+    if settled.threshold is not None and labels is not None:
+        labels = replace(labels, min_confidence=settled.threshold)
+    checkpoint.save(out / checkpoint.NAME, model, replace(header, labels=labels, training=training))
     shutil.copy2(whole / run_folder.LOG, out / run_folder.LOG)
     told = run_folder.read(whole)
     facts = {name: told[name] for name in ("device", "precision", "steps")}
-    run_folder.update(out, finished=True, tested=tested, temperature=divisor, **facts)
+    facts |= {"temperature": settled.temperature, "threshold": settled.threshold}
+    run_folder.update(out, finished=True, tested=tested, **facts)
     shutil.rmtree(whole)
 
 
