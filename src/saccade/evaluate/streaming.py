@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +30,8 @@ MINUTES = 10.0
 """The length of the background in the stream, in minutes."""
 
 _FRAMES_AT_ONCE = 32
+# Of the features of background clips that are kept.
+_MOST_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,9 @@ def joined_stream(
 ) -> Stream:
     """Join clips to a stream, and return what a model says of it.
 
+    Features are computed once for each clip, since background comes repeatedly. So the change at the first frame of a
+    clip is zero: that a join is a cut tells the model nothing.
+
     Args:
         model: the model, in evaluation mode.
         clips: the clips, some of them events and others background; frames, or what the model reads in their place.
@@ -138,20 +143,36 @@ def joined_stream(
     )
     said: list[list[float]] = []
     state, total = None, sum(map(len, segments))
-    device = next(model.parameters()).device
-    for part in _parts(clips, segments):
-        logits, state = model.step(part.unsqueeze(0).to(device), state)
-        said += labels.probabilities(logits[0].float()).tolist()
+    for features in _features(model, clips, segments):
+        logits, state = model.follow(features.unsqueeze(0), state)
+        said += labels.probabilities(logits[0]).tolist()
         if progress is not None:
             progress(len(said), total)
     return Stream(said, spans(segments, names, fps))
 
 
-def _parts(
-    clips: StoredClips, segments: Sequence[Segment]
-) -> Iterator[Float[Tensor, "time channels height width"] | UInt8[Tensor, "time channels height width"]]:
+def _features(
+    model: VideoClassifier, clips: StoredClips, segments: Sequence[Segment]
+) -> Iterator[Float[Tensor, "time features"]]:
+    """Yield the features of each segment; those of background are kept while there is room."""
+    kept: dict[int, Tensor] = {}
+    num_bytes = 0
     for segment in segments:
-        yield from clips.frames[segment.clip][segment.first : segment.last].split(_FRAMES_AT_ONCE)
+        features = kept.get(segment.clip)
+        if features is None:
+            features = _of_clip(model, clips.frames[segment.clip])
+            if not segment.is_event and num_bytes < _MOST_BYTES:
+                kept[segment.clip] = features
+                num_bytes += features.nbytes
+        yield features[segment.first : segment.last]
+
+
+def _of_clip(model: VideoClassifier, frames: Tensor) -> Float[Tensor, "time features"]:
+    device, state, found = next(model.parameters()).device, None, []
+    for part in frames.split(_FRAMES_AT_ONCE):
+        features, state = model.features(part.unsqueeze(0).to(device), state)
+        found.append(features[0])
+    return torch.cat(found)
 
 
 def render_stream(figures: StreamFigures) -> Group:

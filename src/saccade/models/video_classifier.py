@@ -95,6 +95,22 @@ class VideoClassifier(nn.Module):
         seen: tuple[Tensor, State] = self.input(levels, state)
         return seen
 
+    def features(self, clips: Tensor, state: State | None = None) -> tuple[Float[Tensor, "batch time features"], State]:
+        """Return the feature of every frame, and the state of `input` to pass in with the next frames."""
+        inputs, state = self.encoder_input(clips, state)
+        return self._features(inputs, None), state
+
+    def follow(
+        self, features: Float[Tensor, "batch time features"], state: State | None = None
+    ) -> tuple[Float[Tensor, "batch time classes"], State]:
+        """Return the logits for features of the next frames, and the state to pass in with further ones."""
+        state = self._temporal_state(len(features)) if state is None else state
+        states, state = self.temporal(features, state)
+        # In float32: bfloat16 has so few values that the two most likely classes often tie.
+        with torch.autocast(states.device.type, enabled=False):
+            logits: Tensor = self.head(states)
+        return logits.float(), state
+
     def picture(
         self, inputs: Float[Tensor, "frames seen_channels height width"]
     ) -> Float[Tensor, "frames channels height width"]:
@@ -122,11 +138,8 @@ class VideoClassifier(nn.Module):
             raise ValueError(f"state has shapes {shapes}; clips of shape {tuple(clips.shape)} need {wanted}")
         num_own = len(self._input_state(1, (1, 1)))
         inputs, of_input = self.encoder_input(clips, state[:num_own])
-        states, of_temporal = self.temporal(self._features(inputs, lengths), state[num_own:])
-        # In float32: bfloat16 has so few values that the two most likely classes often tie.
-        with torch.autocast(states.device.type, enabled=False):
-            logits: Tensor = self.head(states)
-        return logits.float(), (*of_input, *of_temporal)
+        logits, of_temporal = self.follow(self._features(inputs, lengths), state[num_own:])
+        return logits, (*of_input, *of_temporal)
 
     def _features(self, inputs: Tensor, lengths: Int64[Tensor, "batch"] | None) -> Float[Tensor, "batch time features"]:
         """Encode every valid frame; the features of padded frames are zero."""

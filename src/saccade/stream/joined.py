@@ -98,7 +98,7 @@ class Found:
     def told(self) -> str:
         """The figures in words, with a 95 % interval for the share of events that are found."""
         low, high = (100 * end for end in wilson_interval(self.num_found, self.num_events))
-        delay = "" if self.delay_s is None else f", half of them within {self.delay_s:.1f} s"
+        delay = "" if self.delay_s is None else f", half of these within {self.delay_s:.1f} s of their beginning"
         return (
             f"threshold {self.threshold:g}: {self.num_found} of {self.num_events} events found"
             f" ({100 * self.recall:.0f} %, 95 % interval {low:.0f} to {high:.0f}){delay};"

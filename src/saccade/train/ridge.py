@@ -240,9 +240,15 @@ def _sample(num: int, most: int, seed: int) -> NDArray[np.intp]:
 
 
 def _inner_folds(targets: Targets, groups: Sequence[Hashable] | None, seed: int) -> list[Fold]:
-    """Return as many folds, up to five, as groups allow; clips of a class with a single group are never held out."""
+    """Return as many folds, up to five, as groups allow; clips of a class with a single group are never held out.
+
+    If all clips are of one group, they are split all the same: that is too optimistic for other groups, and still tells
+    more than nothing.
+    """
     given = targets.numpy()
     present = given > 0 if given.ndim > 1 else given[:, None] == np.arange(int(given.max()) + 1)
+    if groups is not None and len(set(groups)) == 1:
+        groups = None  # with a single group, its clips are the next best
     of_clip: Sequence[Hashable] = range(len(present)) if groups is None else groups
     alone = [column for column in present.T if len({of_clip[clip] for clip in _places(column)}) == 1]
     spared = np.any(alone, axis=0) if alone else np.zeros(len(present), dtype=bool)
