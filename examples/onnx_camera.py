@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 from itertools import count
+from pathlib import Path
 
 import av
 import numpy as np
@@ -105,6 +106,8 @@ def main():
     parser.add_argument("--input-format", help="FFmpeg's name of the device: v4l2 (Linux), avfoundation, dshow")
     parser.add_argument("--max-frames", type=int, default=math.inf, help="stop after this many frames of the model")
     given = parser.parse_args()
+    if not Path(given.model).is_file():
+        parser.exit(2, f"no model at {given.model}; make it with: saccade export --model RUN --out exported\n")
     model, scaler = Model(given.model), VideoReformatter()
     wanted = model.about["frames"]
     frames = decoded(given.source, given.input_format)

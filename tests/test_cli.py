@@ -18,6 +18,7 @@ from saccade import checkpoint, console
 from saccade.cli import main
 from saccade.cli.verbs import VERBS
 from saccade.data.digits import DigitsConfig
+from saccade.models import efficientnet
 
 from .own_clips import write_folder
 
@@ -341,7 +342,9 @@ def test_a_model_that_learned_from_a_folder_is_told_beside_simple_classifiers(ow
         "accuracy on the 2 validation clips, on which the step was chosen (bootstrap intervals over clips):"
     )
     assert header.split() == ["classifier", "accuracy", "95", "%", "interval"]
-    begins = ["largest class", "metadata", "mean frame", "motion energy", "model (stn-lstm)", "without attention"]
+    pretrained = ["pretrained features"] if efficientnet.pretrained_file() else []  # only with the extra
+    begins = ["largest class", "metadata", "mean frame", "motion energy", *pretrained]
+    begins += ["model (stn-lstm)", "without attention"]
     assert [row.startswith(begin) for row, begin in zip(table, begins, strict=False)] == [True] * len(begins)
     assert "the best baseline" in table[len(begins)]
     assert "model (stn-lstm)" in table[-1]

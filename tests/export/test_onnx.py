@@ -121,10 +121,14 @@ def test_the_card_runs_as_it_is_and_shows_class_names_as_text(exported):
     assert [line.rsplit(" ", 1)[0] in CLASSES for line in done.stdout.splitlines()] == [True] * 5
 
 
-def run_without_torch(*arguments):
+def called_without_torch(*arguments):
     code = f"import sys, runpy; sys.modules['torch'] = None; sys.argv[0] = {str(CAMERA)!r}; "
     command = [sys.executable, "-c", code + f"runpy.run_path({str(CAMERA)!r}, run_name='__main__')", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def run_without_torch(*arguments):
+    done = called_without_torch(*arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -154,3 +158,11 @@ def test_the_example_says_what_stream_says(exported, tmp_path, capsys):
     assert [(line["verdict"], line["sure"]) for line in lines] == [(line["class"], line["sure"]) for line in streamed]
     for line, other in zip(lines, streamed, strict=True):
         assert line["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+def test_the_example_says_how_to_make_a_model_that_is_not_there(tmp_path):
+    done = called_without_torch(str(tmp_path / "step.onnx"), "clip.mp4")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"no model at {tmp_path / 'step.onnx'}; make it with: saccade export --model RUN --out exported\n"
+    )

@@ -214,7 +214,9 @@ def test_the_terminal_shows_a_stream_in_the_browser_too(tmp_path):
         with closing(Viewer(address)) as viewer:
             pictures = [viewer.picture() for _ in range(4)]
         lines = process.stdout.read().splitlines()
-        assert process.stderr.read() == ""
+        told = process.stderr.read()
+    # A busy machine may be too slow for the model.
+    assert re.fullmatch(r"(\d+ of 50 frames were dropped: .*\n)?", told)
     assert process.returncode == 0
     assert all("probability" in json.loads(line) for line in lines)
     for picture in pictures:

@@ -5,6 +5,7 @@ import time
 import pytest
 import torch
 
+from saccade.cli import main
 from saccade.clips import FrameFormat
 from saccade.data import video
 from saccade.data.video_writing import write_mp4
@@ -121,9 +122,17 @@ def test_wrong_calls_are_told(clip):
         next(iter(Source("rtsp://127.0.0.1:9/x", FORMAT, say=print)))
 
 
+def test_a_missing_file_is_told_before_the_model_is_loaded(tmp_path, capsys):
+    assert main(["stream", str(tmp_path / "missing.mp4"), "--model", str(tmp_path / "no-run")]) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
 def test_a_file_that_is_missing_or_no_video_is_told(tmp_path):
     (tmp_path / "a.mp4").write_text("no video")
     for realtime, name in ((False, "a.mp4"), (False, "missing.mp4"), (True, "missing.mp4")):
         source = Source(str(tmp_path / name), FORMAT, realtime=realtime, say=print)
-        with pytest.raises(DataError, match=name), source:
+        with pytest.raises(DataError, match=name) as caught, source:
             list(source)
+        if name == "missing.mp4":
+            assert "there is no file" in str(caught.value)
+            assert "give a camera (0, /dev/video0), an address" in str(caught.value)

@@ -1,6 +1,10 @@
 """Live sources that fail: each is told in one line, and comes back where it can."""
 
+import contextlib
+import functools
+import http.server
 import os
+import threading
 import time
 
 import pytest
@@ -13,6 +17,24 @@ from saccade.stream.source import Source
 from .sources import Http, MotionJpeg, Rtsp, Silent, encoded
 
 FORMAT = FrameFormat(channels=3, fps=10)
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def folder_server(folder):
+    """Serve the files of a folder."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def follow(address, num, lines, **limits):
@@ -109,17 +131,41 @@ def test_stamps_that_jump_begin_anew_and_are_told():
 
 
 @pytest.mark.parametrize("form", ["matroska", "mpegts"])
-def test_a_recording_over_http_is_played_and_ends(form, tmp_path):
+def test_a_recording_over_http_gives_every_frame_to_a_slow_consumer_and_ends(form, tmp_path):
     content = encoded(form)
     (tmp_path / "clip").write_bytes(content)
     with Source(str(tmp_path / "clip"), FORMAT, say=print) as source:
         expected = list(source)
-    with Http(content) as server, Source(server.url, FORMAT, say=print) as source:
+    # A consumer that is slower than the limit on silence does not make the source silent.
+    limits, frames = Limits(silence_s=1.0), []
+    with Http(content) as server, Source(server.url, FORMAT, limits=limits, say=print) as source:
         # Bounded, since a recording that is taken for a live stream begins again and again.
-        frames = [frame for frame, _ in zip(source, range(2 * len(expected)), strict=False)]
-    assert len(frames) + source.dropped == len(expected)
-    for frame in frames:
-        assert (frame.pixels == expected[round(frame.time_s * 10)].pixels).all()
+        for frame, _ in zip(source, range(2 * len(expected)), strict=False):
+            frames.append(frame)
+            time.sleep(1.5 if len(frames) == 2 else 0.05)
+    assert source.dropped == 0
+    assert [frame.time_s for frame in frames] == [frame.time_s for frame in expected]
+    for frame, whole in zip(frames, expected, strict=True):
+        assert (frame.pixels == whole.pixels).all()
+
+
+def test_a_recording_over_http_is_live_with_realtime():
+    content = encoded("mpegts", num_frames=40)
+    with Http(content) as server, Source(server.url, FORMAT, realtime=True, say=print) as source:
+        num = sum(1 for _ in source if not time.sleep(0.5))
+    assert num + source.dropped == 20
+    assert source.dropped > 0
+
+
+def test_a_live_playlist_over_http_is_no_recording(tmp_path):
+    """It has a size, which is that of the list and no duration."""
+    (tmp_path / "a.ts").write_bytes(encoded("mpegts", num_frames=200))
+    head = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXT-X-MEDIA-SEQUENCE:0\n"
+    (tmp_path / "live.m3u8").write_text(f"{head}#EXTINF:10,\na.ts\n")
+    with folder_server(tmp_path) as url, Source(f"{url}/live.m3u8", FORMAT, say=print) as source:
+        for _ in zip(range(3), source, strict=False):
+            time.sleep(0.5)
+        assert source.dropped > 0
 
 
 def test_http_that_stalls_in_the_middle_ends_with_an_error():

@@ -70,16 +70,61 @@ def standard_input(content):
     os.close(before)
 
 
-def test_standard_input_gives_the_frames_of_the_file(tmp_path):
-    content = encoded("matroska")
+@pytest.mark.parametrize("form", ["mpegts", "matroska"])
+def test_standard_input_gives_every_frame_of_the_file_to_a_slow_consumer(form, tmp_path):
+    content = encoded(form, num_frames=60)
     (tmp_path / "clip").write_bytes(content)
     with Source(str(tmp_path / "clip"), FORMAT, say=print) as source:
         expected = list(source)
-    with standard_input(content), Source("-", FORMAT, say=print) as source:
+    lines, frames = [], []
+    with standard_input(content), Source("-", FORMAT, say=lines.append) as source:
+        asked_s = 0.0
+        for frame in source:
+            assert frame.arrived_s >= asked_s  # its latency counts from here, as that of a frame of a file
+            frames.append(frame)
+            time.sleep(0.05)
+            asked_s = time.monotonic()
+    assert (source.dropped, lines) == (0, [])
+    assert [(f.time_s, f.begins) for f in frames] == [(f.time_s, f.begins) for f in expected]
+    assert torch.equal(torch.stack([f.pixels for f in frames]), torch.stack([f.pixels for f in expected]))
+
+
+def test_with_realtime_the_newest_frame_of_standard_input_wins():
+    lines = []
+    with (
+        standard_input(encoded("mpegts", num_frames=200)),
+        Source("-", FORMAT, realtime=True, say=lines.append) as source,
+    ):
+        num = sum(1 for _ in source if not time.sleep(0.3))
+    assert num + source.dropped == 100
+    assert source.dropped > 50
+    assert lines == [f"{source.dropped} of 100 frames were dropped: they came faster than they were processed"]
+
+
+def test_a_recording_on_standard_input_is_not_paced_without_realtime():
+    content = encoded("matroska", num_frames=60, fps=1)
+    with standard_input(content), Source("-", FrameFormat(channels=3), say=print) as source:
         frames = list(source)
-    assert len(frames) + source.dropped == len(expected)
-    for frame in frames:
-        assert torch.equal(frame.pixels, expected[round(10 * frame.time_s)].pixels)
+    assert [frame.time_s for frame in frames] == list(range(60))
+    assert frames[-1].arrived_s - frames[0].arrived_s < 50  # far below the 59 seconds that it shows
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", "standard input is empty"),
+        (b"no video", "standard input sends no video that can be read; pipe MPEG-TS or Matroska"),
+    ],
+)
+def test_standard_input_without_video_is_told(content, line):
+    with standard_input(content), pytest.raises(DataError, match=line), Source("-", FORMAT, say=print) as source:
+        list(source)
+
+
+def test_standard_input_from_an_empty_file_is_told():
+    command = [sys.executable, "-c", FOLLOW, "-"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    assert "standard input is empty" in done.stderr
 
 
 def test_no_process_shows_a_password_or_outlives_its_parent():
@@ -96,7 +141,10 @@ def test_no_process_shows_a_password_or_outlives_its_parent():
 
 
 def test_nothing_is_left_open_behind_a_source(tmp_path):
-    """Whether it was read to its end, left in the middle, cannot be opened, or is left while it is opened."""
+    """Whether it was read to its end, left in the middle, cannot be opened, or is left while it is opened.
+
+    Also while its queue is full.
+    """
     write_mp4(tmp_path / "a.mp4", torch.zeros(10, 1, 48, 64, dtype=torch.uint8), 20)
     content = tmp_path / "pipe"
     os.mkfifo(content)  # nobody writes into it
@@ -110,6 +158,13 @@ def test_nothing_is_left_open_behind_a_source(tmp_path):
             for _ in zip(range(num), source, strict=False):
                 pass
         assert opened() == before, address
+    with standard_input(encoded("mpegts", num_frames=200)):
+        with Source("-", FORMAT, say=print) as source:
+            next(iter(source))
+            wait_until(lambda: source.fps is not None)
+            time.sleep(0.5)  # the queue is full
+        assert not [pid for pid in children(os.getpid()) if reads(pid)]
+        assert "saccade-source" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.slow

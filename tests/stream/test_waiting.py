@@ -1,4 +1,4 @@
-"""The queue in which the newest frame wins."""
+"""The queue in which the newest frame wins, or no frame is lost."""
 
 import threading
 import time
@@ -45,6 +45,32 @@ def test_the_queue_is_bounded_without_a_consumer():
     waiting.end()
     assert waiting.dropped == 993
     assert waiting.take().time_s == 993
+
+
+def test_a_source_that_can_wait_waits_while_the_queue_is_full():
+    waiting, taken = Waiting(most=3), []
+    waiting.is_live = False
+    producer = threading.Thread(target=lambda: (put(waiting, *range(50), ago_s=2 * LATE_S), waiting.end()))
+    producer.start()
+    producer.join(0.2)
+    assert producer.is_alive()
+    while (frame := waiting.take()) is not None:
+        taken.append(frame.time_s)
+    producer.join()
+    assert taken == list(range(50))
+    assert waiting.dropped == 0
+
+
+def test_closing_lets_a_waiting_producer_go_on():
+    waiting = Waiting(most=3)
+    waiting.is_live = False
+    producer = threading.Thread(target=lambda: put(waiting, *range(10)), daemon=True)
+    producer.start()
+    producer.join(0.2)
+    assert producer.is_alive()
+    waiting.close()
+    producer.join(30)
+    assert not producer.is_alive()
 
 
 def test_repeats_that_became_known_at_once_are_not_dropped_for_each_other():

@@ -109,6 +109,7 @@ def test_the_screen_names_the_folds_and_ends_with_what_to_do_next(clips, run, ca
     assert cli.main(["train", "--resume", "--out", str(run)]) == 0
     said = capsys.readouterr()
     assert "2 trainings of 4 steps, one for each fold; then one on all clips" in said.err
+    assert "all folds and the model of all clips are done" in said.err
     assert "fold 1" not in said.err
     assert "accuracy, 2 folds, each of 12 clips tested once (bootstrap intervals over groups):" in said.out
     assert {"model (dcn-lstm)", "without attention", "mean frame", "metadata"} <= {
@@ -137,15 +138,23 @@ def test_it_goes_on_in_the_fold_that_was_interrupted(clips, run, tmp_path, capsy
     out, data = tmp_path / "run", data_of(clips)
     with pytest.raises(Interrupted, match=r"saved at step 2 of 4 in .*fold-2"):
         folds_run.cross_validate(CONFIG, data, out, num_folds=NUM_FOLDS, progress=stopping("fold 2 of 2", 2))
-    first = (out / "fold-1" / checkpoint.NAME).stat().st_mtime_ns
+    first, lines = (out / "fold-1" / checkpoint.NAME).stat().st_mtime_ns, []
     with pytest.raises(Interrupted, match="2 of 2 folds are finished in"):
         folds_run.cross_validate(
-            CONFIG, data, out, num_folds=NUM_FOLDS, resume=True, progress=stopping("fold 2 of 2", None)
+            CONFIG,
+            data,
+            out,
+            num_folds=NUM_FOLDS,
+            resume=True,
+            progress=stopping("fold 2 of 2", None),
+            say=lines.append,
         )
+    assert lines[0] == "fold 1 is done; continuing with fold 2"
     with pytest.raises(UsageError, match="already holds a run; add --resume"):
         folds_run.cross_validate(CONFIG, data, out, num_folds=NUM_FOLDS)
     words = ["train", "--data", str(clips), "--group", PERSON, "--folds", "2", *WORDS, "--out", str(out)]
     assert cli.main([*words, "--resume"]) == 0
+    assert "folds 1 and 2 are done; continuing with all clips" in capsys.readouterr().err.splitlines()
     assert (out / "fold-1" / checkpoint.NAME).stat().st_mtime_ns == first
     assert rows_of(out) == rows_of(run)
     (model, _), (whole, _) = checkpoint.load(out), checkpoint.load(run)
@@ -231,9 +240,25 @@ def test_folds_without_validation_keep_the_last_step(tmp_path):
     data, out = data_of(clips), tmp_path / "run"
     config = replace(CONFIG, steps=2, batch_size=2)
     found = folds_run.cross_validate(config, data, out, num_folds=2)
-    folds_run.finish(config, data, out, beside.rung_of("model", found.logits, found.clips))
+    lines = []
+    folds_run.finish(config, data, out, beside.rung_of("model", found.logits, found.clips), say=lines.append)
     told = run_folder.read(out)
     assert (told["steps"], told["temperature"]) == (2, 1)
+    assert lines == ["all clips: 2 steps; probabilities are not calibrated, since no fold had clips for validation"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(["--minutes", "1"], "1 minute,"), (["--minutes", "1.5"], "1.5 minutes,"), (["--steps", "1"], "1 step,")],
+)
+def test_the_length_of_a_training_is_told(clips, tmp_path, capsys, monkeypatch, words, told):
+    def stop(*_arguments, **_options):
+        raise UsageError("stopped here")
+
+    monkeypatch.setattr(folds_run, "cross_validate", stop)
+    data = ["train", "--data", str(clips), "--group", PERSON, "--folds", "2", "--model", "dcn-lstm"]
+    assert cli.main([*data, *words, "--out", str(tmp_path / "run")]) == 2
+    assert f"2 trainings of {told} one for each fold; then one on all clips" in capsys.readouterr().err
 
 
 def test_the_final_model_waits_for_all_folds(clips, tmp_path):

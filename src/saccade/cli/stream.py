@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 def make(_words: Sequence[str]) -> Callable[..., None]:
     """Return the function that follows a stream."""
     from saccade.stream import StreamConfig
+    from saccade.stream.address import Address
 
     def stream(config: StreamConfig) -> None:
-        # The server first: a port that is in use is told before the model is loaded.
+        # The source and the server first: a wrong call is told before the model is loaded.
+        Address.of(config.source).check()
         with _picture_server(config) if config.mjpeg else nullcontext() as pictures:
             for line in _lines(config, pictures):
                 print(json.dumps(line), flush=True)

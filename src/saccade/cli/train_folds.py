@@ -35,5 +35,5 @@ def train(config: Any, folder: Any, records: Any, out: Path, num_folds: int, *, 
 
 def _length(config: Any) -> str:
     if config.steps is not None:
-        return f"{config.steps} steps"
-    return "ten minutes" if config.minutes is None else f"{config.minutes:g} minutes"
+        return f"{config.steps} step{'s' * (config.steps != 1)}"
+    return "ten minutes" if config.minutes is None else f"{config.minutes:g} minute{'s' * (config.minutes != 1)}"

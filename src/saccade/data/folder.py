@@ -226,7 +226,8 @@ class Folder:
             if not inside:
                 raise UsageError(
                     f"no clip of {self.root} was held out for {split}: the model learned from all of them; the figures"
-                    " of its cross-validation are in the folder of its run"
+                    " of its cross-validation are in run.json and tested.csv of its run; for a test, train without"
+                    " --folds, or give a CSV file with a column split"
                 )
             found += inside
         frames = LazyFrames(found, self._recent)

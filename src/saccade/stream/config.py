@@ -19,7 +19,8 @@ class StreamConfig:
 
     Args:
         source: a camera (its number, or a device such as /dev/video0), an address (rtsp, http, https, udp, tcp), a
-            file, or - for standard input.
+            file, or - for standard input. Of a camera or a live network stream, frames for which the model is too slow
+            are dropped. Of a file, of standard input and of a recording over HTTP, every frame is classified.
         model: a checkpoint, a run folder, or the name of a model whose weights come with the package.
         events: print events in place of predictions: a line where one begins, and a line where it has ended.
         min_confidence: the probability from which a verdict is sure, and at which an event begins. The default is that
@@ -27,8 +28,8 @@ class StreamConfig:
         smoothing_s: for events: the time constant over which probabilities are averaged, in seconds.
         probabilities: print the probability of every class too.
         reset_on_cut: begin anew at each scene cut.
-        realtime: play a file at its own rate, as if it came from a camera; frames for which the model is too slow are
-            dropped.
+        realtime: play a file or a recording at its own rate, and take standard input as a live stream; frames for which
+            the model is too slow are dropped.
         reconnect_s: how long to try to connect again to a source that has failed, in seconds; 0 ends at the first
             failure.
         device: auto, cpu or cuda.

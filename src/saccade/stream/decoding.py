@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -30,6 +32,8 @@ _ALIVE_S = 1.0
 _PARENT_HAS_GONE = (BrokenPipeError, ConnectionResetError, EOFError)
 # Their demuxers invent stamps from an assumed rate.
 _WITHOUT_STAMPS = frozenset(("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "image2pipe", "jpeg_pipe", "png_pipe"))
+# The size is that of the list, which a live stream has too.
+_PLAYLISTS = frozenset(("hls", "dash"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Task:
         fps: the frame rate to resample to; None for all frames.
         picture_px: the longest side of the picture for display; None for no picture.
         keeps_size: whether frames of any size are scaled to the same one.
-        realtime: whether the source is a file that is played at its own rate.
+        realtime: whether a recording is played at its own rate; without it, it is read as fast as its frames are taken.
     """
 
     address: str
@@ -79,6 +83,8 @@ def serve(connection: Connection) -> None:
 
 
 def _opened(address: Address) -> InputContainer:
+    if address.is_standard_input and not _has_content(0):
+        raise DataError(f"{address.shown} is empty; pipe a video into this command")
     options = {**address.options, **_LIMITS}
     container = av.open(address.url, format=address.container, options=options, metadata_errors="replace")
     if container.format.name == "tty":
@@ -87,15 +93,29 @@ def _opened(address: Address) -> InputContainer:
     return container
 
 
+def _has_content(descriptor: int) -> bool:
+    """Wait until there is something to read, or the end; take nothing."""
+    try:
+        return bool(os.pread(descriptor, 1, os.lseek(descriptor, 0, os.SEEK_CUR)))
+    except OSError:  # a pipe
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poll.poll())
+
+
 class _Reading:
     """One reading of a source."""
 
     def __init__(self, task: Task, address: Address, container: InputContainer, connection: Connection) -> None:
         self._task, self._address, self._container, self._connection = task, address, container, connection
-        may_end = address.kind in (SourceKind.PIPE, SourceKind.WEB)
-        # Live streams have neither duration nor size. What has one comes faster than it is shown, and is played at its
-        # own rate.
-        self._is_recording = task.realtime or (may_end and (bool(container.duration) or container.size > 0))
+        # Live streams have neither duration nor size. What has one can be read faster than it is shown.
+        has_size = container.size > 0 and container.format.name not in _PLAYLISTS
+        has_end = bool(container.duration) or has_size
+        self._is_recording = (
+            address.kind is SourceKind.FILE
+            or (address.kind is SourceKind.PIPE and (has_end or not task.realtime))
+            or (address.kind is SourceKind.WEB and has_end)
+        )
         by_arrival = not self._is_recording and container.format.name in _WITHOUT_STAMPS
         self._timeline = Timeline(LONGEST_STILL_S if self._is_recording else _LEAP_S, by_arrival)
         self._keeps_size, self._coded_size = task.keeps_size or self._is_recording, (0, 0)
@@ -115,7 +135,7 @@ class _Reading:
             self._coded_size = size
             if moment.note:
                 self._connection.send_bytes(wire.told(wire.Kind.NOTE, moment.note))
-            if self._is_recording:
+            if self._is_recording and self._task.realtime:
                 self._wait_for(moment)
             self._connection.send_bytes(wire.seen(moment.at_s - self._start_s))
             self._send([frame] if self._resampler is None else self._resampler.push(frame, moment.at_s), moment.at_s)

@@ -1,4 +1,4 @@
-"""The thread that keeps a live source open: it fills the queue of frames and connects again after a loss."""
+"""The thread that keeps a source open: it fills the queue of frames and connects again after a loss."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SLOW = 0.9
 
 
 class Feed:
-    """Reads a live source in a thread until it ends.
+    """Reads a source in a thread until it ends.
 
     Args:
         task: what is read.
@@ -65,6 +65,7 @@ class Feed:
             self._is_stopped.set()
             if self._process is not None:
                 self._process.kill()
+        self.waiting.close()
         self._thread.join()
 
     def _run(self) -> None:
@@ -123,8 +124,10 @@ class Feed:
     def _take(self, message: bytes, process: ReadingProcess) -> None:
         match message[0]:
             case wire.Kind.OPEN:
+                is_recording = wire.content_of(message)
                 # What has an end does not begin again behind it.
-                self._is_finite |= wire.content_of(message)
+                self._is_finite |= is_recording
+                self.waiting.is_live = self._task.realtime or not is_recording
             case wire.Kind.SIZE:
                 process.answer(self._fit(tuple(wire.content_of(message))))
             case wire.Kind.SEEN:

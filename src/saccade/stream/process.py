@@ -1,4 +1,4 @@
-"""The process that reads a live source, seen from its parent: started, listened to with a time limit, ended."""
+"""The process that reads a source, seen from its parent: started, listened to with a time limit, ended."""
 
 from __future__ import annotations
 
@@ -79,7 +79,9 @@ class ReadingProcess:
                 case wire.Kind.SEEN | wire.Kind.ALIVE:
                     self.is_open = True
                     since, limit_s = time.monotonic(), _NO_LIMIT_S if waits_forever else self._limits.silence_s
+            before = time.monotonic()
             yield message
+            since += time.monotonic() - before  # that the frame waited for the consumer is no silence of the source
         raise DataError(f"{self._address.shown} {self._silent(limit_s)}")
 
     def answer(self, content: object) -> None:

@@ -29,14 +29,14 @@ _NO_LIMITS = Limits()
 class Source:
     """The frames of a source in the frame format of a model; a context manager, to be iterated over once.
 
-    A file is read as fast as its frames are taken, and none is dropped. Any other source is live, and a file with
-    `realtime` counts as live: a process of its own reads it, and **the newest frame wins**. A consumer that keeps up
-    gets every frame. One that is too slow gets the newest frame, so that its delay does not grow; `dropped` counts the
-    others.
+    A file, standard input, and a recording over HTTP are read as fast as their frames are taken, and none is dropped;
+    whoever writes into the pipe waits. A recording has a duration or a size. Any other source is live, and with
+    `realtime` every source is live: **the newest frame wins**. A consumer that keeps up gets every frame. One that is
+    too slow gets the newest frame, so that its delay does not grow; `dropped` counts the others.
 
     *Conventions:* frames are chosen by time stamp to match `frame_format.fps`, as `saccade predict` does, and a frame
-    is repeated where the source is slower. Stamps that jump, and gaps, begin a new piece of video. Recordings that come
-    over HTTP or standard input, which have a duration, are played at their own rate.
+    is repeated where the source is slower. Stamps that jump, and gaps, begin a new piece of video. With `realtime`,
+    files and recordings are played at their own rate. Standard input without a duration is then taken as it comes.
 
     A live source that is lost is opened again, with pauses that double from half a second to half a minute. The end of
     a file, of standard input and of a recording ends the iteration. No message holds the password of an address.
@@ -47,10 +47,11 @@ class Source:
         frame_format: the frames that the model expects.
         fit: the function from the size of the first frame to that of `LiveFrame.pixels`; None for that of the frame
             format.
-        limits: the time limits of a live source.
-        realtime: whether a file is played at its own rate, as if it were a camera.
+        limits: the time limits of a camera or a network stream.
+        realtime: whether a file, a recording or standard input counts as live; a camera always does.
         picture_px: the longest side of `LiveFrame.picture`; None for no picture.
-        say: called with one line for the user, in the thread that iterates: a loss, a slow source, wrong time stamps.
+        say: called with one line for the user, in the thread that iterates: a loss, a slow source, wrong time stamps,
+            and at the end of a live source how many frames were dropped.
 
     Attributes:
         dropped: the number of frames so far that were due and not taken.
@@ -89,12 +90,12 @@ class Source:
         self._frame_format, self._fit, self._picture_px = frame_format, fit or frame_format.fit, picture_px
         keeps_size = frame_format.size is not None
         self._task = Task(address, frame_format.channels, frame_format.fps, picture_px, keeps_size, realtime)
-        self._is_live = realtime or self._address.kind is not SourceKind.FILE
+        self._has_feed = realtime or self._address.kind is not SourceKind.FILE
         self._feed: Feed | None = None
         self._fps: float | None = None
 
     def __enter__(self) -> Source:
-        if self._is_live:
+        if self._has_feed:
             self._feed = Feed(self._task, self._address, self._fit, self._limits)
         return self
 
@@ -115,16 +116,22 @@ class Source:
         return self._fps if self._feed is None else self._feed.fps
 
     def __iter__(self) -> Iterator[LiveFrame]:
-        if self._is_live and self._feed is None:
-            raise UsageError("a live source is opened by a with statement: with Source(...) as source")
+        if self._has_feed and self._feed is None:
+            raise UsageError("a source is opened by a with statement: with Source(...) as source")
+        self._address.check()
         return self._from_file() if self._feed is None else self._from_feed(self._feed)
 
     def _from_feed(self, feed: Feed) -> Iterator[LiveFrame]:
+        num_taken = 0
         while (taken := feed.waiting.take()) is not None:
             if isinstance(taken, str):
                 self._say(taken)
             else:
+                num_taken += 1
                 yield taken
+        if self.dropped:
+            num = num_taken + self.dropped
+            self._say(f"{self.dropped} of {num} frames were dropped: they came faster than they were processed")
 
     def _from_file(self) -> Iterator[LiveFrame]:
         path, wanted = Path(self._address.shown), self._frame_format

@@ -16,10 +16,10 @@ class Kind(IntEnum):
     """The kinds of messages.
 
     TASK: what the process is to read, the first message to it. READY: it has started and now opens the source. OPEN:
-    the source is open; the body says whether it is a recording. ALIVE: a recording shows a still. SIZE: the process
-    asks to what size frames of a given size are scaled, and waits for the answer. SEEN: a frame was decoded. FRAME: a
-    frame that is due. AGAIN: the last one is due again. NOTE: one line for the user. ERROR: one line, the last message.
-    END: the source has ended.
+    the source is open; the body says whether it is a recording, which can wait. ALIVE: a recording shows a still. SIZE:
+    the process asks to what size frames of a given size are scaled, and waits for the answer. SEEN: a frame was
+    decoded. FRAME: a frame that is due. AGAIN: the last one is due again. NOTE: one line for the user. ERROR: one line,
+    the last message. END: the source has ended.
     """
 
     TASK = 0

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median, median_high
 
 import numpy as np
 import torch
@@ -21,11 +20,12 @@ from saccade.data.folder import Folder
 from saccade.data.folds import Fold, folds, inner_validation
 from saccade.data.scan import Record
 from saccade.data.stored import StoredClips
-from saccade.errors import Interrupted, UsageError
+from saccade.errors import Interrupted
 from saccade.nn import attention
 from saccade.train import beside, tables, temperature
 from saccade.train.config import TrainConfig
 from saccade.train.end_to_end import train
+from saccade.train.fold_folders import Settled, done, folder_of, is_finished, num_finished, settled
 from saccade.train.loop import Progress
 from saccade.train.validation import some
 
@@ -56,20 +56,6 @@ class OutOfFold:
     kind: str
     logits: Float[Tensor, "clips classes"]
     without_attention: Float[Tensor, "clips classes"] | None
-
-
-@dataclass(frozen=True)
-class _Settled:
-    """What the folds settle for the model of all clips: medians; the threshold is None if they chose none."""
-
-    steps: int
-    temperature: float
-    threshold: float | None
-
-    @property
-    def told(self) -> str:
-        threshold = "" if self.threshold is None else f", the threshold {self.threshold:g}"
-        return f"{self.steps} steps{threshold} and the temperature {self.temperature:.2f}"
 
 
 def is_begun(out: Path) -> bool:
@@ -107,7 +93,7 @@ def cross_validate(
         num_folds: the number of folds.
         resume: whether to continue the cross-validation in `out`.
         progress: a function that is called with the name of a training, and returns that of `train` for it.
-        say: a function that is called with a line about a training.
+        say: a function that is called with a line about a training, or about what is done when the run is resumed.
 
     Raises:
         UsageError: if `out` already holds a run, another process writes to it, or the run to resume had another
@@ -121,11 +107,13 @@ def cross_validate(
     parts = folds(clips.targets.numpy(), clips.groups, num_folds, config.seed, names=clips.labels.names)
     with run_folder.held(out), _interrupts_told(out, num_folds):
         _begin(config, data, out, num_folds, resume=resume)
+        if resume:
+            say(done(out, num_folds))
         found: list[tuple[str, Tensor, Tensor | None]] = []
         for number, (learned, held) in enumerate(parts, 1):
             title = f"fold {number} of {num_folds}"
-            folder, show = out / f"fold-{number}", progress(title) if progress else None
-            if not _is_finished(folder):
+            folder, show = folder_of(out, number), progress(title) if progress else None
+            if not is_finished(folder):
                 of_fold = _data_of_fold(data, clips, learned, held, config.seed)
                 say_of_fold = _with_prefix(f"{title}: ", say)
                 resumed = run_folder.begun(folder)
@@ -164,7 +152,9 @@ def finish(
     """Train the model of all clips after a cross-validation; return the path of its checkpoint.
 
     No clip is left to validate it. So it takes as many steps as the folds kept in the median. The medians of their
-    temperatures and thresholds of events become part of it. If it was trained before, nothing is done.
+    temperatures and thresholds of events become part of it. Folds without clips for validation are left out of the
+    medians. Without validation in any fold, it takes as many steps as the folds took, and probabilities are not
+    calibrated. If it was trained before, nothing is done.
 
     Args:
         config: as for `cross_validate`, as `data` and `out`.
@@ -183,14 +173,14 @@ def finish(
     num_folds = int(told[NUM_FOLDS])
     with run_folder.held(out), _interrupts_told(out, num_folds):
         if not told.get("finished"):
-            settled = _settled(out, num_folds)
+            found = settled(out, num_folds)
             if say:
-                say(f"all clips: {settled.told}, the medians of the folds")
+                say(f"all clips: {found.told}")
             whole, show = out / _WHOLE, progress("all clips") if progress else None
             begun = run_folder.begun(whole)
-            train(replace(config, steps=settled.steps, minutes=None), data, whole, resume=begun, progress=show)
+            train(replace(config, steps=found.steps, minutes=None), data, whole, resume=begun, progress=show)
             tested = {"accuracy": model.accuracy, "low": model.low, "high": model.high}
-            _take_over(whole, out, settled, tested)
+            _take_over(whole, out, found, tested)
     return out / checkpoint.NAME
 
 
@@ -247,41 +237,23 @@ def _in_place(found: Sequence[Tensor], parts: Sequence[Fold], clips: StoredClips
     return logits
 
 
-def _settled(out: Path, num_folds: int) -> _Settled:
-    """Return what the folds settle for the model of all clips."""
-    kept, temperatures, thresholds = [], [], []
-    for number in range(1, num_folds + 1):
-        if not _is_finished(folder := out / f"fold-{number}"):
-            raise UsageError(f"{folder} is not finished; cross-validate first")
-        told = run_folder.read(folder)
-        validation = told.get("validation", {})  # without one, the last step was kept as it was
-        kept.append(int(validation.get("kept_step", told["steps"])))
-        temperatures.append(float(validation.get("temperature", 1)))
-        thresholds += [float(validation["events"]["threshold"])] if "events" in validation else []
-    return _Settled(median_high(kept), median(temperatures), median(thresholds) if thresholds else None)
-
-
-def _take_over(whole: Path, out: Path, settled: _Settled, tested: dict[str, float]) -> None:
+def _take_over(whole: Path, out: Path, found: Settled, tested: dict[str, float]) -> None:
     """Make the run in a sub folder that of the run folder; the sub folder is removed at the very end."""
     model, header = checkpoint.load(whole)
     head = model.head
     assert isinstance(head, nn.Module)
-    temperature.fold(head, settled.temperature)
-    training = header.training | {"accuracy": tested["accuracy"], "temperature": settled.temperature}
+    temperature.fold(head, found.temperature)
+    training = header.training | {"accuracy": tested["accuracy"], "temperature": found.temperature}
     labels = header.labels
-    if settled.threshold is not None and labels is not None:
-        labels = replace(labels, min_confidence=settled.threshold)
+    if found.threshold is not None and labels is not None:
+        labels = replace(labels, min_confidence=found.threshold)
     checkpoint.save(out / checkpoint.NAME, model, replace(header, labels=labels, training=training))
     shutil.copy2(whole / run_folder.LOG, out / run_folder.LOG)
     told = run_folder.read(whole)
     facts = {name: told[name] for name in ("device", "precision", "steps")}
-    facts |= {"temperature": settled.temperature, "threshold": settled.threshold}
+    facts |= {"temperature": found.temperature, "threshold": found.threshold}
     run_folder.update(out, finished=True, tested=tested, **facts)
     shutil.rmtree(whole)
-
-
-def _is_finished(folder: Path) -> bool:
-    return (folder / run_folder.RUN).exists() and bool(run_folder.read(folder).get("finished"))
 
 
 def _with_prefix(prefix: str, say: Say) -> Say:
@@ -296,5 +268,4 @@ def _interrupts_told(out: Path, num_folds: int) -> Iterator[None]:
     except Interrupted:
         raise
     except KeyboardInterrupt as error:
-        num = sum(_is_finished(folder) for folder in out.glob("fold-*"))
-        raise Interrupted(f"{num} of {num_folds} folds are finished in {out}") from error
+        raise Interrupted(f"{num_finished(out, num_folds)} of {num_folds} folds are finished in {out}") from error

@@ -1,5 +1,6 @@
 // The page: sends the settings to the server, and shows the frames from the server.
 
+import { about, introduction } from "./about.js";
 import { Card, element, setText } from "./cards.js";
 import { Connection } from "./connection.js";
 import { Controls, asMessage } from "./controls.js";
@@ -8,18 +9,20 @@ import { Player } from "./player.js";
 import { Rate } from "./rate.js";
 import { fromFragment, streamSettings, toFragment } from "./settings.js";
 import { Sources } from "./sources.js";
+import { Teach } from "./teach.js";
 
 const find = (id) => document.getElementById(id);
 const darkness = matchMedia("(prefers-color-scheme: dark)");
 
 const DEFAULT_FPS = 25;
-const MOST_NAMED = 20;
+const FPS_WITHOUT_MODEL = 1;
 
 const state = fromFragment(location.hash);
 let knowsDigits = false;
 let wantedFps = null;
 let cards = [];
 let linkTimer;
+let wasReplaced = false;
 
 const connection = new Connection(take, connectionChanged);
 const player = new Player(
@@ -31,16 +34,17 @@ const rate = new Rate(find("rate"));
 const controls = new Controls(state, { send: change, begin, announce });
 const sources = new Sources({
   send: change,
-  sendBytes: (bytes) => player.paused || connection.sendBytes(bytes),
-  fps: () => (knowsDigits ? Math.min(state.settings.fps, wantedFps ?? Infinity) : wantedFps ?? DEFAULT_FPS),
+  sendBytes: (bytes) => player.paused || !cards.length || connection.sendBytes(bytes),
+  fps: cameraFps,
   play: () => player.paused && player.setPaused(false),
   notice,
 });
+const teach = new Teach({ isOn: () => sources.camera.isOn, start: () => sources.useCamera(), announce });
 
 // --- Messages from the server
 
 function take(message) {
-  const takers = { loading, hello, frame, digit, ended, busy, error: complain, closed: complain };
+  const takers = { loading, hello, frame, digit, ended, busy, replaced, error: complain, closed: complain };
   takers[message.type]?.(message);
 }
 
@@ -50,7 +54,9 @@ function loading() {
 
 function hello(message) {
   const { models } = message;
-  const least = Math.min(...models.map((model) => model.min_confidence));
+  if (message.teaches) teach.begin();
+  document.body.classList.toggle("untaught", !models.length);
+  if (!models.length) return helloWithoutModel(message);
   knowsDigits = message.knows_digits;
   wantedFps = message.frame_format.fps;
   cards = models.map((model, i) => new Card(model, i, showWanted));
@@ -58,13 +64,8 @@ function hello(message) {
   find("models").style.setProperty("--columns", Math.min(3, cards.length));
   find("models").classList.toggle("alone", cards.length === 1);
   find("models").removeAttribute("aria-busy");
-  const what = knowsDigits ? "These models know handwritten digits and nothing else: they look for digits in everything they see. " : "";
-  const those = knowsDigits ? "these digits" : models.every(({ exclusive }) => exclusive) ? "this class" : "these classes";
-  const unsure = models.every(({ exclusive }) => exclusive)
-    ? `below ${Math.round(100 * least)} % there is no verdict`
-    : `there is no verdict while any class is between ${Math.round(50 * (1 - least))} and ${Math.round(50 * (1 + least))} %`;
-  const percent = `The percentage under a verdict is the probability of exactly ${those}`;
-  setText(find("about"), `${what}${percent}${least ? `; ${unsure}` : ""}.`);
+  setText(find("about"), about(models, knowsDigits));
+  find("idle-told").replaceChildren(...introduction(cards));
   find("link").hidden = !knowsDigits;
   find("controls").hidden = false;
   player.clear();
@@ -74,30 +75,36 @@ function hello(message) {
   showIdle(!knowsDigits);
   begin();
   announce(knowsDigits ? "The models are running" : "The models are ready");
+  if (wasReplaced && !teach.recording) find("models").parentElement.scrollIntoView();
+  wasReplaced = false;
+}
+
+/** Show only what teaches: there is no model yet. */
+function helloWithoutModel(message) {
+  knowsDigits = false;
+  cards = [];
+  find("models").removeAttribute("aria-busy");
+  rate.restart("no model yet");
+  sources.connected({ ...message, frame_format: { channels: 3, size: null, fps: null } });
+  announce("There is no model yet; teach one");
+}
+
+/** The server has other models now. It closes the connection; the next one shows them. */
+function replaced() {
+  wasReplaced = true;
+  connection.reopenAtOnce();
+}
+
+/** Return the rate of frames for the models; without models, frames only show the size of the picture. */
+function cameraFps() {
+  if (!cards.length) return FPS_WITHOUT_MODEL;
+  return knowsDigits ? Math.min(state.settings.fps, wantedFps ?? Infinity) : wantedFps ?? DEFAULT_FPS;
 }
 
 /** Show what the user can do, instead of cards without a picture. */
 function showIdle(isIdle) {
-  if (find("idle").hidden === !isIdle) return;
   find("idle").hidden = !isIdle;
   find("models").hidden = find("player").hidden = isIdle;
-  if (!isIdle) return;
-  // Most models share their classes; the same classes are listed once, below the names of these models.
-  const groups = new Map();
-  for (const { title, model } of cards) {
-    const key = JSON.stringify([model.task, model.classes]);
-    groups.set(key, { ...model, titles: [...(groups.get(key)?.titles ?? []), title] });
-  }
-  find("idle-told").replaceChildren(
-    ...[...groups.values()].flatMap(({ titles, task, classes }, i) => [
-      ...(i ? [element("br")] : []),
-      element("strong", { textContent: titles.join(", ") }),
-      element("br"),
-      task.replace(/\.$/, ": "),
-      ...classes.slice(0, MOST_NAMED).flatMap((name, i) => [i ? ", " : "", element("span", { textContent: name })]),
-      classes.length > MOST_NAMED ? ", …" : "",
-    ]),
-  );
 }
 
 function frame(message) {
@@ -138,7 +145,8 @@ function busy({ limit }) {
 function connectionChanged(to) {
   if (to === "open") return;
   sources.disconnected();
-  rate.restart(to === "busy" ? "waiting for a place …" : "no connection, trying again …");
+  const states = { busy: "waiting for a place …", replaced: "the new model comes …", lost: "no connection, trying again …" };
+  rate.restart(states[to]);
   if (to === "lost") announce("The connection is lost; the page tries again");
 }
 

@@ -5,7 +5,7 @@ const LONGEST_WAIT_MS = 4000;
 const BUSY_WAIT_MS = 3000;
 
 export class Connection {
-  /** take: called with every message. changed: called with "open", "lost" or "busy". */
+  /** take: called with every message. changed: called with "open", "lost", "busy" or "replaced". */
   constructor(take, changed) {
     this.take = take;
     this.changed = changed;
@@ -31,13 +31,18 @@ export class Connection {
       this.take(message);
     };
     socket.onclose = () => {
-      this.changed(this.busy ? "busy" : "lost");
+      this.changed(this.busy ? "busy" : this.isReplaced ? "replaced" : "lost");
       if (!wasOpen) dispatchEvent(new Event("refused")); // perhaps refused: a WebSocket does not report the reason
-      setTimeout(() => this.open(), this.busy ? BUSY_WAIT_MS : this.waitMs);
-      this.busy = false;
+      setTimeout(() => this.open(), this.busy ? BUSY_WAIT_MS : this.isReplaced ? 0 : this.waitMs);
+      this.busy = this.isReplaced = false;
       this.waitMs = Math.min(LONGEST_WAIT_MS, this.waitMs * 2);
     };
     this.socket = socket;
+  }
+
+  /** The server is about to close the connection, and is there for the next one. */
+  reopenAtOnce() {
+    this.isReplaced = true;
   }
 
   get isOpen() {

@@ -22,6 +22,7 @@ export class Sources {
     this.camera = new Camera(find("preview"), sendBytes, fps, (isOn) => {
       find("preview").hidden = !isOn;
       setText(find("camera-switch"), `${isOn ? "Stop" : "Start"} webcam`);
+      find("preview").dispatchEvent(new Event("switched"));
     });
     find("camera-switch").onclick = () => (this.camera.isOn ? this.camera.stop() : this.useCamera());
     for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
