@@ -205,8 +205,9 @@ def _memory(described: Described) -> Memory:
 def events_found(described: Described, folds: Sequence[Fold], heads: Sequence[Fitted], *, seed: int) -> Found | None:
     """Return how well the heads of folds find events in streams of clips that they did not learn from.
 
-    The test clips of each fold are joined to a stream. The threshold is that of `best_threshold`. None if no class
-    means that nothing happens, no frame rate is known, or no fold tests both events and background.
+    The test clips of each fold are joined to a stream, with ten minutes of background in all. The threshold is that of
+    `best_threshold`. None if no class means that nothing happens, no frame rate is known, or no fold tests both events
+    and background.
     """
     none, fps, labels = described.none, described.model.frame_format.fps, described.clips.labels
     if none is None or fps is None:
@@ -218,7 +219,9 @@ def events_found(described: Described, folds: Sequence[Fold], heads: Sequence[Fi
         if streams.can_join(described.clips.targets, known, none):
             fit.copy_to(head)
             targets = described.clips.targets[torch.from_numpy(known)]
-            found.append(streams.stream(features, targets, _memory(described), head, labels, fps, seed=seed))
+            seconds = streams.BACKGROUND_S / len(folds)
+            memory = _memory(described)
+            found.append(streams.stream(features, targets, memory, head, labels, fps, background_s=seconds, seed=seed))
     return best_threshold(found, labels, fps) if found else None
 
 

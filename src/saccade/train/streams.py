@@ -21,8 +21,9 @@ from saccade.stream.joined import Stream, joined, spans
 _EVENT_MOMENTS = ((0.1, False), (0.6, True), (1.0, True))
 # Moments after it, in parts of the median length of events.
 _AFTER_MOMENTS = (0.6, 1.0)
-# Background in a stream on which the threshold is chosen, in seconds.
-_BACKGROUND_S = 600.0
+BACKGROUND_S = 600.0
+"""The length of the background in the streams on which the threshold is chosen, all together, in seconds."""
+
 
 Features = Float[Tensor, "time features"]
 
@@ -96,6 +97,7 @@ def stream(
     labels: Labels,
     fps: float,
     *,
+    background_s: float,
     seed: int,
 ) -> Stream:
     """Join clips to a stream, and return what a model says of it.
@@ -107,13 +109,14 @@ def stream(
         head: its head.
         labels: its classes, one of which means that nothing happens.
         fps: frames per second.
+        background_s: the length of the background, in seconds.
         seed: the seed of the order and of the background.
     """
     names = [labels.names[int(target)] for target in targets]
     segments = joined(
         [len(clip) for clip in features],
         [name != labels.none for name in names],
-        num_background=round(_BACKGROUND_S * fps),
+        num_background=round(background_s * fps),
         rng=random.Random(seed),
     )
     said: list[list[float]] = []
