@@ -286,7 +286,9 @@ def test_a_folder_that_cannot_be_read_is_told_and_a_pipe_is_no_clip():
         )
         ended = subprocess.run([sys.executable, "-c", script, root], capture_output=True, text=True, check=False)
         (root / "b").chmod(0o755)
-        assert f"DataError: {root / 'b'} cannot be opened: Permission denied" in ended.stderr
+        # One class is left, so that the rest cannot be used either.
+        assert "clips of at least two classes are needed" in ended.stderr
+        assert f"left out: {root / 'b'} cannot be opened: Permission denied" in ended.stderr
 
 
 def test_an_empty_argument_is_not_the_current_folder(capsys):

@@ -12,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -203,7 +204,8 @@ def test_without_the_list_of_containers_a_playlist_would_open_another_file(mp4, 
     """Show that the test above can fail."""
     (tmp_path / "secret.mp4").write_bytes(mp4)
     (tmp_path / "upload").write_text(PLAYLISTS[0])
-    assert len(video.read_clip(tmp_path / "upload").frames) == 12
+    with av.open(f"file:{tmp_path / 'upload'}") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
 
 
 def test_too_large_is_told_before_the_end(uploads):

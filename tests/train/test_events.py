@@ -59,7 +59,8 @@ def run(out, data=None, **changes):
 # --- The threshold
 
 
-def test_the_checkpoint_holds_the_threshold_that_is_best_in_a_stream_of_validation_clips(tmp_path):
+def test_the_checkpoint_holds_the_threshold_that_is_best_in_a_stream_of_validation_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr("saccade.stream.joined.THRESHOLDS", (0.6, 0.95))  # another one than the standard
     described, said = run(tmp_path)
     model, header = checkpoint.load(tmp_path)
     stream = joined_stream(model, data_of().clips("validation"), LABELS, FPS)
