@@ -181,3 +181,11 @@ def test_a_verdict_below_the_minimum_is_unsure(tmp_path, model):
 
 def test_the_live_page_has_the_same_minimum():
     assert ServeConfig().min_confidence is PredictConfig((Path("a"),), Path("b")).min_confidence is None
+
+
+def test_without_a_minimum_that_of_the_classes_counts():
+    strict = Labels(LABELS.names, min_confidence=0.9)
+    clip_of_one, logits = Clip(torch.empty(1, 1, 28, 28)), torch.tensor([[2.0, 0.0, 0.0]])  # 79 %
+    assert prediction_of(Path("a.npz"), clip_of_one, logits, LABELS).sure
+    assert not prediction_of(Path("a.npz"), clip_of_one, logits, strict).sure
+    assert prediction_of(Path("a.npz"), clip_of_one, logits, strict, min_confidence=0.5).sure

@@ -118,7 +118,7 @@ def _column(
     seen, _ = look(model, clip.frames.to(device), saliency=True)
     prediction = predict.prediction_of(name, clip, seen.logits.cpu(), labels)
     colour = colour_of(header.kind)
-    return Column(header.kind, colour, path, header, labels, clip, seen, prediction, None, {})
+    return Column(header.kind, colour, path, header, labels, clip, seen, prediction, None, {}, labels.min_confidence)
 
 
 def _wrong_clip(column: Column, verdict: ClipVerdict, command: str | None) -> WrongClip:

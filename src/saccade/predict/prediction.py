@@ -16,7 +16,7 @@ from torch import Tensor
 from saccade.clips import Size
 from saccade.data import video
 from saccade.errors import DataError, NonFiniteError, SaccadeError
-from saccade.labels import MIN_CONFIDENCE, Labels, Verdict
+from saccade.labels import Labels, Verdict
 
 # A longer clip is reported once a second, so that the report of two hours stays small.
 MAX_REPORTED_FRAMES = 100
@@ -239,7 +239,7 @@ def prediction_of(
     logits: Float[Tensor, "time classes"],
     labels: Labels,
     *,
-    min_confidence: float = MIN_CONFIDENCE,
+    min_confidence: float | None = None,
     over_time: bool = False,
 ) -> Prediction:
     """Return the prediction for a clip, given the logits of a model.
@@ -249,7 +249,7 @@ def prediction_of(
         clip: the clip as the model received it.
         logits: the logits of the model, one row for each frame or one row for the last frame.
         labels: the classes of the model.
-        min_confidence: the minimum confidence of a verdict; see `Labels.sure`.
+        min_confidence: the minimum confidence of a verdict, see `Labels.sure`; None for that of the classes.
         over_time: whether to report the verdicts over time.
 
     Raises:
@@ -257,6 +257,6 @@ def prediction_of(
         NonFiniteError: if a logit is NaN or infinite.
     """
     num_frames, (height, width) = len(clip.frames), clip.frames.shape[-2:]
-    summary = Summary(path, labels, min_confidence)
+    summary = Summary(path, labels, labels.threshold(min_confidence))
     summary.add(logits, clip.seconds if len(logits) == num_frames else None)
     return summary.prediction(clip, num_frames, (height, width), over_time)
