@@ -63,7 +63,7 @@ export class Lesson {
 
   /** Show the clips; `wanted` is how many there should be. */
   show(clips, wanted) {
-    setText(this.count, `${clips.length} of ${wanted} clips`);
+    setText(this.count, clips.length < wanted ? `${clips.length} of ${wanted} clips` : `${clips.length} clips`);
     this.count.classList.toggle("enough", clips.length >= wanted);
     const shown = clips.slice(-MOST_STILLS);
     for (const [clip, still] of this.stills) {
