@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import lzma
 import os
+import re
 import struct
 import tokenize
 import zipfile
@@ -23,6 +24,8 @@ UNREADABLE: tuple[type[Exception], ...] = (
 
 # Characters that start a line or change the writing direction, and lone surrogates.
 _UNPRINTABLE = (*range(0x2028, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000))
+# What would be read as Markdown or HTML inside a line.
+_MARKUP = re.compile(r"([\\`*_\[\]<>!|~&#])")
 _ESCAPES = {
     **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
     **{code: f"\\u{code:04x}" for code in _UNPRINTABLE},
@@ -92,6 +95,15 @@ def _is(described: object, wanted: type) -> bool:
 def _wrong(described: object, wanted: Any, name: str) -> TypeError:
     needed = wanted.__name__ if isinstance(wanted, type) and not get_args(wanted) else str(wanted)
     return TypeError(f"{name or 'the value'} is {described!r:.60}; {needed} is needed")
+
+
+def in_markdown(text: str) -> str:
+    r"""Return untrusted text so that Markdown shows it as it is.
+
+    >>> in_markdown("<b>|a_b")
+    '\\<b\\>\\|a\\_b'
+    """
+    return _MARKUP.sub(r"\\\1", shown(text))
 
 
 def shown(text: str | os.PathLike[str]) -> str:

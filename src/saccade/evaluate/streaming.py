@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,7 +23,7 @@ from saccade.evaluate.command import EvaluateConfig
 from saccade.evaluate.forward import Progress
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
-from saccade.stream.joined import MOST_FALSE_ALARMS, THRESHOLDS, Found, Segment, Stream, joined, score, spans
+from saccade.stream.joined import MOST_FALSE_ALARMS, THRESHOLDS, Found, Segment, Stream, plan, score
 
 MINUTES = 10.0
 """The length of the background in the stream, in minutes."""
@@ -134,13 +133,9 @@ def joined_stream(
         minutes: the length of the background; None for `MINUTES`.
         progress: called with the number of frames done and the total.
     """
-    names = [labels.names[int(target)] for target in clips.targets]
-    segments = joined(
-        [len(frames) for frames in clips.frames],
-        [name != labels.none for name in names],
-        num_background=round(60 * (MINUTES if minutes is None else minutes) * fps),
-        rng=random.Random(0),
-    )
+    lengths = [len(frames) for frames in clips.frames]
+    background_s = 60 * (MINUTES if minutes is None else minutes)
+    segments, happens = plan(lengths, clips.targets.tolist(), labels, fps, background_s=background_s, seed=0)
     said: list[list[float]] = []
     state, total = None, sum(map(len, segments))
     for features in _features(model, clips, segments):
@@ -148,7 +143,7 @@ def joined_stream(
         said += labels.probabilities(logits[0]).tolist()
         if progress is not None:
             progress(len(said), total)
-    return Stream(said, spans(segments, names, fps))
+    return Stream(said, happens)
 
 
 def _features(

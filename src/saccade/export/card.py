@@ -11,9 +11,6 @@ from saccade.export.compare import SHAPES, TOLERANCE
 
 NAME = "README.md"
 
-# What would be read as Markdown or HTML inside a line.
-_MARKUP = re.compile(r"([\\`*_\[\]<>!|~&#])")
-
 _CARD = """\
 # {kind}, exported
 
@@ -99,14 +96,14 @@ def text(header: Header, about: dict[str, Any], *, suffix: str, native: bool, di
         difference: the largest difference of a probability that was found.
         versions: the versions of the software that wrote the files.
     """
-    names = [_plain(name) for name in about["classes"]]
+    names = [foreign.in_markdown(name) for name in about["classes"]]
     one = "Exactly one class is present: probabilities add up to 1."
     closed = "A clip of none of these classes is given one of them."
     if not about["exclusive"]:
         one = "Any number of classes may be present, each with a probability of its own."
         closed = "What is none of these classes is not recognised."
     return _CARD.format(
-        kind=_plain(header.kind),
+        kind=foreign.in_markdown(header.kind),
         num_classes=len(names),
         version=about["saccade"],
         digest=about["checkpoint_sha256"],
@@ -160,10 +157,9 @@ def _needs(suffix: str, native: bool) -> str:
 
 
 def _training(header: Header) -> str:
-    facts = [f"- {_plain(name)}: {_plain(str(value))}" for name, value in header.facts.items() if value is not None]
+    facts = [
+        f"- {foreign.in_markdown(name)}: {foreign.in_markdown(str(value))}"
+        for name, value in header.facts.items()
+        if value is not None
+    ]
     return "\n".join(facts) or "The checkpoint does not name its training data."
-
-
-def _plain(text: str) -> str:
-    """Return foreign text as it is, not as markup."""
-    return _MARKUP.sub(r"\\\1", foreign.shown(text))

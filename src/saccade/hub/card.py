@@ -17,8 +17,6 @@ NAME = "README.md"
 _LICENSE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 # The verdicts that a training writes into its run folder.
 _TESTED, _COLUMNS = "tested.csv", ("fold", "class", "verdict")
-# What would be read as Markdown or HTML inside a line.
-_MARKUP = re.compile(r"([\\`*_\[\]<>!|~&])")
 
 _CARD = """\
 ---
@@ -134,7 +132,7 @@ def text(repository: str, header: Header, figures: Iterable[Figure], license: st
     return _CARD.format(
         kind=header.kind,
         license=f"license: {license}\n" if license else "",
-        name=plain(repository.rpartition("/")[2]),
+        name=foreign.in_markdown(repository.rpartition("/")[2]),
         repository=repository,
         num=len(names),
         classes=_table(("index", "class"), enumerate(names)),
@@ -146,15 +144,6 @@ def text(repository: str, header: Header, figures: Iterable[Figure], license: st
         if exclusive
         else "Something that is no class is not named.",
     )
-
-
-def plain(text: str) -> str:
-    r"""Return untrusted text so that Markdown shows it as it is.
-
-    >>> plain("<b>|a_b")
-    '\\<b\\>\\|a\\_b'
-    """
-    return _MARKUP.sub(r"\\\1", foreign.shown(text))
 
 
 def _frames(header: Header) -> str:
@@ -188,5 +177,5 @@ def _accuracy(figures: list[Figure]) -> str:
 
 def _table(columns: Iterable[str], rows: Iterable[tuple[object, ...]]) -> str:
     columns = list(columns)
-    lines = [columns, ["---"] * len(columns), *([plain(str(cell)) for cell in row] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *([foreign.in_markdown(str(cell)) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from saccade.errors import UsageError
@@ -85,6 +86,24 @@ def own_names(host: str) -> tuple[Name, ...]:
         own = socket.gethostname().lower()
         names += [own, f"{own}.local"]
     return tuple(map(Name, names))
+
+
+def is_among(netloc: str, names: Iterable[Name]) -> bool:
+    """Return whether a host, perhaps with a port, is one of the names."""
+    try:
+        host, port = split_netloc(netloc)
+    except ValueError:
+        return False
+    return any(name.covers(host, port) for name in names)
+
+
+def is_address(netloc: str) -> bool:
+    """Return whether a host, perhaps with a port, is an IP address: to let a foreign name lead here needs a name."""
+    try:
+        ipaddress.ip_address(split_netloc(netloc)[0])
+    except ValueError:
+        return False
+    return True
 
 
 def parse_prefix(text: str) -> str:

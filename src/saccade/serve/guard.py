@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +11,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from saccade.errors import UsageError
-from saccade.serve.address import Name, parse_name, split_netloc
+from saccade.serve.address import Name, is_address, is_among, parse_name
 
 SECURITY_HEADERS: Mapping[str, str] = {
     # Everything comes from this server; the page has no inline script or style.
@@ -58,7 +57,7 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
-        if not _is_address(host) and not _is_among(host, self._names):
+        if not is_address(host) and not is_among(host, self._names):
             return (
                 f"host name {host[:100]!r} is not accepted; use an IP address, or start the server with "
                 f"{_option_for(host)}"
@@ -68,7 +67,7 @@ class Guard:
         if origin is None:
             return None
         netloc = _netloc(origin)
-        if netloc.lower() == host.lower() or _is_among(netloc, self._allowed):
+        if netloc.lower() == host.lower() or is_among(netloc, self._allowed):
             return None
         return (
             f"pages of {origin[:100]!r} may not use this server; if that is a proxy in front of this server, start the "
@@ -110,22 +109,6 @@ async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send
         await send({"type": "websocket.close", "code": 1008})
     else:
         await response(scope, receive, send)
-
-
-def _is_among(netloc: str, names: Iterable[Name]) -> bool:
-    try:
-        host, port = split_netloc(netloc)
-    except ValueError:
-        return False
-    return any(name.covers(host, port) for name in names)
-
-
-def _is_address(netloc: str) -> bool:
-    try:
-        ipaddress.ip_address(split_netloc(netloc)[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _netloc(origin: str) -> str:

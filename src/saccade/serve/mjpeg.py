@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import ipaddress
 import socket
 import sys
 import threading
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic
 from urllib.parse import urlsplit
 
-from saccade.serve.address import Name, own_names, split_netloc
+from saccade.serve.address import Name, is_address, is_among, own_names
 from saccade.serve.newest import MAX_VIEWERS, Item, Newest
 from saccade.serve.server import listening_socket
 
@@ -159,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
 
     def do_GET(self) -> None:
-        if not _is_accepted(self.headers.get("Host", ""), self.server.names):
+        host = self.headers.get("Host", "")
+        if not is_address(host) and not is_among(host, self.server.names):
             self._answer(403, b"this host name is not accepted; open the page by the IP address of its machine\n")
             return
         match urlsplit(self.path).path:
@@ -209,15 +209,3 @@ def _part(jpeg: bytes) -> bytes:
     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
     # Browsers show a picture when they see the boundary behind it.
     return head + jpeg + b"\r\n" + _BOUNDARY
-
-
-def _is_accepted(netloc: str, names: Iterable[Name]) -> bool:
-    """Return whether a host is an IP address or one of the names: to let a foreign name lead here needs a name."""
-    try:
-        host, port = split_netloc(netloc)
-    except ValueError:
-        return False
-    with suppress(ValueError):
-        ipaddress.ip_address(host)
-        return True
-    return any(name.covers(host, port) for name in names)

@@ -143,6 +143,28 @@ def joined(
     return found
 
 
+def plan(
+    lengths: Sequence[int], targets: Sequence[int], labels: Labels, fps: float, *, background_s: float, seed: int
+) -> tuple[list[Segment], list[Span]]:
+    """Join labelled clips to a stream; return its parts, and when its events happen.
+
+    Args:
+        lengths: the number of frames of each clip.
+        targets: the class of each clip.
+        labels: the classes, one of which means that nothing happens.
+        fps: frames per second.
+        background_s: the length of the background, in seconds.
+        seed: the seed of all choices.
+
+    Raises:
+        ValueError: as `joined`.
+    """
+    names = [labels.names[target] for target in targets]
+    is_event = [name != labels.none for name in names]
+    segments = joined(lengths, is_event, num_background=round(background_s * fps), rng=random.Random(seed))
+    return segments, spans(segments, names, fps)
+
+
 def spans(segments: Iterable[Segment], names: Sequence[str], fps: float) -> list[Span]:
     """Return when the events of a joined stream happen.
 

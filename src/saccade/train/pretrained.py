@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from saccade import baselines, checkpoint
 from saccade.baselines import Rung
 from saccade.clips import CPU, FrameFormat
+from saccade.data.background import Background
 from saccade.data.folds import Fold
 from saccade.data.stored import StoredClips
 from saccade.labels import Labels
@@ -167,7 +168,7 @@ def _fitted_to_streams(described: Described, indices: NDArray[np.intp], seed: in
     if none is None:
         return None
     features, known = _features(described, indices)
-    if not streams.can_join(clips.targets, known, none):
+    if Background.of(clips.targets[known], clips.labels) is None:
         return None
     groups = known.tolist() if clips.groups is None else [clips.groups[index] for index in known]
     rows = streams.rows(features, clips.targets[torch.from_numpy(known)], groups, _memory(described), none, seed=seed)
@@ -209,16 +210,16 @@ def events_found(described: Described, folds: Sequence[Fold], heads: Sequence[Fi
     `best_threshold`. None if no class means that nothing happens, no frame rate is known, or no fold tests both events
     and background.
     """
-    none, fps, labels = described.none, described.model.frame_format.fps, described.clips.labels
-    if none is None or fps is None:
+    fps, labels = described.model.frame_format.fps, described.clips.labels
+    if labels.none is None or fps is None:
         return None
     head = _head(described)
     found = []
     for (_, held), fit in zip(folds, heads, strict=True):
         features, known = _features(described, held)
-        if streams.can_join(described.clips.targets, known, none):
+        targets = described.clips.targets[known]
+        if Background.of(targets, labels) is not None:
             fit.copy_to(head)
-            targets = described.clips.targets[torch.from_numpy(known)]
             seconds = streams.BACKGROUND_S / len(folds)
             memory = _memory(described)
             found.append(streams.stream(features, targets, memory, head, labels, fps, background_s=seconds, seed=seed))

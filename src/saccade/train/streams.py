@@ -7,15 +7,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from saccade.labels import Labels
 from saccade.nn.memory import Memory
-from saccade.stream.joined import Stream, joined, spans
+from saccade.stream.joined import Stream, plan
 
 # Moments of an event, in parts of its length after its beginning, and whether it counts by then.
 _EVENT_MOMENTS = ((0.1, False), (0.6, True), (1.0, True))
@@ -112,26 +110,15 @@ def stream(
         background_s: the length of the background, in seconds.
         seed: the seed of the order and of the background.
     """
-    names = [labels.names[int(target)] for target in targets]
-    segments = joined(
-        [len(clip) for clip in features],
-        [name != labels.none for name in names],
-        num_background=round(background_s * fps),
-        rng=random.Random(seed),
-    )
+    lengths = [len(clip) for clip in features]
+    segments, happens = plan(lengths, targets.tolist(), labels, fps, background_s=background_s, seed=seed)
     said: list[list[float]] = []
     state = memory.initial_state(1)
     for segment in segments:
         part = features[segment.clip][segment.first : segment.last].float()
         states, state = memory(part.unsqueeze(0), state)
         said += labels.probabilities(head(states[0])).tolist()
-    return Stream(said, spans(segments, names, fps))
-
-
-def can_join(targets: Int64[Tensor, "clips"], clips: NDArray[np.intp], none: int) -> bool:
-    """Return whether some of the clips are events and others background."""
-    is_none = targets[torch.from_numpy(clips)] == none
-    return bool(is_none.any()) and not bool(is_none.all())
+    return Stream(said, happens)
 
 
 def _background(features: Sequence[Features], background: Sequence[int], num: int, rng: random.Random) -> Features:
