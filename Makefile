@@ -18,7 +18,7 @@ SITE ?= build/site
 BENCHMARKS ?= $(filter-out benchmarks/plain_% benchmarks/make_%,$(wildcard benchmarks/*.py))
 
 # What is timed beside operators of others, in an environment with them.
-PEERED := $(filter benchmarks/deform_conv%,$(BENCHMARKS))
+PEERED := $(filter benchmarks/deform_conv% benchmarks/streaming.py,$(BENCHMARKS))
 
 VENV := .venv
 PEERS := .venv-bench

@@ -27,14 +27,14 @@ PAIR, ORDERED, DIGITS = (schemes.create(name).labels for name in ("pair", "order
 
 
 def save_model(path, name="lenet-lstm", labels=PAIR, frame_format=None, *, loud=60, **arguments):
-    """Save an untrained model whose verdicts change from frame to frame."""
+    """Save an untrained model whose verdicts change from frame to frame; rounding does not grow in its state."""
     torch.manual_seed(0)
     header = Header(name, arguments, labels, frame_format)
     model = header.create_model().eval()
     with torch.no_grad():
         for part in ("temporal", "head"):
-            for parameter in getattr(model, part, nn.Identity()).parameters():
-                parameter.mul_(loud)
+            for weight, parameter in getattr(model, part, nn.Identity()).named_parameters():
+                parameter.mul_(1 if "weight_hh" in weight else loud)
     checkpoint.save(path / checkpoint.NAME, model, header)
     return model
 

@@ -1,23 +1,27 @@
-"""Batch normalisation folded into convolutions, for trunks that do not learn."""
+"""Batch normalisation folded into convolutions, for models that do not learn."""
 
 from __future__ import annotations
 
 import copy
-from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-Trunk = TypeVar("Trunk", bound=nn.Module)
+from saccade.nn.deform_conv import DeformConv2d
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
-def folded(trunk: Trunk) -> Trunk:
-    """Return a copy of a trunk without batch normalisation, which computes the same up to rounding, in less time.
+def folded(model: Model) -> Model:
+    """Return a copy of a model without batch normalisation, which computes the same up to rounding, in less time.
+
+    Normalisation after max pooling is folded where its factors are positive, since the largest value is then the same
+    one. The copy does not learn.
 
     Args:
-        trunk: a trunk whose normalisation layers follow their convolutions in the order of children.
+        model: a model whose normalisation layers follow their convolutions in the order of children.
 
     >>> conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
     >>> layers = nn.Sequential(conv, norm).eval()
@@ -25,10 +29,35 @@ def folded(trunk: Trunk) -> Trunk:
     >>> torch.allclose(folded(layers)(frames), layers(frames), atol=1e-5)
     True
     """
-    found = copy.deepcopy(trunk).eval()
+    found = copy.deepcopy(model).eval().requires_grad_(False)
     for module in list(found.modules()):
-        for (name, first), (after, second) in pairwise(list(module.named_children())):
-            if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(first, second))
-                setattr(module, after, nn.Identity())
+        convolution: nn.Conv2d | DeformConv2d | None = None
+        pooled = False
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, (nn.Conv2d, DeformConv2d)):
+                convolution, pooled = layer, False
+            elif isinstance(layer, nn.MaxPool2d):
+                pooled = True
+            elif isinstance(layer, nn.BatchNorm2d) and convolution is not None:
+                if not pooled or bool((layer.weight > 0).all()):
+                    _fold(convolution, layer)
+                    setattr(module, name, nn.Identity())
+                convolution = None
+            elif not isinstance(layer, nn.Identity):
+                convolution = None
     return found.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def _fold(convolution: nn.Conv2d | DeformConv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    convolution.weight, convolution.bias = fuse_conv_bn_weights(
+        convolution.weight,
+        convolution.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    convolution.requires_grad_(False)

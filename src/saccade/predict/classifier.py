@@ -15,6 +15,7 @@ from saccade.data import video
 from saccade.errors import DataError, NonFiniteError
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
+from saccade.models.folding import folded
 from saccade.nn.temporal import State
 from saccade.predict.prediction import Failure, Prediction, Summary, prediction_of
 
@@ -36,7 +37,8 @@ class Classifier:
     def __init__(
         self, path: Path, device: torch.device, *, max_frames: int | None, min_confidence: float | None, over_time: bool
     ) -> None:
-        self.model, header = checkpoint.load(path, device)
+        model, header = checkpoint.load(path, device)
+        self.model = folded(model) if isinstance(model, VideoClassifier) else model
         self.labels, self.frame_format = classes_of(header, path), format_of(self.model)
         self._device, self._max_frames = device, max_frames
         self._min_confidence, self._over_time = self.labels.threshold(min_confidence), over_time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from saccade.device import choose_device
 from saccade.errors import DataError, NonFiniteError
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
+from saccade.models.folding import folded
 from saccade.nn.temporal import State
 
 LONGEST_GAP_S = 2.0
@@ -79,7 +81,7 @@ class Classifier:
             raise DataError(f"{path} does not say what its classes are; a model of `saccade train` is needed")
         if not isinstance(model, VideoClassifier):
             raise DataError(f"{path} holds a {header.model}, which needs whole clips; give a model of `saccade train`")
-        self.model, self.kind, self.path = model.requires_grad_(False), header.kind, path
+        self.model, self.kind, self.path = folded(model), header.kind, path
         self.labels: Labels = header.labels
         self.frame_format = model.frame_format
         self.min_confidence = self.labels.min_confidence if min_confidence is None else min_confidence
@@ -105,15 +107,18 @@ class Classifier:
             timestamp_s: when it was taken, in seconds after any moment.
 
         Raises:
-            ValueError: if the frame has another shape or type.
+            ValueError: if the frame has another shape or type or no pixels, or the time stamp is no finite number.
             NonFiniteError: if the model gives NaN or infinity.
         """
         kind = {2: "gray", 3: "rgb24"}.get(frame.ndim)
-        if kind is None or frame.dtype != np.uint8 or (frame.ndim == 3 and frame.shape[2] != 3):
+        is_colour = frame.ndim == 3 and frame.shape[2] == 3
+        if kind is None or frame.dtype != np.uint8 or not frame.size or not (is_colour or frame.ndim == 2):
             raise ValueError(
                 f"a frame has shape {frame.shape} and type {frame.dtype}; (height, width, 3) in RGB or (height, width)"
                 " in grey, uint8, is needed"
             )
+        if not math.isfinite(timestamp_s):
+            raise ValueError(f"a frame has the time stamp {timestamp_s}; a number of seconds is needed")
         if self._last_s is not None and not 0 <= timestamp_s - self._last_s <= LONGEST_GAP_S:
             self.reset()
         self._last_s = timestamp_s
