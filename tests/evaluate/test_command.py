@@ -345,6 +345,29 @@ def test_cameras_are_measured_where_that_is_asked_for(trained):
     assert "every 4th frame" not in shown(measured(trained))
 
 
+def test_a_run_folder_keeps_what_cameras_cost(tmp_path):
+    run_folder = save(tmp_path / "run", header(frame_format=FrameFormat(1, (64, 64), fps=12.0)))
+    clips = standard_test(run_folder, **SMALL)
+    result = run(EvaluateConfig(run_folder, camera=True), clips)
+    kept = json.loads((run_folder / "camera.json").read_text())
+    assert kept["rates"] == [
+        {"fps": 12 / one.every, "accuracy": one.accuracy} for one in result.camera if not one.dropped
+    ]
+    assert (kept["split"], kept["num_clips"], len(kept["rates"])) == ("test", 6, 4)
+    (run_folder / "camera.json").unlink()
+    run(EvaluateConfig(run_folder), clips)
+    # Of several conditions, none is the one that a camera will see.
+    several = standard_test(run_folder, num_clips=2, num_frames=2, condition=("normal", "rotation"))
+    assert len(list(each(EvaluateConfig(run_folder, camera=True), several))) == 2
+    assert not (run_folder / "camera.json").exists()
+
+
+def test_what_cameras_cost_is_told_also_where_the_folder_cannot_keep_it(tmp_path):
+    run_folder = save(tmp_path / "run", header(frame_format=FrameFormat(1, (64, 64), fps=12.0)))
+    (run_folder / "camera.json").mkdir()  # no file can take its place, also for a user who may do all
+    assert len(run(EvaluateConfig(run_folder, camera=True), standard_test(run_folder, **SMALL)).camera) == 7
+
+
 def test_the_confusion_matrix_goes_to_a_picture(trained, tmp_path):
     path = tmp_path / "new" / "matrix.svg"
     result = run(EvaluateConfig(trained, confusion=path), standard_test(trained, **SMALL))

@@ -34,6 +34,21 @@ def encoded(form, *, num_frames=24, fps=20, size=(48, 64), noise=False):
     return content.getvalue()
 
 
+def varying(times_s, size=(48, 64)):
+    """Return a Matroska recording whose frames have these time stamps."""
+    content = io.BytesIO()
+    with av.open(content, "w", format="matroska") as container:
+        stream = container.add_stream("libx264", rate=20, options={"preset": "ultrafast", "tune": "zerolatency"})
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time_s in enumerate(times_s):
+            frame = av.VideoFrame.from_ndarray(picture(number, size), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * time_s), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return content.getvalue()
+
+
 def _frame(pixels, number, fps):
     frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
     frame.pts, frame.time_base = number, Fraction(1, fps)

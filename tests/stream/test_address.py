@@ -7,7 +7,7 @@ import sys
 import av
 import pytest
 
-from saccade.errors import UsageError
+from saccade.errors import SaccadeError, UsageError
 from saccade.stream.address import Address, SourceKind
 
 
@@ -30,6 +30,26 @@ def test_no_name_holds_a_password(text):
     for number in (errno.ECONNREFUSED, errno.EIO, errno.EACCES, errno.ETIMEDOUT):
         error.errno = number
         assert "secret" not in address.explain(error)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("rtsp//me:secret@10.0.0.7/door", "rtsp:/me:secret@10.0.0.7/door", "me:se/secret@x@10.0.0.7/door"),
+        *("me:secret@rtsp://10.0.0.7/door", "rtsp ://me:secret@10.0.0.7/door", "://me:secret@10.0.0.7/door"),
+        "rtps://me:secret@10.0.0.7/door",
+    ],
+)
+def test_an_address_that_is_written_wrongly_is_told_without_its_password(text):
+    with pytest.raises(SaccadeError) as caught:
+        Address.of(text).check()
+    assert "secret" not in str(caught.value)
+    assert "rtsp" in str(caught.value)
+
+
+def test_a_missing_file_has_its_own_name():
+    for name in ("me@home/a.mp4", "12:30.mp4", "a.mp4"):
+        assert Address.of(name).shown == name
 
 
 @pytest.mark.parametrize(
@@ -77,7 +97,14 @@ def test_an_unknown_scheme_is_a_wrong_call():
         (errno.ENOENT, "there is no camera at /dev/video9; cameras here:"),
         (errno.ENOTTY, "is no camera"),
         (errno.EIO, "plugged in"),
+        (errno.ENOSPC, "plug it in at another bus"),
     ],
 )
 def test_errors_of_cameras_say_what_to_do(number, line):
     assert line in Address.of("/dev/video9").explain(OSError(number, os.strerror(number), "/dev/video9"))
+
+
+def test_the_second_device_of_a_camera_is_not_told_to_be_missing():
+    """Version 4 of Video4Linux answers ENODEV for the metadata of a camera; any device that is there will do here."""
+    line = Address.of(os.devnull).explain(OSError(errno.ENODEV, os.strerror(errno.ENODEV), os.devnull))
+    assert line.startswith(f"{os.devnull} gives no pictures; many cameras have a second device for metadata")

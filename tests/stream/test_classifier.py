@@ -149,11 +149,30 @@ def test_grey_frames_and_rgb_frames_are_taken_by_models_of_either(run, tmp_path)
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((4, 4, 4), np.uint8), np.zeros((1, 3, 48, 64), np.uint8), np.zeros((48, 64, 3), np.float32)],
+    [
+        *(np.zeros(shape, np.uint8) for shape in ((4, 4, 4), (1, 3, 48, 64), (0, 64, 3), (48, 0))),
+        np.zeros((48, 64, 3), np.float32),
+    ],
 )
 def test_another_shape_or_type_is_refused(run, frame):
     with pytest.raises(ValueError, match=r"\(height, width, 3\) in RGB"):
         Classifier(run).push(frame, 0.0)
+
+
+@pytest.mark.parametrize("timestamp_s", [float("nan"), float("inf")])
+def test_a_time_stamp_that_is_no_number_is_refused_and_changes_nothing(run, frames, timestamp_s):
+    classifier = Classifier(run)
+    classifier.push(frames[0], 0.0)
+    with pytest.raises(ValueError, match=f"time stamp {timestamp_s}"):
+        classifier.push(frames[1], timestamp_s)
+    assert classifier.push(frames[1], 0.1).num_frames == 2
+
+
+def test_time_stamps_that_stand_still_show_nothing_new(run, frames):
+    classifier = Classifier(run)
+    first = classifier.push(frames[0], 5.0)
+    assert all(classifier.push(frame, 5.0) is first for frame in frames[1:4])
+    assert classifier.push(frames[4], 5.1).num_frames == 2
 
 
 def test_a_model_that_gives_nan_is_named(tmp_path, frames):

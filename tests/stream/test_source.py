@@ -76,14 +76,17 @@ def test_a_file_waits_for_its_consumer(clip):
 def test_a_source_slower_than_the_model_is_told_once(tmp_path, realtime):
     write_mp4(tmp_path / "slow.mp4", torch.arange(33).view(-1, 1, 1, 1).expand(-1, 1, 32, 32).to(torch.uint8), 10)
     lines = []
-    with Source(str(tmp_path / "slow.mp4"), FORMAT, realtime=realtime, say=lines.append) as source:
+    asked = []
+    cost = lambda fps: asked.append(fps) or "`saccade evaluate --camera` was run"  # noqa: E731
+    with Source(str(tmp_path / "slow.mp4"), FORMAT, realtime=realtime, cost=cost, say=lines.append) as source:
         frames = list(source)
+    assert asked == [pytest.approx(10, abs=0.1)]
     assert len(frames) + source.dropped == 66
     # Repeats become known with the frame behind them, and are no burst of which some could be dropped.
     assert not realtime or len({frame.arrived_s for frame in frames}) <= 34
     assert len(lines) == 1
     assert "gives 10 frames/s; the model learned at 20" in lines[0]
-    assert "saccade evaluate --camera" in lines[0]
+    assert lines[0].endswith("frames are repeated; `saccade evaluate --camera` was run")
 
 
 def test_the_newest_frame_wins(tmp_path):

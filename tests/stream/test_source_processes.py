@@ -16,7 +16,7 @@ from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError
 from saccade.stream.source import Source
 
-from .sources import Silent, encoded
+from .sources import Silent, encoded, varying
 
 FORMAT = FrameFormat(channels=3, fps=10)
 FOLLOW = """
@@ -107,6 +107,33 @@ def test_a_recording_on_standard_input_is_not_paced_without_realtime():
         frames = list(source)
     assert [frame.time_s for frame in frames] == list(range(60))
     assert frames[-1].arrived_s - frames[0].arrived_s < 50  # far below the 59 seconds that it shows
+
+
+def at_rates(*parts):
+    """Return time stamps at one rate after another, each given with its length in seconds."""
+    stamps_s = [0.0]
+    for fps, lasts_s in parts:
+        stamps_s += [stamps_s[-1] + (number + 1) / fps for number in range(fps * lasts_s)]
+    return stamps_s
+
+
+@pytest.mark.parametrize(
+    ("stamps_s", "line"),
+    [
+        (at_rates((10, 8), (4, 20)), "standard input gives 4"),  # as a camera in the dark
+        (at_rates((4, 20), (10, 8)), "standard input gives 4 frames/s"),
+        (at_rates((10, 30)), None),
+        ([*at_rates((10, 8)), *(9.5 + stamp_s for stamp_s in at_rates((10, 20)))], None),  # a pause
+    ],
+)
+def test_a_source_that_is_slow_from_some_moment_on_is_told_once(stamps_s, line):
+    lines = []
+    with standard_input(varying(stamps_s)), Source("-", FORMAT, say=lines.append) as source:
+        frames = list(source)
+    assert [frame.begins for frame in frames] == [True] + [False] * (len(frames) - 1)
+    assert frames[-1].time_s == pytest.approx(stamps_s[-1], abs=0.1)
+    assert len(lines) == (line is not None)
+    assert line is None or line in lines[0]
 
 
 @pytest.mark.parametrize(

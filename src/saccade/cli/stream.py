@@ -1,7 +1,8 @@
 """The verb `stream`: lines on standard output, and pictures for the browser if they are asked for."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -9,20 +10,53 @@ if TYPE_CHECKING:
     from saccade.serve.mjpeg import MjpegServer
     from saccade.stream import Classifier, Moment, StreamConfig
 
+_BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
 
-def make(_words: Sequence[str]) -> Callable[..., None]:
+
+def make(words: Sequence[str]) -> Callable[..., None]:
     """Return the function that follows a stream."""
     from saccade.stream import StreamConfig
     from saccade.stream.address import Address
+    from saccade.stream.ending import terminated_like_interrupted
+
+    def parsed(config: StreamConfig) -> None:
+        pass
+
+    _refuse_without_passwords(words, parsed)
 
     def stream(config: StreamConfig) -> None:
         # The source and the server first: a wrong call is told before the model is loaded.
         Address.of(config.source).check()
-        with _picture_server(config) if config.mjpeg else nullcontext() as pictures:
-            for line in _lines(config, pictures):
-                print(json.dumps(line), flush=True)
+        with terminated_like_interrupted(), _picture_server(config) if config.mjpeg else nullcontext() as pictures:
+            _print(_lines(config, pictures))
 
     return stream
+
+
+def _print(lines: Generator[dict[str, Any]]) -> None:
+    try:
+        for line in lines:
+            print(json.dumps(line), flush=True)
+    except KeyboardInterrupt as error:
+        # One that comes while a line is printed has not reached those who end the events that last.
+        line = lines.throw(error)
+        while True:
+            print(json.dumps(line), flush=True)
+            line = next(lines)
+
+
+def _refuse_without_passwords(words: Sequence[str], parsed: Callable[..., None]) -> None:
+    """Let the parser refuse wrong words before it sees a password: its messages show the words."""
+    shown = [_BEFORE_HOST.sub("...@", word) for word in words]
+    if shown != list(words):
+        import tyro
+
+        tyro.cli(
+            parsed,
+            prog="saccade stream",
+            args=shown,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
 
 
 def _picture_server(config: "StreamConfig") -> "MjpegServer[Moment]":
@@ -39,7 +73,7 @@ def _picture_server(config: "StreamConfig") -> "MjpegServer[Moment]":
     )
 
 
-def _lines(config: "StreamConfig", pictures: "MjpegServer[Moment] | None") -> Iterator[dict[str, Any]]:
+def _lines(config: "StreamConfig", pictures: "MjpegServer[Moment] | None") -> Generator[dict[str, Any]]:
     from saccade import console
     from saccade import stream as verb
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from saccade.evaluate.clip_verdicts import ClipVerdict, NamedClips, clip_verdict
 from saccade.evaluate.forward import Progress, Setup, run_clips
 from saccade.intervals import Difference, accuracy_interval, paired_difference
 from saccade.labels import Labels
+from saccade.stream import measured
 
 EVERY = (2, 3, 4)
 """A slower camera delivers every 2nd, 3rd or 4th frame."""
@@ -193,6 +195,23 @@ def through_cameras(
     found = [_figures(1, 0.0, with_all_frames, None)]
     found += [_figures(every, 0.0, verdicts(slower(every)), with_all_frames) for every in EVERY]
     return found + [_figures(1, share, verdicts(losing(share)), with_all_frames) for share in DROPPED]
+
+
+def keep_figures(model: Path, figures: Sequence[CameraFigures], fps: float, *, split: str, num_clips: int) -> None:
+    """Keep the accuracy at each frame rate in the run folder of a model, where `saccade stream` finds it.
+
+    Args:
+        model: the checkpoint or its run folder.
+        figures: the accuracies; those with lost frames are not kept.
+        fps: the frame rate that the model expects.
+        split: the split of the clips.
+        num_clips: their number.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    rates = tuple(measured.AtRate(fps / one.every, one.accuracy) for one in figures if not one.dropped)
+    measured.keep(model, split, num_clips, rates)
 
 
 def _figures(every: int, dropped: float, now: list[ClipVerdict], before: list[ClipVerdict] | None) -> CameraFigures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from saccade import checkpoint, files, weights
+from saccade import checkpoint, files, hub, weights
 from saccade.checkpoint import Header
 from saccade.clips import DataConfig, LocatedClips
 from saccade.errors import UsageError, unknown_name
 from saccade.evaluate.attention_effect import AttentionEffect
 from saccade.evaluate.attention_rows import attention_rows
-from saccade.evaluate.camera import CameraFigures, through_cameras
+from saccade.evaluate.camera import CameraFigures, keep_figures, through_cameras
 from saccade.evaluate.confusion import confusion_svg
 from saccade.evaluate.evaluation import Evaluation, attention_effect, evaluate
 from saccade.evaluate.forward import Progress, Setup
@@ -39,7 +40,8 @@ class EvaluateConfig:
         attention: a CSV file to which measurements of where the model looks are added. They are made on the same clips,
             also with attention switched off and for untrained networks. The clips must have known object positions. A
             few hundred clips are enough; gradients take several times the memory of a forward pass.
-        camera: also measure the accuracy with a slower camera and with lost frames, which takes six more passes.
+        camera: also measure the accuracy with a slower camera and with lost frames, which takes six more passes. A run
+            folder keeps it, and `saccade stream` tells it of a slow source.
         confusion: an SVG file for a picture of the confusion matrix.
 
     Raises:
@@ -112,7 +114,7 @@ def each(
     for part in parts:
         result = _measured(config, part, progress)
         try:
-            _write(config, result)
+            _write(config, result, is_all=len(parts) == 1)
         finally:
             yield result
 
@@ -189,7 +191,11 @@ def _measured(config: EvaluateConfig, data: DataConfig | None, progress: Progres
     return Result(evaluation, effect, row, looks, camera, fps)
 
 
-def _write(config: EvaluateConfig, result: Result) -> None:
+def _write(config: EvaluateConfig, result: Result, *, is_all: bool = True) -> None:
+    if result.camera and result.fps and is_all and not hub.is_address(config.model):
+        with suppress(OSError):  # the folder may be read-only, and nobody named this file
+            num, model = len(result.evaluation.clips), weights.find(config.model)
+            keep_figures(model, result.camera, result.fps, split=config.split, num_clips=num)
     if config.out is not None:
         append_rows(config.out, [result.row])
     if config.attention is not None:

@@ -30,6 +30,8 @@ _AT_ONCE = {"fpsprobesize": "0"}
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 # A password may hold any character, also "/" and "@".
 _BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
+# An address that is written wrongly is taken for a file, and may hold a password all the same.
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _NO_PIPED_VIDEO = (
     "sends no video that can be read; pipe MPEG-TS or Matroska, since an MP4 whose index is at its end cannot be read"
     " from a pipe"
@@ -85,7 +87,7 @@ class Address:
         try:
             mode = Path(text).stat().st_mode
         except OSError:
-            return cls(SourceKind.FILE, f"file:{text}", text)
+            return cls(SourceKind.FILE, f"file:{text}", _shown_as_missing(text))
         if stat.S_ISCHR(mode):
             return _of_camera(text)
         kind = SourceKind.PIPE if stat.S_ISFIFO(mode) else SourceKind.FILE
@@ -127,7 +129,15 @@ class Address:
         return f"{name} cannot be read ({error.strerror}); check that it is there and sends video"
 
 
+def _shown_as_missing(text: str) -> str:
+    """Return the name of a file that is not there, without what may be a user name and a password."""
+    before, at, behind = text.rpartition("@")
+    return f"...@{behind}" if at and ":" in before else text
+
+
 def _of_network(scheme: str, text: str) -> Address:
+    if not _SCHEME.fullmatch(scheme):
+        raise UsageError(f"what stands before :// is no kind of address; known: {', '.join(_PROTOCOLS)}")
     if scheme not in _PROTOCOLS:
         raise UsageError(f"no source begins with {scheme!r}://; known: {', '.join(_PROTOCOLS)}")
     shown = re.split("[?#]", _BEFORE_HOST.sub("", text), maxsplit=1)[0]
@@ -154,11 +164,15 @@ def _of_camera(text: str) -> Address:
 def _camera_line(name: str, number: int | None, why: str | None) -> str:
     if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
         there = ", ".join(sorted(str(path) for path in Path("/dev").glob("video*"))) or "none"
+        if Path(name).exists():  # a camera has several devices, of which one gives pictures
+            return f"{name} gives no pictures; many cameras have a second device for metadata; devices here: {there}"
         return f"there is no camera at {name}; cameras here: {there}"
     if number in (errno.EACCES, errno.EPERM):
         return f"{name} cannot be opened: permission denied; join the group that may read it, often `video`"
     if number == errno.EBUSY:
         return f"{name} is used by another program; a camera serves one at a time: end the other one"
+    if number == errno.ENOSPC:
+        return f"{name} gets too little of the USB bus, often beside another camera; plug it in at another bus"
     if number in (errno.ENOTTY, errno.EINVAL):
         return f"{name} is no camera; {_ADVICE}"
     return f"{name} cannot be read ({why}); check that the camera is plugged in"

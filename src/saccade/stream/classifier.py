@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from saccade.labels import Labels
 from saccade.models import VideoClassifier
 from saccade.models.folding import folded
 from saccade.nn.temporal import State
+from saccade.stream.pace import paced
 
 LONGEST_GAP_S = 2.0
 """After a longer time without a frame, a stream begins anew."""
@@ -150,6 +153,20 @@ class Classifier:
         """
         looked, self._state = look(self.model, frame[None].to(self._device), self._state)
         return self._read(looked.logits), looked
+
+    @contextmanager
+    def paced(self, frame: UInt8[Tensor, "channels height width"]) -> Iterator[int]:
+        """Compute frames like this one with as few threads as keep the pace inside the block; yield their number.
+
+        What was seen before does not change.
+        """
+
+        @torch.inference_mode()
+        def step() -> None:
+            self.model.step(frame[None, None].to(self._device), None)
+
+        with paced(step, self.frame_format.fps) as num_threads:
+            yield num_threads
 
     def _read(self, logits: Float[Tensor, "1 classes"]) -> Prediction:
         logits = logits.float().cpu()

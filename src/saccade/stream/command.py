@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from saccade.stream.classifier import Classifier, Prediction
 from saccade.stream.config import StreamConfig
 from saccade.stream.cut import Cuts
 from saccade.stream.events import Event, Events
+from saccade.stream.measured import cost_of
 from saccade.stream.source import Limits, LiveFrame, Source
 
 PICTURE_PX = 640
@@ -63,15 +65,13 @@ def follow(
         NonFiniteError: if the model gives NaN or infinity.
     """
     cuts = Cuts() if config.reset_on_cut else None
-    with Source(
-        config.source,
-        classifier.frame_format,
-        limits=Limits(reconnect_s=config.reconnect_s),
-        realtime=config.realtime,
-        picture_px=None if is_watched is None else PICTURE_PX,
-        say=say,
-    ) as source:
+    with ExitStack() as stack:
+        source = stack.enter_context(_source(config, classifier, say, pictures=is_watched is not None))
+        is_paced = False
         for frame in source:
+            if not is_paced and source.is_live:
+                stack.enter_context(classifier.paced(frame.pixels))
+            is_paced = True
             is_cut = cuts is not None and cuts.push(frame.pixels)
             if begins := frame.begins or is_cut:
                 classifier.reset()
@@ -82,9 +82,21 @@ def follow(
             yield Moment(frame, prediction, time.monotonic() - frame.arrived_s, source.dropped, begins, look)
 
 
+def _source(config: StreamConfig, classifier: Classifier, say: Callable[[str], None], *, pictures: bool) -> Source:
+    return Source(
+        config.source,
+        classifier.frame_format,
+        limits=Limits(reconnect_s=config.reconnect_s),
+        realtime=config.realtime,
+        picture_px=PICTURE_PX if pictures else None,
+        cost=cost_of(classifier.path),
+        say=say,
+    )
+
+
 def prediction_lines(
     moments: Iterable[Moment], labels: Labels, *, probabilities: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Yield each moment of a stream as JSON types.
 
     Args:
@@ -110,7 +122,7 @@ def prediction_lines(
         yield line
 
 
-def event_lines(moments: Iterable[Moment], events: Events) -> Iterator[dict[str, Any]]:
+def event_lines(moments: Iterable[Moment], events: Events) -> Generator[dict[str, Any]]:
     """Yield the beginnings and ends of events in a stream as JSON types.
 
     An event that lasts when the stream ends or is interrupted ends with it.

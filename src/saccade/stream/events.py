@@ -89,6 +89,11 @@ class Events:
             found.append(self._lasting[index])
         return found
 
+    @property
+    def lasting(self) -> list[Event]:
+        """The events that last now, with their peaks so far."""
+        return list(self._lasting.values())
+
     def reset(self) -> list[Event]:
         """Forget what was before, as after a gap; return the events that lasted until then, with their ends."""
         ended = [self._ended(index, self._last_s or 0.0) for index in list(self._lasting)]

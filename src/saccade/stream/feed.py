@@ -16,6 +16,7 @@ from saccade.stream.address import Address, SourceKind
 from saccade.stream.decoding import Task
 from saccade.stream.limits import Limits
 from saccade.stream.live_frame import LiveFrame
+from saccade.stream.measured import Cost, not_measured
 from saccade.stream.process import ReadingProcess
 from saccade.stream.waiting import Waiting
 
@@ -27,8 +28,10 @@ QUEUE_S = 0.5
 
 _USUAL_FPS = 30.0
 _FEWEST_WAITING = 4
-# Over which the rate of the source is measured, and after which a slow one is told.
+# Over which the rate of the source is measured, and after which one is told that is slow from its start.
 _WINDOW_S, _ENOUGH_S = 5.0, 3.0
+# For which a source has to be slow to count as one that got slow, as in the dark; a pause leaves the window before.
+_LASTING_S = 2 * _WINDOW_S
 _SLOW = 0.9
 
 
@@ -40,22 +43,32 @@ class Feed:
         address: the source of the task.
         fit: the function from the size of the first frame to that of `LiveFrame.pixels`.
         limits: the time limits of the source.
+        cost: what is told of a source that is slower than the model's rate.
 
     Attributes:
         waiting: the frames, and lines for the user.
         fps: the rate of the source over the last seconds; None before two frames.
     """
 
-    def __init__(self, task: Task, address: Address, fit: Callable[[Size], Size], limits: Limits) -> None:
+    def __init__(
+        self,
+        task: Task,
+        address: Address,
+        fit: Callable[[Size], Size],
+        limits: Limits,
+        cost: Cost = not_measured,
+    ) -> None:
         self.waiting = Waiting(max(_FEWEST_WAITING, round(QUEUE_S * (task.fps or _USUAL_FPS))))
         self.fps: float | None = None
         self._task, self._address, self._fit, self._limits = task, address, fit, limits
+        self._cost = cost
         self._process: ReadingProcess | None = None
         self._lock, self._is_stopped = threading.Lock(), threading.Event()
         self._last: LiveFrame | None = None
         self._is_finite = address.kind is SourceKind.PIPE
         self._start_s = 0.0  # of the piece of video, in the time of the whole source
         self._moments, self._has_told_rate, self._said = deque[float](), False, set[str]()
+        self._fast_s: float | None = None  # when the source was last as fast as the model, in the time of the piece
         self._thread = threading.Thread(target=self._run, name="saccade-source", daemon=True)
         self._thread.start()
 
@@ -162,15 +175,18 @@ class Feed:
         moments, wanted_fps = self._moments, self._task.fps
         if moments and moment_s < moments[-1]:  # time has begun anew
             moments.clear()
+            self._fast_s = None
         moments.append(moment_s)
         while moments[-1] - moments[0] > _WINDOW_S and len(moments) > 2:
             moments.popleft()
         lasts_s = moments[-1] - moments[0]
         self.fps = (len(moments) - 1) / lasts_s if lasts_s > 0 else self.fps
         if wanted_fps and self.fps and lasts_s >= _ENOUGH_S and not self._has_told_rate:
-            self._has_told_rate = True
-            if is_slow(self.fps, wanted_fps):
-                self.waiting.say(slow_line(self._address.shown, self.fps, wanted_fps))
+            if not is_slow(self.fps, wanted_fps):
+                self._fast_s = moment_s
+            elif self._fast_s is None or moment_s - self._fast_s > _LASTING_S:
+                self._has_told_rate = True
+                self.waiting.say(slow_line(self._address.shown, self.fps, wanted_fps, self._cost))
 
 
 def is_slow(fps: float, wanted_fps: float) -> bool:
@@ -178,9 +194,6 @@ def is_slow(fps: float, wanted_fps: float) -> bool:
     return fps < _SLOW * wanted_fps
 
 
-def slow_line(name: str, fps: float, wanted_fps: float) -> str:
+def slow_line(name: str, fps: float, wanted_fps: float, cost: Cost) -> str:
     """Return the line about a source that is slower than the clips that the model learned from."""
-    return (
-        f"{name} gives {fps:.3g} frames/s; the model learned at {wanted_fps:.3g}: frames are repeated;"
-        " `saccade evaluate --camera` tells what this costs"
-    )
+    return f"{name} gives {fps:.3g} frames/s; the model learned at {wanted_fps:.3g}: frames are repeated; {cost(fps)}"

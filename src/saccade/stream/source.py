@@ -21,6 +21,7 @@ from saccade.stream.decoding import Task, within
 from saccade.stream.feed import Feed, is_slow, slow_line
 from saccade.stream.limits import Limits as Limits
 from saccade.stream.live_frame import LiveFrame as LiveFrame
+from saccade.stream.measured import Cost, not_measured
 
 _PACKETS_FOR_RATE = 1000
 _NO_LIMITS = Limits()
@@ -50,6 +51,7 @@ class Source:
         limits: the time limits of a camera or a network stream.
         realtime: whether a file, a recording or standard input counts as live; a camera always does.
         picture_px: the longest side of `LiveFrame.picture`; None for no picture.
+        cost: the function from the rate of a source that is slower than the model's to what is told of it.
         say: called with one line for the user, in the thread that iterates: a loss, a slow source, wrong time stamps,
             and at the end of a live source how many frames were dropped.
 
@@ -80,13 +82,14 @@ class Source:
         limits: Limits = _NO_LIMITS,
         realtime: bool = False,
         picture_px: int | None = None,
+        cost: Cost = not_measured,
         say: Callable[[str], None],
     ) -> None:
         if frame_format.channels not in (1, 3):
             raise DataError(f"the model takes frames with {frame_format.channels} channels; sources have 1 or 3")
         if picture_px is not None and picture_px < 1:
             raise UsageError(f"picture_px is {picture_px}; at least 1 is needed")
-        self._address, self._limits, self._say = Address.of(address), limits, say
+        self._address, self._limits, self._cost, self._say = Address.of(address), limits, cost, say
         self._frame_format, self._fit, self._picture_px = frame_format, fit or frame_format.fit, picture_px
         keeps_size = frame_format.size is not None
         self._task = Task(address, frame_format.channels, frame_format.fps, picture_px, keeps_size, realtime)
@@ -96,7 +99,7 @@ class Source:
 
     def __enter__(self) -> Source:
         if self._has_feed:
-            self._feed = Feed(self._task, self._address, self._fit, self._limits)
+            self._feed = Feed(self._task, self._address, self._fit, self._limits, self._cost)
         return self
 
     def __exit__(
@@ -109,6 +112,11 @@ class Source:
     def dropped(self) -> int:
         """The number of frames so far that were due and not taken."""
         return 0 if self._feed is None else self._feed.waiting.dropped
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source does not wait for its frames to be taken; known from the first frame on."""
+        return self._feed is not None and self._feed.waiting.is_live
 
     @property
     def fps(self) -> float | None:
@@ -155,7 +163,7 @@ class Source:
             return
         self._fps, wanted_fps = rate(path, num_packets=_PACKETS_FOR_RATE), self._frame_format.fps
         if self._fps and wanted_fps and is_slow(self._fps, wanted_fps):
-            self._say(slow_line(str(path), self._fps, wanted_fps))
+            self._say(slow_line(str(path), self._fps, wanted_fps, self._cost))
 
     def _pictures(self, path: Path, picture_px: int) -> Iterator[UInt8[Tensor, "height width 3"]]:
         """Decode the file a second time: a picture is asked for at a desk, where that costs little."""
