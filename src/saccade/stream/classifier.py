@@ -25,7 +25,7 @@ from saccade.labels import Labels
 from saccade.models import VideoClassifier
 from saccade.models.folding import folded
 from saccade.nn.temporal import State
-from saccade.stream.pace import paced
+from saccade.stream.threads import enough_threads
 
 LONGEST_GAP_S = 2.0
 """After a longer time without a frame, a stream begins anew."""
@@ -155,7 +155,7 @@ class Classifier:
         return self._read(looked.logits), looked
 
     @contextmanager
-    def paced(self, frame: UInt8[Tensor, "channels height width"]) -> Iterator[int]:
+    def enough_threads(self, frame: UInt8[Tensor, "channels height width"]) -> Iterator[int]:
         """Compute frames like this one with as few threads as keep the pace inside the block; yield their number.
 
         What was seen before does not change.
@@ -165,7 +165,7 @@ class Classifier:
         def step() -> None:
             self.model.step(frame[None, None].to(self._device), None)
 
-        with paced(step, self.frame_format.fps) as num_threads:
+        with enough_threads(step, self.frame_format.fps) as num_threads:
             yield num_threads
 
     def _read(self, logits: Float[Tensor, "1 classes"]) -> Prediction:

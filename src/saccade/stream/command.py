@@ -67,11 +67,11 @@ def follow(
     cuts = Cuts() if config.reset_on_cut else None
     with ExitStack() as stack:
         source = stack.enter_context(_source(config, classifier, say, pictures=is_watched is not None))
-        is_paced = False
+        has_threads = False
         for frame in source:
-            if not is_paced and source.is_live:
-                stack.enter_context(classifier.paced(frame.pixels))
-            is_paced = True
+            if not has_threads and source.is_live:
+                stack.enter_context(classifier.enough_threads(frame.pixels))
+            has_threads = True
             is_cut = cuts is not None and cuts.push(frame.pixels)
             if begins := frame.begins or is_cut:
                 classifier.reset()

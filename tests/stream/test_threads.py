@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from saccade.stream.pace import paced
+from saccade.stream.threads import enough_threads
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +30,12 @@ def taking(seconds):
     ],
 )
 def test_the_number_of_threads_follows_from_their_times(seconds, num_threads):
-    with paced(taking(seconds), fps=10) as found:
+    with enough_threads(taking(seconds), fps=10) as found:
         assert (found, torch.get_num_threads()) == (num_threads, num_threads)
     assert torch.get_num_threads() == 2
 
 
 def test_the_number_is_restored_after_an_error():
-    with pytest.raises(ValueError, match="broken"), paced(lambda: None, None):
+    with pytest.raises(ValueError, match="broken"), enough_threads(lambda: None, None):
         raise ValueError("broken")
     assert torch.get_num_threads() == 2

@@ -16,7 +16,7 @@ _TRIALS = 5
 
 
 @contextmanager
-def paced(step: Callable[[], object], fps: float | None) -> Iterator[int]:
+def enough_threads(step: Callable[[], object], fps: float | None) -> Iterator[int]:
     """Compute with as few threads as keep the pace inside the block; yield their number.
 
     Threads wait for each other at every layer. Where another program takes a core now and then, two threads have taken
@@ -27,7 +27,7 @@ def paced(step: Callable[[], object], fps: float | None) -> Iterator[int]:
         step: computes one frame.
         fps: the frames per second that the model takes; None for those of a usual camera.
 
-    >>> with paced(lambda: None, fps=25) as num_threads:
+    >>> with enough_threads(lambda: None, fps=25) as num_threads:
     ...     num_threads
     1
     """
