@@ -1,5 +1,11 @@
 """What is refused, and that nothing is left behind."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -96,7 +102,7 @@ def test_a_folder_that_is_not_empty_and_one_that_cannot_be(model, tmp_path):
         export.export(ExportConfig(model, tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     for out in (tmp_path / "notes.txt", tmp_path / "notes.txt" / "out"):
-        with pytest.raises(OSError, match=r"notes\.txt"):
+        with pytest.raises((UsageError, OSError), match=r"notes\.txt"):
             export.export(ExportConfig(model, out))
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -121,3 +127,41 @@ def test_the_command_line_says_why_in_one_line(model, tmp_path, capsys):
     assert capsys.readouterr().err == f"saccade: {tmp_path} holds notes.txt; choose a new or empty folder as --out\n"
     assert main(["export", "--model", str(model), "--out", str(tmp_path / "out"), "--size", "48", "64"]) == 2
     assert "takes frames of 32x40 px; leave out --size" in capsys.readouterr().err
+
+
+def test_temporary_files_of_others_are_no_leftovers(model, tmp_path):
+    others = tmp_path / ".checkpoint.part-x.safetensors"
+    others.write_text("of a training that runs")
+    with pytest.raises(UsageError, match=r"holds \.checkpoint\.part-x\.safetensors"):
+        export.export(ExportConfig(model, tmp_path, format="torch"))
+    assert list(tmp_path.iterdir()) == [others]
+
+
+def arguments(model, out):
+    return ["export", "--model", str(model), "--out", str(out), "--format", "torch"]
+
+
+def test_a_killed_export_leaves_nothing_that_counts_as_one(model, tmp_path):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "saccade", *arguments(model, out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        while not list(out.glob(".export*")):
+            assert first.poll() is None
+            time.sleep(0.02)
+        os.kill(first.pid, signal.SIGSTOP)
+        with pytest.raises(UsageError, match=r"another process is writing to .*out; choose another --out"):
+            export.export(ExportConfig(model, out, format="torch"))
+        assert list(out.glob(".export*"))
+        first.kill()
+    assert list(out.glob(".export*"))
+    assert not list(out.glob("[!.]*"))
+    exported = export.export(ExportConfig(model, out, format="torch"))
+    assert sorted(out.iterdir()) == sorted(exported.paths)
+
+
+def test_a_full_disk_ends_an_export_with_one_line(model, tmp_path):
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    code = limited + f"from saccade.cli import main; sys.exit(main({arguments(model, tmp_path / 'out')!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (1, [f"saccade: {tmp_path / 'out'}: File too large"])
+    assert not (tmp_path / "out").exists()

@@ -108,7 +108,8 @@ def text(header: Header, about: dict[str, Any], *, suffix: str, native: bool, di
         version=about["saccade"],
         digest=about["checkpoint_sha256"],
         suffix=suffix,
-        classes="\n".join(f"{number}. {name}" for number, name in enumerate(names)),
+        # In a table, what a name begins with is no mark of a list or of code.
+        classes="\n".join(["| output | class |", "|---|---|", *(f"| {i} | {name} |" for i, name in enumerate(names))]),
         reading=one,
         min_confidence=about["min_confidence"],
         frames=_frames(about["frames"]),

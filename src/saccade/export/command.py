@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,9 @@ from saccade.models import VideoClassifier
 from saccade.nn import DeformConv2d
 
 _FILES: dict[str, ModuleType] = {"onnx": onnx_file, "torch": torch_file}
+_SCRATCH = ".export.part-"
+# What an export has in its folder while it runs.
+_OURS = (_SCRATCH, f".{card.NAME}.lock", f".{Path(card.NAME).stem}.part-")
 
 
 @dataclass(frozen=True)
@@ -115,26 +119,52 @@ def _write(
 
 @contextmanager
 def _written_whole(out: Path) -> Iterator[Path]:
-    """Yield a folder inside `out` whose files move into `out` if the block ends without an error.
+    """Yield a folder inside `out` whose files move into `out` if the block ends without an error, the card last.
 
-    Otherwise `out` is left as it was.
+    Otherwise `out` is left as it was. What a killed process left in hidden folders is removed.
+
+    Raises:
+        UsageError: if `out` is not empty, or another process writes to it.
     """
     is_new = not out.exists()
-    if out.is_dir() and (others := sorted(path.name for path in out.iterdir())):
-        raise UsageError(f"{out} holds {others[0]}; choose a new or empty folder as --out")
-    files.check_writable(out / card.NAME)
     try:
-        with files.errors_named(out), tempfile.TemporaryDirectory(prefix=".part-", dir=out) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
+        with files.errors_named(out), _held(out), _scratch(out) as made:
             yield made
-            for path in made.iterdir():
+            for path in sorted(made.iterdir(), key=lambda path: path.name == card.NAME):
                 path.replace(out / path.name)
     except BaseException:
         if is_new:
             with suppress(OSError):
                 out.rmdir()
         raise
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(files.locked(out / card.NAME, timeout_s=0))
+        except FileExistsError as error:
+            raise UsageError(f"{out} is a file; choose a new or empty folder as --out") from error
+        except TimeoutError as error:
+            raise UsageError(f"another process is writing to {out}; choose another --out") from error
+        yield
+
+
+@contextmanager
+def _scratch(out: Path) -> Iterator[Path]:
+    """Yield a new folder in a hidden one inside `out`, which is removed; `out` is locked."""
+    # Temporary files of others may be those of a training that runs.
+    if others := sorted(path.name for path in out.iterdir() if not path.name.startswith(_OURS)):
+        raise UsageError(f"{out} holds {others[0]}; choose a new or empty folder as --out")
+    for left in out.glob(f"{_SCRATCH}*"):
+        shutil.rmtree(left)
+    files.remove_leftovers(out)
+    files.check_writable(out / card.NAME)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=out) as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        yield made
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def write(path: Path, form: Form, program: ExportedProgram, metadata: str, *, gr
         metadata: the text to store under `METADATA`.
         gridsample: as for ONNX files.
     """
-    torch.export.save(program, path, extra_files={METADATA: metadata})
+    # Into memory first: where a disk is full, the writer of torch ends the process.
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files={METADATA: metadata})
+    path.write_bytes(content.getbuffer())
 
 
 def opened(path: Path) -> Callable[[Sequence[Tensor]], list[Tensor]]:

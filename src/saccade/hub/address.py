@@ -10,8 +10,10 @@ from saccade.errors import UsageError
 from saccade.foreign import shown
 
 # A path keeps one of the two slashes.
-_BEGIN = re.compile(r"hf:/+")
-_REST = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+_BEGIN = re.compile(r"hf:/+", re.IGNORECASE)
+_REST = re.compile(r"([\w.-]+/[\w.-]+)(?:@(.+))?", re.ASCII | re.DOTALL)
+# Git's rules, as far as a revision becomes a part of paths.
+_REVISION = re.compile(r"(?!/)(?!.*\.\.)[\w.][\w./-]{0,254}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,19 @@ class Address:
     Args:
         repository: the user or organisation and the name, with a slash between.
         revision: a branch, a tag or the digits of a commit; None for the main branch.
+
+    Raises:
+        UsageError: if there can be no such revision.
     """
 
     repository: str
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.revision is not None and not _REVISION.fullmatch(self.revision):
+            raise UsageError(
+                f"{shown(self.revision):.60} is no revision; write a branch, a tag or a commit behind hf://USER/NAME@"
+            )
 
     @classmethod
     def parse(cls, text: str | os.PathLike[str]) -> Address:

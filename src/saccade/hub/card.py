@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from saccade import foreign
 from saccade.checkpoint import Header
@@ -29,7 +29,7 @@ tags:
 
 # {name}
 
-A video classifier of the Python package Saccade ({kind}), for {num} classes.
+A video classifier of the Python package Saccade ({kind}), {num}.
 
 ## Use
 
@@ -69,6 +69,11 @@ model, header = hub.load("{repository}")
 """
 
 
+class _Validation(TypedDict, total=False):
+    accuracy: float | None
+    num_clips: int
+
+
 class Figure(NamedTuple):
     """A measured accuracy.
 
@@ -87,9 +92,9 @@ def figures(checkpoint: Path, header: Header) -> list[Figure]:
     """Return the accuracies that a training recorded: from the verdicts beside a checkpoint, or from its header.
 
     Raises:
-        DataError: if the file of verdicts is damaged.
+        DataError: if the file of verdicts or the record in the header is damaged.
     """
-    validation = header.training.get("validation", {})
+    validation = header.training.get("validation") or {}
     chosen = "validation clips, on which the step of training was chosen"
     path = checkpoint.parent / _TESTED
     if path.is_file():
@@ -102,8 +107,12 @@ def figures(checkpoint: Path, header: Header) -> list[Figure]:
                 f"all clips, each by one of {num_folds} models that had not learned from it; this one learned from all"
             )
         return [Figure(clips, num_right / len(rows), len(rows))] if rows else []
+    try:
+        foreign.check_types(validation, _Validation)
+    except TypeError as error:
+        raise DataError(f"{checkpoint} has a damaged record of its validation ({error}); train again") from error
     if validation.get("accuracy") is not None and validation.get("num_clips"):
-        return [Figure(chosen, float(validation["accuracy"]), int(validation["num_clips"]))]
+        return [Figure(chosen, validation["accuracy"], validation["num_clips"])]
     return []
 
 
@@ -134,8 +143,10 @@ def text(repository: str, header: Header, figures: Iterable[Figure], license: st
         license=f"license: {license}\n" if license else "",
         name=foreign.in_markdown(repository.rpartition("/")[2]),
         repository=repository,
-        num=len(names),
-        classes=_table(("index", "class"), enumerate(names)),
+        num=f"for {len(names)} {'class' if len(names) == 1 else 'classes'}" if labels else "without names of classes",
+        classes=_table(("index", "class"), enumerate(names))
+        if labels
+        else "The checkpoint does not say what its classes are.",
         reading="A clip has exactly one of them." if exclusive else "A clip has any number of them, or none.",
         frames=_frames(header),
         training=_table(("", ""), _facts(header).items()),

@@ -69,7 +69,8 @@ def push(
 
     held: dict[str, Path | bytes] = {
         checkpoint.NAME: path,
-        str(Path(checkpoint.NAME).with_suffix(".json")): described.encode(),
+        # Names of files need not be UTF-8.
+        str(Path(checkpoint.NAME).with_suffix(".json")): described.encode(errors="backslashreplace"),
         card.NAME: text.encode(),
     }
     with explained(address):

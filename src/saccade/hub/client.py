@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import saccade
+from saccade import files
 from saccade.errors import DataError, MissingExtraError, SaccadeError, UsageError
 from saccade.hub.address import Address
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+_TOKEN = re.compile(r"[!-~]+")  # others cannot be sent, and the errors of the client show the whole token
 _LOGIN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -24,11 +29,19 @@ def client(token: str | None = None) -> HfApi:
 
     Raises:
         MissingExtraError: if `huggingface_hub` is not installed.
+        UsageError: if the token cannot be one, or a variable of `huggingface_hub` is damaged.
     """
     try:
-        from huggingface_hub import HfApi
+        from huggingface_hub import HfApi, get_token
     except ImportError as error:
         raise MissingExtraError("huggingface_hub", "hub") from error
+    except ValueError as error:
+        raise UsageError(
+            f"huggingface_hub cannot start ({error}); check HF_ENDPOINT and its other variables"
+        ) from error
+    used = get_token() if token is None else token
+    if used and not _TOKEN.fullmatch(used):
+        raise UsageError(f"the access token holds a character that no token has; copy it again, or {_LOGIN}")
     return HfApi(token=token, library_name="saccade", library_version=saccade.__version__)
 
 
@@ -43,14 +56,23 @@ def explained(address: Address) -> Iterator[None]:
         DataError: for all other errors of the hub or of the connection.
         OSError: if the disk is full, or does not allow writing.
     """
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.utils.logging import get_verbosity, set_verbosity
+
+    before = get_verbosity()
+    set_verbosity(max(before, logging.ERROR))  # its warnings repeat what the server says
     try:
-        yield
+        with files.errors_named(Path(HF_HUB_CACHE)):
+            yield
     except SaccadeError:
         raise
     except Exception as error:
         if (reason := _reason(error, address)) is None:
             raise
-        raise reason from error
+        # Not `from error`: a traceback would show the text of the server, or the header with the token.
+        raise reason from None
+    finally:
+        set_verbosity(before)
 
 
 def _reason(error: BaseException, address: Address) -> SaccadeError | None:
@@ -70,11 +92,15 @@ def _reason(error: BaseException, address: Address) -> SaccadeError | None:
             f"{address} cannot be reached, and no copy of it is here; check the connection, HF_ENDPOINT and"
             " HF_HUB_OFFLINE"
         )
-    if isinstance(error, OSError) and error.errno is not None:
+    if (
+        isinstance(error, OSError)
+        and error.errno is not None
+        and not isinstance(error, (ConnectionError, TimeoutError))
+    ):
         return None
     if isinstance(error, (httpx2.HTTPError, OSError, errors.XetDownloadError)):
         return DataError(f"the transfer of {address} broke off; nothing incomplete is kept: run the command again")
-    if isinstance(error, ValueError):
+    if isinstance(error, (ValueError, LookupError, TypeError, AttributeError)):  # of JSON that is no hub's
         return DataError(f"{address} is not answered as by a hub; check HF_ENDPOINT, and proxies on the way")
     return None
 
@@ -92,7 +118,7 @@ def _refusal(error: Exception) -> str:
         return f"does not exist, or is private ({status}); check the name, or {_LOGIN}"
     said = {
         401: f"was asked with a token that the hub does not accept (401); {_LOGIN}",
-        403: "is not open to this token (403); a token that may write to it is needed",
+        403: "is not open to this token (403); one that may read it, or write to it for a push, is needed",
         404: "lacks what was asked for (404); check the name and the revision",
         429: "was asked too often (429); try again later",
     }
