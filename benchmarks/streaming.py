@@ -37,6 +37,7 @@ from saccade import checkpoint, files
 from saccade.checkpoint import Header, versions
 from saccade.clips import FrameFormat, Size
 from saccade.data.pixels import Converter
+from saccade.device import keep_freed_memory
 from saccade.export import METADATA, ExportConfig, export
 from saccade.labels import Labels
 from saccade.models.efficientnet import MEAN, STD
@@ -152,6 +153,7 @@ def serve(
     connection: multiprocessing.connection.Connection, kind: tuple[str, str, Size], folder: Path, num_threads: int
 ) -> None:
     """Follow as many frames as are asked for, and send back the time of each and the memory of this process."""
+    keep_freed_memory()  # as the command line does
     torch.set_num_threads(num_threads)
     follow = follower(kind, folder, num_threads)
     is_grey = kind[0] == "dcn-lstm" and kind[2] != CAMERA

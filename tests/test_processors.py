@@ -1,6 +1,8 @@
 """How many processors and how much memory a process may use."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -87,3 +89,33 @@ def test_a_control_group_may_have_a_name_that_is_no_text(tmp_path):
     (group / "cpu.max").write_text("50000 100000")
     (tmp_path / "own").write_bytes(b"0::/zo\xe9\n")
     assert num_processors(tmp_path / "groups", tmp_path / "own") == 1
+
+
+FREED = """
+import resource, sys
+import torch
+from saccade.device import keep_freed_memory
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def fill():
+    several = [torch.ones(2_000_000) for _ in range(8)]  # 64 MB, freed at once
+
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+fill(); fill()
+before = faults()
+for _ in range(5):
+    fill()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "confstr") or "glibc" not in str(os.confstr("CS_GNU_LIBC_VERSION")), reason="glibc")
+def test_freed_memory_is_kept():
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FREED, how], check=True, capture_output=True, text=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept < 1000 < given_back

@@ -81,10 +81,11 @@ def _call(name: str, words: list[str]) -> None:
     with _no_interrupt_lost():
         import tyro
 
-        from saccade.device import limit_threads
+        from saccade.device import keep_freed_memory, limit_threads
 
         call = verb.make(known)  # imports torch
     limit_threads()
+    keep_freed_memory()
     tyro.cli(
         call,
         prog=f"saccade {name}",

@@ -24,6 +24,7 @@ from saccade.errors import DataError, NonFiniteError
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
 from saccade.models.folding import folded
+from saccade.models.packing import pack
 from saccade.nn.temporal import State
 from saccade.stream.threads import enough_threads
 
@@ -85,6 +86,7 @@ class Classifier:
         if not isinstance(model, VideoClassifier):
             raise DataError(f"{path} holds a {header.model}, which needs whole clips; give a model of `saccade train`")
         self.model, self.kind, self.path = folded(model), header.kind, path
+        pack(self.model)
         self.labels: Labels = header.labels
         self.frame_format = model.frame_format
         self.min_confidence = self.labels.min_confidence if min_confidence is None else min_confidence
