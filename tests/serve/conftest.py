@@ -56,6 +56,35 @@ def own_models(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def noticing(tmp_path_factory):
+    """Write the checkpoint of a model whose event is that its frames get bright."""
+    torch.manual_seed(0)
+    labels, wanted = Labels(("none", "bright"), none="none"), FrameFormat(3, (48, 64), fps=10)
+    model = models.create("lenet-lstm", labels=labels, frame_format=wanted).eval()
+    features = []
+    hook = model.head.register_forward_pre_hook(lambda _, given: features.append(given[0][0, -1]))
+    with torch.no_grad():
+        for level in (20, 220):
+            model(torch.full((1, 20, 3, 48, 64), level, dtype=torch.uint8))
+        hook.remove()
+        (dark, bright), along = features, features[1] - features[0]
+        linear = next(part for part in model.head.modules() if isinstance(part, torch.nn.Linear))
+        linear.weight.zero_()
+        linear.bias.zero_()
+        linear.weight[1] = 12 * along / (along @ along)
+        linear.bias[1] = -(linear.weight[1] @ (dark + bright)) / 2
+    path = tmp_path_factory.mktemp("noticing") / "noticing.safetensors"
+    checkpoint.save(path, model, checkpoint.Header("lenet-lstm", {}, labels=labels, frame_format=wanted))
+    return path
+
+
+def blinking(seconds, fps=10, size=(48, 64)):
+    """Return frames that get bright and dark again, each for a second."""
+    levels = torch.tensor([20, 220], dtype=torch.uint8)[torch.arange(round(seconds * fps)) // fps % 2]
+    return levels.view(-1, 1, 1, 1).expand(-1, 3, *size).contiguous()
+
+
+@pytest.fixture(scope="session")
 def make_server(tmp_path_factory):
     """Start servers; they end with the tests."""
     started: list[Server] = []

@@ -136,7 +136,7 @@ class Page:
                 return message
         raise AssertionError(f"no {kind} among {most} messages")
 
-    def say(self, kind: str, **fields: object) -> None:
+    def say(self, kind: str, /, **fields: object) -> None:
         self.socket.send(json.dumps({"type": kind, **fields}))
 
     def start(self, seed: int = 1, **settings: object) -> dict[str, object]:

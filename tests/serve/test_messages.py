@@ -107,7 +107,7 @@ def test_any_text_is_understood_or_refused(text):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
-    "data", [b"", b"\x40", bytes([64, 64, 1]), bytes([64, 64]) + bytes(64 * 64 * 2), bytes(2) + bytes(256 * 255)]
+    "data", [b"", b"\x40", bytes([64, 64, 1]), bytes([64, 64]) + bytes(4 + 64 * 64 * 2), bytes(6 + 256 * 255)]
 )
 def test_a_camera_frame_of_wrong_length_is_refused(data, channels):
     with pytest.raises(MessageError, match="camera frame"):
@@ -116,12 +116,13 @@ def test_a_camera_frame_of_wrong_length_is_refused(data, channels):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_camera_frame_keeps_its_rows(channels):
-    frame = messages.parse_camera(bytes([28, 30]) + bytes(k % 251 for k in range(28 * 30 * channels)), channels)
-    assert frame.shape == (28, 30, channels)
-    assert frame[1, 2].tolist() == [32 * channels + c for c in range(channels)]
+    head = bytes([28, 30, 0, 1, 0, 0])
+    frame = messages.parse_camera(head + bytes(k % 251 for k in range(28 * 30 * channels)), channels)
+    assert (frame.pixels.shape, frame.time_s) == ((28, 30, channels), 65.536)
+    assert frame.pixels[1, 2].tolist() == [32 * channels + c for c in range(channels)]
 
 
 def test_the_largest_camera_frame_is_no_longer_than_a_message_may_be():
-    data = bytes(2) + bytes(256 * 256 * 3)
-    assert messages.parse_camera(data, 3).shape == (256, 256, 3)
+    data = bytes(6) + bytes(256 * 256 * 3)
+    assert messages.parse_camera(data, 3).pixels.shape == (256, 256, 3)
     assert len(data) <= messages.MAX_MESSAGE_BYTES

@@ -118,6 +118,8 @@ def test_a_video_is_seen_in_colour_at_the_rate_of_the_models(tab, tmp_path):
     page.uncheck("#layer-attention")
     assert colour(tab, 0.5, 0.25).argmax() == 1
     assert colour(tab, 0.5, 0.75).argmax() == 2
+    assert page.locator(".events-list caption").all_inner_texts() == ["STN-LSTM", "DCN-LSTM"]
+    assert page.locator(".events-list tbody tr:visible").count() >= 2  # the least probability of a verdict is 0
     assert set(page.locator(".verdict").all_inner_texts()) <= set(OWN.names)
 
 

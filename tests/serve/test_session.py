@@ -23,6 +23,7 @@ from saccade.serve.engine import Engine, Memory, check_together, load_models
 from saccade.serve.messages import MessageError
 from saccade.serve.session import MAX_UNSEEN, Session
 from saccade.serve.upload import Decoded
+from saccade.stream.waiting import LATE_S
 
 from .conftest import OWN, RGB, write_checkpoint
 
@@ -58,6 +59,11 @@ def finished(work):
             next(work)
         except StopIteration as end:
             return end.value
+
+
+def head(size, time_s=0.0):
+    """Return what comes before the pixels of a camera frame."""
+    return bytes(size) + round(1000 * time_s).to_bytes(4, "big")
 
 
 def take(session, missed=0, *, see=True):
@@ -117,9 +123,9 @@ def test_every_model_says_what_the_model_alone_says(engine):
 
 def test_settings_change_the_stream_and_keep_the_memory(session):
     take(session)
-    remembered = session._memory.states["lenet-lstm"]
+    remembered = session._view.memory.states["lenet-lstm"]
     say(session, "settings", settings=SETTINGS | {"noise": 40.0})
-    assert session._memory.states["lenet-lstm"] is remembered
+    assert session._view.memory.states["lenet-lstm"] is remembered
     assert (pixels(take(session)) > 0).mean() > 0.4
 
 
@@ -133,9 +139,9 @@ def test_other_digits_begin_with_an_empty_memory(session):
         ("forget", {}),
     ]:
         take(session)
-        assert session._memory.states
+        assert session._view.memory.states
         say(session, kind, **fields)
-        assert not session._memory.states, kind
+        assert not session._view.memory.states, kind
 
 
 @pytest.mark.parametrize(("num_strokes", "num_points"), [(1, 512), (3, 170), (8, 60)])
@@ -321,6 +327,11 @@ def test_whose_fault_a_missed_frame_is(session, monkeypatch):
     assert take(session)["skipped"] == 3
 
 
+def test_digits_in_motion_have_no_events(session):
+    frames = [take(session) for _ in range(3)]
+    assert [(frame["events"], frame["time_s"]) for frame in frames] == [({}, None)] * 3
+
+
 # --- Camera and video
 
 
@@ -330,7 +341,8 @@ def test_a_camera_shows_its_newest_frame_and_counts_the_others(session):
     paper = np.full((64, 64), 200, np.uint8)
     paper[20:44, 30:34] = 30
     for _ in range(3):
-        session.put_camera(bytes([64, 64]) + paper.tobytes())
+        session.put_camera(head([64, 64]) + paper.tobytes())
+    time.sleep(1.5 * LATE_S)
     assert session.can_go
     frame = take(session)
     assert frame["dropped"] == 2
@@ -340,13 +352,13 @@ def test_a_camera_shows_its_newest_frame_and_counts_the_others(session):
     assert pixels(frame)[5, 5] == 0
     assert not session.can_go
     say(session, "show", models=["lenet-lstm"], saliency=[], clean=False)
-    session.put_camera(bytes([64, 64]) + paper.tobytes())
+    session.put_camera(head([64, 64]) + paper.tobytes())
     assert (pixels(take(session)) == paper).all()
 
 
 def test_digits_begin_anew_behind_a_camera(session):
     say(session, "source", kind="camera")
-    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    session.put_camera(head([64, 64]) + bytes(64 * 64))
     say(session, "start", seed=8, settings=SETTINGS)
     assert take(session)["source"] == "camera"
     say(session, "source", kind="digits")
@@ -354,7 +366,7 @@ def test_digits_begin_anew_behind_a_camera(session):
 
 
 def test_a_camera_that_is_not_watched_is_ignored(session):
-    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    session.put_camera(head([64, 64]) + bytes(64 * 64))
     assert take(session)["source"] == "digits"
     say(session, "source", kind="camera")
     assert not session.can_go
@@ -369,10 +381,9 @@ def test_a_video_plays_to_its_end_and_from_its_beginning_again(session):
     assert [frame["position"] for frame in shown] == [0, 1, 2]
     assert [pixels(frame)[0, 0] for frame in shown] == [0, 1, 2]
     assert take(session, missed=7)["position"] == 4  # the last one is never missed
-    assert take(session) == {"type": "ended"}
+    assert take(session) == {"type": "ended", "events": {}, "problem": None}
     assert not session.can_go
     say(session, "pause", paused=False)
-    assert not session._memory.states
     assert take(session)["position"] == 0
     say(session, "seek", frame=3)
     assert take(session)["position"] == 3
@@ -392,7 +403,7 @@ def test_another_source_begins_with_an_empty_memory(session, engine):
     for _ in range(3):
         take(session)
     say(session, "source", kind="camera")
-    camera = bytes([64, 64]) + np.random.default_rng(0).integers(0, 256, 64 * 64, dtype=np.uint8).tobytes()
+    camera = head([64, 64]) + np.random.default_rng(0).integers(0, 256, 64 * 64, dtype=np.uint8).tobytes()
     session.put_camera(camera)
     frames = [take(session)]
     assert frames[-1]["models"]["lenet-lstm"]["probabilities"] == said_of(engine, frames)
@@ -440,7 +451,7 @@ def test_nothing_is_missed_while_the_stream_stands_still(session, monkeypatch):
         assert session.take_tick(0) == 0
     say(session, "source", kind="camera")
     clock[0] += 30
-    session.put_camera(bytes([64, 64]) + bytes(64 * 64))
+    session.put_camera(head([64, 64]) + bytes(64 * 64))
     assert session.take_tick(0) == 0
     assert take(session)["dropped"] == 0
 
@@ -491,7 +502,7 @@ def test_closing_lets_go_of_everything(session):
     session.put_video(Decoded(bytearray(4 * 32 * 32), (4, 1, 32, 32), 25.0, None))
     take(session)
     session.close()
-    assert not session._memory.states
+    assert not session._view.memory.states
     assert session._digits is None
     assert session._video is None
     assert not session.can_go
@@ -532,7 +543,7 @@ def test_colour_models_get_grey_three_times(tmp_path):
     assert seen["right"] in (True, False)
     # Their camera sends colours, of which light strokes on a dark ground are made.
     say(session, "source", kind="camera")
-    session.put_camera(bytes([64, 64]) + bytes([200]) * 3 * 64 * 64)
+    session.put_camera(head([64, 64]) + bytes([200]) * 3 * 64 * 64)
     frame = take(session)
     assert frame["channels"] == 1
     assert pixels(frame).max() == 0
@@ -563,18 +574,18 @@ def test_a_camera_in_colour_is_seen_in_colour(own, own_engine):
     remembered = Memory()
     for seed in range(3):
         colours = colourful(seed)
-        own.put_camera(bytes([64, 96]) + colours.tobytes())
+        own.put_camera(head([64, 96], seed / 12.5) + colours.tobytes())
         frame = take(own)
         assert (pixels(frame) == colours).all()
         for name, model in own_engine.models.items():
             expected = own_engine.see(model, torch.tensor(colours).permute(2, 0, 1), remembered, saliency=False)
-            assert frame["models"][name]["probabilities"] == expected.probabilities
+            assert frame["models"][name]["probabilities"] == [round(p, 4) for p in expected.probabilities]
             assert frame["models"][name]["verdict"]["name"] in OWN.names
             assert frame["models"][name]["right"] is None
 
 
 def test_a_verdict_is_the_name_of_the_class(own, own_engine):
-    own.put_camera(bytes([64, 96]) + colourful().tobytes())
+    own.put_camera(head([64, 96]) + colourful().tobytes())
     for model in own_engine.models.values():
         model.network.head.bias[0] += 100
     try:
@@ -588,10 +599,10 @@ def test_a_verdict_is_the_name_of_the_class(own, own_engine):
 def test_a_camera_frame_of_another_format_is_refused(own, session):
     for size, channels, told in [((64, 96), 1, "64x96 RGB px is"), ((64, 64), 3, "64x64 px, the models need 64x96")]:
         with pytest.raises(MessageError, match=told):
-            own.put_camera(bytes(size) + bytes(size[0] * size[1] * channels))
+            own.put_camera(head(size) + bytes(size[0] * size[1] * channels))
     for size in ((27, 64), (130, 131), (200, 200)):
         with pytest.raises(MessageError, match="camera frame"):
-            session.put_camera(bytes(size) + bytes(size[0] * size[1]))
+            session.put_camera(head(size) + bytes(size[0] * size[1]))
 
 
 def test_what_a_model_remembers_of_a_frame_ends_with_its_size(tmp_path):
@@ -599,7 +610,7 @@ def test_what_a_model_remembers_of_a_frame_ends_with_its_size(tmp_path):
     engine = Engine(load_models([path]), min_confidence=0.0)
     session = Session(engine)
     for size in ((64, 85), (85, 64), (64, 85)):
-        session.put_camera(bytes(size) + bytes(size[0] * size[1]))
+        session.put_camera(head(size) + bytes(size[0] * size[1]))
         assert take(session)["size"] == list(size)
     engine.close()
 
@@ -609,7 +620,7 @@ def test_a_video_in_colour_plays_at_the_rate_of_the_models(own):
     own.put_video(Decoded(bytearray(clip.tobytes()), clip.shape, 12.5, None))
     for seed in range(3):
         assert (pixels(take(own)) == colourful(seed)).all()
-    assert take(own) == {"type": "ended"}
+    assert take(own)["type"] == "ended"
 
 
 def test_without_digits_there_is_no_stream_of_them(own):

@@ -23,6 +23,7 @@ from saccade.labels import Labels
 from saccade.models import VideoClassifier
 from saccade.nn.temporal import State
 from saccade.predict import classes_of
+from saccade.serve.broadcast import Broadcast
 from saccade.serve.turns import Turns
 from saccade.serve.verdict import Verdict, task_of, verdict_of
 
@@ -42,7 +43,8 @@ class LoadedModel:
         network: the model.
         labels: the model's classes.
         frame_format: the frames that the model expects.
-        attention: `stn` for a spatial transformer, `dcn` for deformable convolutions; None for neither.
+        attention: `stn` for a spatial transformer, `multi-stn` for one of several glimpses, `dcn` for deformable
+            convolutions; None for neither.
     """
 
     name: str
@@ -50,7 +52,7 @@ class LoadedModel:
     network: VideoClassifier
     labels: Labels
     frame_format: FrameFormat
-    attention: Literal["stn", "dcn"] | None
+    attention: Literal["stn", "multi-stn", "dcn"] | None
 
     @property
     def knows_digits(self) -> bool:
@@ -91,13 +93,19 @@ class Engine:
         models: one or more models, which must expect the same frames.
         digits: the digit images for the generator; None if the models do not know digits.
         min_confidence: the minimum probability of a verdict; None for that of each model.
+        broadcast: the stream that pages may watch; None if there is none.
     """
 
     def __init__(
-        self, models: Sequence[LoadedModel], digits: Digits | None = None, *, min_confidence: float | None = None
+        self,
+        models: Sequence[LoadedModel],
+        digits: Digits | None = None,
+        *,
+        min_confidence: float | None = None,
+        broadcast: Broadcast | None = None,
     ) -> None:
         self.models = {model.name: model for model in models}
-        self.digits = digits
+        self.digits, self.broadcast = digits, broadcast
         self.min_confidence = {model.name: model.labels.threshold(min_confidence) for model in models}
         self.frame_format = models[0].frame_format
         self.frames, self.errands = Turns("saccade-frames"), Turns("saccade-errands", share=_ERRANDS_SHARE)
@@ -118,8 +126,8 @@ class Engine:
             memory.states[model.name] = state
         verdict = verdict_of(looked.logits[-1], model.labels, self.min_confidence[model.name])
         shown = looked.frame_json(-1)
-        rounded = [round(p, 4) for p in model.labels.probabilities(looked.logits[-1]).tolist()]
-        return Seen(shown, rounded, verdict, 1000 * (time.perf_counter() - begin))
+        probabilities = model.labels.probabilities(looked.logits[-1]).tolist()
+        return Seen(shown, probabilities, verdict, 1000 * (time.perf_counter() - begin))
 
     def close(self) -> None:
         """Stop the threads after their current steps."""
@@ -207,7 +215,7 @@ def _followed(network: nn.Module, header: Header, name: str, path: Path) -> Load
     return LoadedModel(name, header.kind, network, labels, wanted, _attention(looked))
 
 
-def _attention(looked: Look) -> Literal["stn", "dcn"] | None:
+def _attention(looked: Look) -> Literal["stn", "multi-stn", "dcn"] | None:
     if looked.quadrilateral_px is not None:
-        return "stn"
+        return "stn" if looked.quadrilateral_px.shape[1] == 1 else "multi-stn"
     return None if looked.points_px is None else "dcn"

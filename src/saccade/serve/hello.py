@@ -29,6 +29,7 @@ def hello(engine: Engine | None, token: str, *, teaches: bool) -> dict[str, Any]
         "frame_format": None
         if engine is None
         else {name: getattr(engine.frame_format, name) for name in ("channels", "size", "fps")},
+        "stream": None if engine is None or engine.broadcast is None else engine.broadcast.name,
         "teaches": teaches,
         "limits": {
             "fps": FPS,

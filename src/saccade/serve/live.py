@@ -42,7 +42,8 @@ class Live:
 
     def __init__(self, socket: WebSocket, engine: Engine) -> None:
         self._socket, self._engine = socket, engine
-        self._session = Session(engine)
+        self._loop = asyncio.get_running_loop()
+        self._session = Session(engine, self._wake)
         # Held while a frame is computed, so that messages take effect between frames.
         self._between_frames = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -115,6 +116,11 @@ class Live:
         """Call a slow function in a thread; until it returns, no other message of this page is read."""
         return await self._engine.errands.do(self._errands, whole(function, argument))
 
+    def _wake(self) -> None:
+        """Look for frames and lines of the stream; called in any thread."""
+        with contextlib.suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._changed.set)
+
     async def _stream(self) -> None:
         while True:
             waited_for_page_s = await self._until_it_can_go()
@@ -129,14 +135,20 @@ class Live:
             await self._socket.send_text(frame)
 
     async def _until_it_can_go(self) -> float:
-        """Wait until a frame can be sent; return the seconds of waiting for the page to show earlier frames."""
+        """Wait until a frame can be sent, and send lines about the stream meanwhile.
+
+        Return the seconds of waiting for the page to show earlier frames.
+        """
         waited_s = 0.0
-        while not self._session.can_go:
-            begin, by_page = time.monotonic(), self._session.waits_for_page
+        while True:
             self._changed.clear()
+            while (line := self._session.take_line()) is not None:
+                await self._say({"type": "told", "line": line})
+            if self._session.can_go:
+                return waited_s
+            begin, by_page = time.monotonic(), self._session.waits_for_page
             await self._changed.wait()
             waited_s += by_page * (time.monotonic() - begin)
-        return waited_s
 
     async def _say(self, answer: dict[str, Any]) -> None:
         await self._socket.send_text(json.dumps(answer))

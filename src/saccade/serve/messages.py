@@ -6,6 +6,8 @@ is answered with one line that states the fault.
 
 from __future__ import annotations
 
+import struct
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -122,10 +124,13 @@ class Forget(_Message):
 
 
 class Source(_Message):
-    """Choose the source of frames."""
+    """Choose the source of frames.
+
+    A stream has no address here: a page that could name one could make the server open whatever its machine can reach.
+    """
 
     type: Literal["source"]
-    kind: Literal["digits", "camera", "video"]
+    kind: Literal["digits", "camera", "video", "stream"]
 
 
 class Show(_Message):
@@ -156,6 +161,7 @@ Message = Start | Change | Pace | Pause | Step | Seek | Forget | Source | Show |
 Errand = Start | Drawn | Picked
 """Messages that are slow to apply."""
 
+_CAMERA = struct.Struct(">BBI")
 _ADAPTER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 
@@ -177,11 +183,24 @@ def parse(text: str) -> Message:
         raise MessageError(f"message not understood: {place + ': ' if place else ''}{first['msg'][:200]}") from error
 
 
-def parse_camera(data: bytes, channels: int) -> NDArray[np.uint8]:
-    """Parse a camera frame into an array of shape (height, width, channels).
+@dataclass(frozen=True)
+class CameraFrame:
+    """A frame of the page's camera.
 
-    *Conventions:* the first byte is the height, the second the width; 0 means 256. The pixels follow row by row, with
-    one byte per channel.
+    Args:
+        pixels: (height, width, channels).
+        time_s: the time at which the camera showed it, in seconds after any moment.
+    """
+
+    pixels: NDArray[np.uint8]
+    time_s: float
+
+
+def parse_camera(data: bytes, channels: int) -> CameraFrame:
+    """Parse a camera frame.
+
+    *Conventions:* the first byte is the height, the second the width; 0 means 256. Four bytes with the time in
+    milliseconds follow, the highest first. The pixels follow row by row, with one byte per channel.
 
     Args:
         data: the message.
@@ -190,13 +209,16 @@ def parse_camera(data: bytes, channels: int) -> NDArray[np.uint8]:
     Raises:
         MessageError: if the number of bytes does not match height, width and channels.
 
-    >>> parse_camera(bytes([28, 30]) + bytes(28 * 30), 1).shape
-    (28, 30, 1)
+    >>> frame = parse_camera(bytes([28, 30, 0, 0, 0, 40]) + bytes(28 * 30), 1)
+    >>> frame.pixels.shape, frame.time_s
+    ((28, 30, 1), 0.04)
     """
-    if len(data) < 2:
-        raise MessageError(f"a camera frame begins with its height and width; got {len(data)} bytes")
-    height, width = (edge or 256 for edge in data[:2])
-    if len(data) != (needed := 2 + height * width * channels):
+    if len(data) < _CAMERA.size:
+        raise MessageError(f"a camera frame begins with its height, width and time; got {len(data)} bytes")
+    *edges, time_ms = _CAMERA.unpack_from(data)
+    height, width = (edge or 256 for edge in edges)
+    if len(data) != (needed := _CAMERA.size + height * width * channels):
         kind = "grey" if channels == 1 else "RGB"
         raise MessageError(f"a camera frame of {height}x{width} {kind} px is {needed} bytes long; got {len(data)}")
-    return np.frombuffer(data, np.uint8, offset=2).reshape(height, width, channels)
+    pixels = np.frombuffer(data, np.uint8, offset=_CAMERA.size).reshape(height, width, channels)
+    return CameraFrame(pixels, time_ms / 1000)

@@ -33,6 +33,10 @@ class Pace:
         """Make a tick due now, and discard missed ticks."""
         self._due = self._now()
 
+    def delay(self) -> None:
+        """Count the next period from now: what is late stays late, and nothing is missed."""
+        self._due = self._now() + 1 / self._fps
+
     def wait_s(self) -> float:
         """Return the seconds until the next tick; 0 if it is overdue."""
         return max(0.0, self._due - self._now())

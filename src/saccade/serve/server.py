@@ -9,20 +9,19 @@ import socket
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from tyro.conf import UseAppendAction
-
 from saccade.errors import DataError, MissingExtraError, UsageError
 from saccade.serve.address import own_names, parse_name, parse_prefix
+from saccade.serve.config import ServeConfig
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from saccade.serve.broadcast import Broadcast
     from saccade.serve.engine import Engine
 
 # Connections other than those of pages with frames: files, uploads, and pages that wait because the server is busy.
@@ -31,61 +30,6 @@ _MAX_HEADER_BYTES = 16 << 10
 _GRACE_S = 3
 # The names in `saccade.models.MATCHED`, repeated here because that module imports torch.
 _PACKAGED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """Show live where models look and what they predict, on a page in the browser.
-
-    Args:
-        model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
-            by side. The default is all models of the package.
-        host: the address to listen on. The default is reachable from this machine only.
-        port: the port to listen on; 0 selects a free port.
-        allow_host: another host name of the page, that of a proxy or of this machine: lab.example for every port, or
-            lab.example:8443 for one port. Repeat the option for more names. Pages of that origin may use the server. IP
-            addresses and the name of --host need no option.
-        path_prefix: the path of the page, such as /saccade, behind a proxy that passes the path on. A proxy that
-            removes the path needs no option.
-        max_clients: the maximum number of pages that receive frames at once.
-        min_confidence: the minimum probability at which a verdict is shown. The default is that in the checkpoint, 0.5
-            for most models. If several classes can be present at once, none is shown while any of them is close to
-            50 %: at 0.5 between 25 and 75 %.
-        digits: the source of digit images, for models that know digits: strokes (like drawings with a mouse), mnist,
-            uci, auto or a folder.
-        digits_dir: the folder that is searched for MNIST before the user cache.
-        open: whether to open the page in a browser.
-        teach: a folder in which the page records clips of classes, and trains on them. The models go to the folder with
-            -models behind its name; the latest is shown, beside the one before or those of --model. Whoever can open
-            the page can record, delete and train.
-
-    Raises:
-        UsageError: if a number is out of range, or a host name or the path prefix has the wrong form.
-    """
-
-    model: tuple[Path, ...] = ()
-    host: str = "127.0.0.1"
-    port: int = 8000
-    allow_host: UseAppendAction[tuple[str, ...]] = ()
-    path_prefix: str = ""
-    max_clients: int = 4
-    min_confidence: float | None = None
-    # Not a DigitSourceConfig: its module imports torch, which would delay the page.
-    digits: str = "strokes"
-    digits_dir: Path | None = None
-    open: bool = False
-    teach: Path | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise UsageError(f"port must lie in 0 to 65535; got {self.port}")
-        for name in self.allow_host:
-            parse_name(name)
-        parse_prefix(self.path_prefix)
-        if self.max_clients < 1:
-            raise UsageError(f"max_clients must be at least 1; got {self.max_clients}")
-        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
-            raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
 
 def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
@@ -98,7 +42,7 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
     Raises:
         MissingExtraError: if the extra `serve` is not installed.
         UsageError: if the server cannot listen on the address, or if the models expect different frames.
-        DataError: if a checkpoint or the digit images cannot be read.
+        DataError: if a checkpoint or the digit images cannot be read, or the file of --source is missing.
         OSError: if the folder of --teach cannot be created.
     """
     try:
@@ -110,15 +54,18 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from error
     _check_models(config.model)
+    broadcast = _broadcast(config.source, say)
     with listening_socket(config.host, config.port) as listening:
         address = _address(config.host, listening.getsockname()[1], parse_prefix(config.path_prefix))
 
         teaching = (
-            None if config.teach is None else Teaching(config.teach, lambda runs: _load_taught(config, runs, say))
+            None
+            if config.teach is None
+            else Teaching(config.teach, lambda runs: _load_taught(config, runs, say, broadcast))
         )
 
         def load() -> Engine | None:
-            return _load(config, config.model, say) if teaching is None else teaching.load()
+            return _load(config, config.model, say, broadcast) if teaching is None else teaching.load()
 
         def failed() -> None:
             server.should_exit = True
@@ -138,12 +85,23 @@ def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         with _terminated_like_interrupted():
             # Uvicorn shuts down cleanly and then raises the signal again.
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as ends:
+                if broadcast is not None:
+                    ends.callback(broadcast.close)
                 server.run(sockets=[listening])
             engine = app.state.engine
             if engine.done() and not engine.cancelled() and engine.exception():
                 raise engine.exception()
             say("ended")
+
+
+def _broadcast(source: str | None, say: Callable[[str], None]) -> Broadcast | None:
+    if source is None:
+        return None
+    # This imports torch, which is slow. Still, a wrong address fails before the page opens.
+    from saccade.serve.broadcast import Broadcast
+
+    return Broadcast(source, say)
 
 
 def _check_models(paths: tuple[Path, ...]) -> None:
@@ -235,7 +193,7 @@ def _address(host: str, port: int, prefix: str) -> str:
 
 
 def _load_taught(
-    config: ServeConfig, runs: Sequence[Path], say: Callable[[str], None]
+    config: ServeConfig, runs: Sequence[Path], say: Callable[[str], None], broadcast: Broadcast | None
 ) -> tuple[Engine | None, str | None]:
     """Load the model of the latest run, and beside it the one before, or those of --model if there are any.
 
@@ -255,10 +213,12 @@ def _load_taught(
         check_together((*latest, *before))
     except UsageError as error:
         before, problem = (), f"the model before is not shown: {error}"
-    return _load(config, (*latest, *before), say), problem
+    return _load(config, (*latest, *before), say, broadcast), problem
 
 
-def _load(config: ServeConfig, paths: Sequence[Path], say: Callable[[str], None]) -> Engine:
+def _load(
+    config: ServeConfig, paths: Sequence[Path], say: Callable[[str], None], broadcast: Broadcast | None
+) -> Engine:
     """Load the models and the digit images; this imports torch, so it runs in a separate thread."""
     import torch
 
@@ -278,4 +238,4 @@ def _load(config: ServeConfig, paths: Sequence[Path], say: Callable[[str], None]
     elif config.digits != "strokes" or config.digits_dir is not None:
         raise UsageError(f"{models[0].name} knows no digits; leave out --digits and --digits-dir")
     say(f"models loaded: {', '.join(model.name for model in models)}")
-    return Engine(models, drawn, min_confidence=config.min_confidence)
+    return Engine(models, drawn, min_confidence=config.min_confidence, broadcast=broadcast)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import asdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,13 +14,15 @@ from torch import Tensor
 from saccade.data.digits import Digits
 from saccade.serve import messages
 from saccade.serve.camera import light_on_dark
-from saccade.serve.engine import Engine, Memory
+from saccade.serve.engine import Engine
+from saccade.serve.live_source import CameraSource, LiveSource, SharedSource
 from saccade.serve.messages import MessageError
 from saccade.serve.pace import Pace
-from saccade.serve.sources import CameraSource, DigitSource, Picture, Source, VideoSource
+from saccade.serve.sources import DigitSource, Source, VideoSource
 from saccade.serve.turns import Work
 from saccade.serve.upload import Decoded
-from saccade.serve.verdict import is_right
+from saccade.serve.view import View
+from saccade.stream.waiting import LATE_S
 
 MAX_UNSEEN = 2
 """The maximum number of frames sent but not yet shown: one being drawn and one in transit."""
@@ -34,21 +36,23 @@ class Session:
 
     Args:
         engine: the models.
+        wake: called in any thread when there is news of the stream that all pages share.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._memory = Memory()
-        self._shown = messages.Show(type="show", models=list(engine.models), saliency=[], clean=True)
+    def __init__(self, engine: Engine, wake: Callable[[], None] = lambda: None) -> None:
+        self._engine, self._wake = engine, wake
+        self._view = View(engine)
         self._kind = "camera" if engine.digits is None else "digits"
+        self._run = 0
         self._digits: DigitSource | None = None
-        self._camera = CameraSource()
+        self._live: LiveSource = CameraSource(engine.frame_format.fps)
         self._video: VideoSource | None = None
-        self._fps, self._pace = 25.0, Pace(25.0)
-        self._frame_size: torch.Size | None = None
+        self._video_fps = self._fps = 25.0
+        self._pace = Pace(25.0)
         self._paused, self._steps, self._stepped = False, 0, False
         self._sent = self._seen = 0
-        self._dropped = self._skipped = 0
+        self._dropped = self._skipped = self._lost = 0
+        self._waited_for_page_s = 0.0
 
     # --- Called with messages of the page
 
@@ -78,15 +82,15 @@ class Session:
             case messages.Pause(paused=paused):
                 self._pause(paused)
             case messages.Step():
-                self._steps = int(self._paused)
+                self._step()
             case messages.Forget():
-                self._memory.forget()
+                self._view.forget()
             case messages.Source(kind=kind):
                 self._choose(kind)
             case messages.Seek(frame=frame):
                 self._seek(frame)
             case messages.Show():
-                self._show(message)
+                self._view.show(message)
         return []
 
     def put_camera(self, data: bytes) -> None:
@@ -96,19 +100,25 @@ class Session:
             MessageError: if the data is not a camera frame, or the frame does not have the size that the models expect.
         """
         wanted = self._engine.frame_format
-        frame = torch.tensor(messages.parse_camera(data, wanted.channels)).permute(2, 0, 1)
-        size = (frame.shape[-2], frame.shape[-1])
+        frame = messages.parse_camera(data, wanted.channels)
+        size = (frame.pixels.shape[0], frame.pixels.shape[1])
         if (fitting := wanted.fit(size)) != size:
             came, seen = ("{}x{}".format(*edges) for edges in (size, fitting))
             raise MessageError(f"a camera frame has {came} px, the models need {seen} px; resize it before sending")
-        if self._kind == "camera":
-            self._dropped += self._camera.put(frame)
+        if self._kind == "camera" and isinstance(self._live, CameraSource):
+            self._live.put_stamped(torch.tensor(frame.pixels).permute(2, 0, 1), frame.time_s)
 
     def put_video(self, decoded: Decoded) -> None:
         """Show a video; it replaces an earlier one."""
         frames = torch.frombuffer(decoded.pixels, dtype=torch.uint8).view(decoded.shape)
-        self._video = VideoSource(frames, decoded.fps)
+        # Its frames are at the rate of the models, if they have one, however fast it plays.
+        self._video = VideoSource(frames, self._engine.frame_format.fps or decoded.fps)
+        self._video_fps = decoded.fps
         self._begin_anew("video")
+
+    def take_line(self) -> str | None:
+        """Return the next line about the stream for the page; return None if there is none."""
+        return self._live.take_line()
 
     # --- Called by the stream
 
@@ -125,21 +135,25 @@ class Session:
 
     def wait_s(self) -> float:
         """Return the seconds until the next frame is due."""
-        return 0.0 if self._steps or self._kind == "camera" else self._pace.wait_s()
+        return 0.0 if self._steps or self._is_live else self._pace.wait_s()
 
     def take_tick(self, waited_for_page_s: float) -> int:
         """Take the tick of the due frame; return the number of missed frames before it.
 
-        Frames that the server missed are counted as dropped, frames that the page missed as skipped.
+        Frames that the server missed are counted as dropped, frames that the page missed as skipped. Of a video at the
+        rate of the models none is left out, since their answers depend on the rate: it plays more slowly.
         """
-        self._stepped = self._steps > 0
-        if self._stepped or self._kind == "camera":
+        self._stepped, self._waited_for_page_s = self._steps > 0, waited_for_page_s
+        if self._stepped or self._is_live:
             self._steps = 0
             self._pace.restart()
             return 0
         if waited_for_page_s > _ASLEEP_S:
             self._pace.restart()
         missed = self._pace.tick()
+        if missed and self._kind == "video" and self._engine.frame_format.fps:
+            self._pace.delay()
+            return 0
         by_page = min(missed, round(waited_for_page_s * self._pace.fps))
         self._skipped += by_page
         self._dropped += missed - by_page
@@ -154,67 +168,70 @@ class Session:
         picture = None if source is None else source.next_picture(missed)
         if picture is None:
             self._paused = True
-            return json.dumps({"type": "ended"})
+            self._view.forget()
+            ended = {"type": "ended", "events": self._view.take_events(), "problem": self._live.problem}
+            return json.dumps(ended)
+        if self._is_live:
+            self._count_lost()
+            self._live.pause(self._paused)
         frame = self._as_seen(picture.frame)
-        if frame.shape != self._frame_size:
-            # Temporal states depend on the size of frames.
-            self._memory.forget()
-            self._frame_size = frame.shape
         self._sent += 1
-        seen = yield from self._see(frame, picture)
-        return json.dumps(
-            {
-                "type": "frame",
-                "number": self._sent,
-                "source": self._kind,
-                "size": list(frame.shape[-2:]),
-                "channels": len(frame),
-                "pixels": _base64(frame.permute(1, 2, 0)),
-                "digits": picture.digits,
-                "boxes": picture.box_px,
-                "position": picture.position,
-                "stepped": self._stepped,
-                "models": seen,
-                "dropped": self._dropped,
-                "skipped": self._skipped,
-            },
-            separators=(",", ":"),
-        )
+        seen = yield from self._view.see(frame, picture)
+        message = {
+            "type": "frame",
+            "number": self._sent,
+            "source": self._kind,
+            "run": self._run,
+            "time_s": None if picture.time_s is None else round(picture.time_s, 3),
+            "size": list(frame.shape[-2:]),
+            "channels": len(frame),
+            "pixels": _base64(frame.permute(1, 2, 0)),
+            "digits": picture.digits,
+            "boxes": picture.box_px,
+            "position": picture.position,
+            "stepped": self._stepped,
+            "models": seen,
+            "events": self._view.take_events(),
+            "dropped": self._dropped,
+            "skipped": self._skipped,
+        }
+        return json.dumps(message, separators=(",", ":"))
 
     def close(self) -> None:
-        """Release the frames and the temporal states."""
-        self._memory.forget()
+        """Release the frames and the temporal states, and leave the stream."""
+        self._view.turn_away()
         self._digits = self._video = None
-        self._camera = CameraSource()
-        self._paused = True
+        self._begin_live("camera")
+        self._paused, self._wake = True, lambda: None  # which held the page
 
     def _as_seen(self, frame: UInt8[Tensor, "channels height width"]) -> UInt8[Tensor, "channels height width"]:
-        cleans = self._shown.clean and self._kind != "digits" and self._engine.digits is not None
+        cleans = self._view.shown.clean and self._kind != "digits" and self._engine.digits is not None
         return light_on_dark(frame) if cleans else frame
 
-    def _see(self, frame: UInt8[Tensor, "channels height width"], picture: Picture) -> Work[dict[str, Any]]:
-        found = {}
-        for name in dict.fromkeys(self._shown.models):  # each model once, even if the page names it repeatedly
-            yield
-            model = self._engine.models[name]
-            seen = self._engine.see(model, frame, self._memory, saliency=name in self._shown.saliency)
-            found[name] = {
-                "look": seen.look,
-                "probabilities": seen.probabilities,
-                "verdict": asdict(seen.verdict),
-                "right": is_right(seen.verdict.classes, picture.things, model.labels),
-                "ms": round(seen.duration_ms, 1),
-            }
-        return found
+    @property
+    def _is_live(self) -> bool:
+        return self._kind in ("camera", "stream")
 
     def _source(self) -> Source | None:
-        return {"digits": self._digits, "camera": self._camera, "video": self._video}[self._kind]
+        if self._is_live:
+            return self._live
+        return self._digits if self._kind == "digits" else self._video
 
     def _has_frames(self) -> bool:
-        return self._camera.waiting if self._kind == "camera" else self._source() is not None
+        if self._is_live:
+            return self._live.has_frame or self._live.has_ended
+        return self._source() is not None
+
+    def _count_lost(self) -> None:
+        """Count the frames of a live source that were left out: by the page, if it let the server wait."""
+        lost, self._lost = self._live.dropped - self._lost, self._live.dropped
+        if self._waited_for_page_s > LATE_S:
+            self._skipped += lost
+        else:
+            self._dropped += lost
 
     def _rate(self) -> float:
-        return self._video.fps if self._kind == "video" and self._video is not None else self._fps
+        return self._video_fps if self._kind == "video" else self._fps
 
     def _known_digits(self) -> Digits:
         if self._engine.digits is None:
@@ -228,24 +245,47 @@ class Session:
         return self._digits
 
     def _begin_anew(self, kind: str) -> None:
-        self._kind = kind
-        self._camera = CameraSource()
-        self._memory.forget()
+        self._kind, self._run = kind, self._run + 1
+        self._view.turn_away()
+        self._begin_live(kind)
         self._pace.fps = self._rate()
+
+    def _begin_live(self, kind: str) -> None:
+        """Take frames of the camera or of the stream from now on; leave what was before."""
+        fps, broadcast, before = self._engine.frame_format.fps, self._engine.broadcast, self._live
+        self._lost = 0
+        if kind == "stream" and broadcast is not None:
+            self._live = stream = SharedSource(fps, self._wake)
+            # Before it leaves what was before: the reader goes on if that was the same stream.
+            broadcast.enter(stream, self._engine.frame_format)
+        else:
+            self._live = CameraSource(fps)
+        self._live.pause(self._paused)
+        if broadcast is not None and isinstance(before, SharedSource):
+            broadcast.leave(before)
 
     def _forget_digits(self) -> None:
         if self._kind == "digits":
-            self._memory.forget()
+            self._view.forget()
 
     def _pause(self, paused: bool) -> None:
         self._paused, self._steps = paused, 0
+        self._live.pause(paused)
         if not paused and self._kind == "video" and self._video is not None and self._video.at_end:
             self._seek(0)
+        if not paused and self._live.has_ended:
+            self._begin_anew("stream")
         self._pace.restart()
+
+    def _step(self) -> None:
+        self._steps = int(self._paused)
+        self._live.pause(False)  # until a frame has come
 
     def _choose(self, kind: str) -> None:
         if kind == "video" and self._video is None:
             raise MessageError("there is no video yet; upload one first")
+        if kind == "stream" and self._engine.broadcast is None:
+            raise MessageError("this server has no stream; start it with --source")
         if kind == "digits":
             self._known_digits()
         self._begin_anew(kind)
@@ -254,16 +294,8 @@ class Session:
         if self._video is None or self._kind != "video":
             raise MessageError("only a video can be moved to another frame; choose one first")
         self._video.position = min(frame, len(self._video.frames) - 1)
-        self._memory.forget()
+        self._view.forget()
         self._pace.restart()
-
-    def _show(self, show: messages.Show) -> None:
-        for name in (*show.models, *show.saliency):
-            if name not in self._engine.models:
-                raise MessageError(f"there is no model {name[:40]!r}; choose from: {', '.join(self._engine.models)}")
-        for name in self._engine.models.keys() - set(show.models):
-            self._memory.states.pop(name, None)
-        self._shown = show
 
 
 def _base64(pixels: UInt8[Tensor, "..."]) -> str:

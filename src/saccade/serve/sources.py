@@ -1,4 +1,4 @@
-"""The sources of frames for a page: its camera, an uploaded video, or moving digits."""
+"""The sources of frames that do not come by themselves: moving digits, and an uploaded video."""
 
 from __future__ import annotations
 
@@ -31,12 +31,16 @@ class Picture:
         digits: the digits in the frame; None for a digit without a label. Empty if nothing is known.
         box_px: the box (top, left, bottom, right) of each digit.
         position: the index of the frame in the video; None for other sources.
+        time_s: the time of the frame, in seconds of the source; None for digits, whose motion has no time.
+        begins: whether video begins with the frame: what was seen before is no matter of it.
     """
 
     frame: UInt8[Tensor, "channels height width"]
     digits: tuple[int | None, ...] = ()
     box_px: tuple[tuple[int, int, int, int], ...] = ()
     position: int | None = None
+    time_s: float | None = None
+    begins: bool = False
 
     @property
     def things(self) -> tuple[str | None, ...]:
@@ -102,29 +106,6 @@ class DigitSource:
         return images[picked.instance % len(images)]
 
 
-class CameraSource:
-    """The newest frame of the page's camera; older frames are dropped."""
-
-    def __init__(self) -> None:
-        self._newest: UInt8[Tensor, "channels height width"] | None = None
-
-    @property
-    def waiting(self) -> bool:
-        """Whether there is a frame that was not yet returned."""
-        return self._newest is not None
-
-    def put(self, frame: UInt8[Tensor, "channels height width"]) -> int:
-        """Store a frame; return the number of frames dropped for it, 0 or 1."""
-        dropped = int(self.waiting)
-        self._newest = frame
-        return dropped
-
-    def next_picture(self, missed: int) -> Picture | None:
-        """Return the newest frame and remove it; return None if there is none."""
-        newest, self._newest = self._newest, None
-        return None if newest is None else Picture(newest)
-
-
 class VideoSource:
     """The frames of a video, from the first to the last.
 
@@ -147,7 +128,7 @@ class VideoSource:
             return None
         position = min(self.position + missed, len(self.frames) - 1)
         self.position = position + 1
-        return Picture(self.frames[position], position=position)
+        return Picture(self.frames[position], position=position, time_s=position / self.fps)
 
 
 def stream_settings(settings: Settings) -> StreamSettings:

@@ -4,6 +4,7 @@ import { about, introduction } from "./about.js";
 import { Card, element, setText } from "./cards.js";
 import { Connection } from "./connection.js";
 import { Controls, asMessage } from "./controls.js";
+import { Events } from "./events.js";
 import { bytesOf } from "./overlay.js";
 import { Player } from "./player.js";
 import { Rate } from "./rate.js";
@@ -16,6 +17,7 @@ const darkness = matchMedia("(prefers-color-scheme: dark)");
 
 const DEFAULT_FPS = 25;
 const FPS_WITHOUT_MODEL = 1;
+const SILENT_MS = 2000;
 
 const state = fromFragment(location.hash);
 let knowsDigits = false;
@@ -23,11 +25,15 @@ let wantedFps = null;
 let cards = [];
 let linkTimer;
 let wasReplaced = false;
+let silenceTimer;
 
 const connection = new Connection(take, connectionChanged);
 const player = new Player(
   { pause: find("pause"), back: find("back"), step: find("step"), scrub: find("scrub") },
-  (type, fields) => connection.send(type, fields),
+  (type, fields) => {
+    connection.send(type, fields);
+    if (type === "pause" && !fields.paused) sources.played();
+  },
   show,
 );
 const rate = new Rate(find("rate"));
@@ -38,13 +44,15 @@ const sources = new Sources({
   fps: cameraFps,
   play: () => player.paused && player.setPaused(false),
   notice,
+  opens: () => rate.restart("opening the stream …"),
 });
+const events = new Events();
 const teach = new Teach({ isOn: () => sources.camera.isOn, start: () => sources.useCamera(), announce });
 
 // --- Messages from the server
 
 function take(message) {
-  const takers = { loading, hello, frame, digit, ended, busy, replaced, error: complain, closed: complain };
+  const takers = { loading, hello, frame, digit, told, ended, busy, replaced, error: complain, closed: complain };
   takers[message.type]?.(message);
 }
 
@@ -64,6 +72,7 @@ function hello(message) {
   find("models").style.setProperty("--columns", Math.min(3, cards.length));
   find("models").classList.toggle("alone", cards.length === 1);
   find("models").removeAttribute("aria-busy");
+  events.begin(cards);
   setText(find("about"), about(models, knowsDigits));
   find("idle-told").replaceChildren(...introduction(cards));
   find("link").hidden = !knowsDigits;
@@ -73,6 +82,8 @@ function hello(message) {
   showTruth({ digits: [] });
   sources.connected(message);
   showIdle(!knowsDigits);
+  find("idle-stream").hidden = !message.stream;
+  find("idle-camera").classList.toggle("primary", !message.stream);
   begin();
   announce(knowsDigits ? "The models are running" : "The models are ready");
   if (wasReplaced && !teach.recording) find("models").parentElement.scrollIntoView();
@@ -98,13 +109,14 @@ function replaced() {
 /** Return the rate of frames for the models; without models, frames only show the size of the picture. */
 function cameraFps() {
   if (!cards.length) return FPS_WITHOUT_MODEL;
-  return knowsDigits ? Math.min(state.settings.fps, wantedFps ?? Infinity) : wantedFps ?? DEFAULT_FPS;
+  return wantedFps ?? (knowsDigits ? state.settings.fps : DEFAULT_FPS); // time is part of a model
 }
 
 /** Show what the user can do, instead of cards without a picture. */
 function showIdle(isIdle) {
   find("idle").hidden = !isIdle;
   find("models").hidden = find("player").hidden = isIdle;
+  if (isIdle) find("events").hidden = true;
 }
 
 function frame(message) {
@@ -112,7 +124,9 @@ function frame(message) {
   delete message.pixels;
   requestAnimationFrame(() => {
     showIdle(false);
+    events.take(message);
     player.take(message);
+    watchForSilence(message);
     // The server waits for this message, so it never sends frames that the screen cannot show.
     connection.send("seen", { number: message.number });
     rate.count(message);
@@ -126,12 +140,34 @@ function digit({ image }) {
   ctx.putImageData(pixels, 0, 0);
 }
 
-function ended() {
+/** A line about the stream, such as that it is lost or connected again. */
+function told({ line }) {
+  sources.tellStream(line);
+}
+
+function ended(message) {
   // After the last frame, which waits for the screen too.
   requestAnimationFrame(() => {
+    clearTimeout(silenceTimer);
+    events.take(message);
     player.setPaused(true);
-    announce("The video has ended");
+    const { problem } = message;
+    if (sources.kind === "stream") sources.tellStream(problem ?? "The stream has ended.", true);
+    if (problem) {
+      notice(problem);
+      rate.restart("no stream");
+    } else announce(`The ${sources.kind} has ended`);
   });
+}
+
+/** Say instead of a rate that no frames come, while a stream that was lost is tried again. */
+function watchForSilence({ source }) {
+  clearTimeout(silenceTimer);
+  if (source !== "stream") return;
+  sources.streams();
+  silenceTimer = setTimeout(() => {
+    if (sources.kind === "stream" && !player.paused) rate.restart("no frames from the stream, waiting …");
+  }, SILENT_MS);
 }
 
 function complain({ message }) {
@@ -170,9 +206,9 @@ function show(shown, isNew) {
   if (player.paused) describe(shown);
 }
 
-function showTruth({ digits, source, position }) {
+function showTruth({ digits, source, position, time_s: time }) {
   const shown = digits.map((digit) => digit ?? "?").join(" ");
-  const text = source === "video" ? `frame ${position + 1}` : shown;
+  const text = source === "video" ? `frame ${position + 1}` : source === "stream" ? `${time.toFixed(1)} s` : shown;
   const { dataset } = find("truth");
   if (dataset.text === text) return;
   dataset.text = text;
@@ -256,6 +292,7 @@ function redraw() {
 
 find("link").onclick = copyLink;
 find("idle-camera").onclick = () => sources.useCamera();
+find("idle-stream").onclick = () => sources.choose("stream");
 find("idle-video").onclick = () => {
   sources.choose("video");
   find("file").click();

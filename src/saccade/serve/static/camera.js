@@ -1,11 +1,12 @@
-// The webcam: sends the middle of its picture, resized to the frames of the models, as bytes.
+// The webcam: sends the middle of its picture, resized to the frames of the models, as bytes with the time.
 
 const SHORT_SIDE = 64;
 const LONGEST_SIDE = 256;
+const HEAD_BYTES = 6; // height, width and time
 
 export class Camera {
   /**
-   * video: the element that shows the picture. send: sends a frame's bytes. fps: returns the maximum frame rate.
+   * video: the element that shows the picture. send: sends a frame's bytes. fps: returns the frame rate.
    * changed: called when the camera is switched on or off.
    */
   constructor(video, send, fps, changed) {
@@ -43,7 +44,7 @@ export class Camera {
     this.stream = stream;
     this.video.srcObject = stream;
     await this.video.play();
-    this.due = performance.now();
+    this.due = this.begun = performance.now();
     this.next();
   }
 
@@ -59,24 +60,29 @@ export class Camera {
     this.changed(isOn);
   }
 
-  /** Send the current frame, and the next one when it is due; a late frame does not delay the others. */
+  /**
+   * Send the current frame with the time at which it was due, and the next one when it is due. A browser that is busy
+   * leaves frames out; the server sees from the times how many, and repeats the one before.
+   */
   next() {
     if (!this.stream) return;
     const now = performance.now();
-    this.due = Math.max(this.due + 1000 / this.fps(), now);
+    const period = 1000 / this.fps();
+    const time = this.due + Math.max(0, Math.floor((now - this.due) / period)) * period;
+    this.due = time + period;
     this.timer = setTimeout(() => this.next(), this.due - now);
     const { videoWidth: width, videoHeight: height } = this.video;
-    if (width && height) this.send(this.frame(height, width));
+    if (width && height) this.send(this.frame(height, width, time - this.begun));
   }
 
-  frame(height, width) {
+  frame(height, width, time) {
     const [rows, columns] = this.size ?? fitting(height, width);
     this.shape(rows, columns);
     const zoom = Math.min(height / rows, width / columns);
     const [cutHeight, cutWidth] = [zoom * rows, zoom * columns];
     const from = [(width - cutWidth) / 2, (height - cutHeight) / 2, cutWidth, cutHeight];
     this.ctx.drawImage(this.video, ...from, 0, 0, columns, rows);
-    return packed(this.ctx.getImageData(0, 0, columns, rows).data, rows, columns, this.channels);
+    return packed(this.ctx.getImageData(0, 0, columns, rows).data, rows, columns, this.channels, time);
   }
 
   shape(rows, columns) {
@@ -93,10 +99,11 @@ function fitting(height, width) {
   return [height, width].map((edge) => Math.min(LONGEST_SIDE, Math.round(edge * zoom)));
 }
 
-function packed(rgba, rows, columns, channels) {
-  const bytes = new Uint8Array(2 + rows * columns * channels);
+function packed(rgba, rows, columns, channels, time) {
+  const bytes = new Uint8Array(HEAD_BYTES + rows * columns * channels);
   bytes.set([rows % 256, columns % 256]);
-  for (let i = 0, to = 2; i < rgba.length; i += 4) {
+  new DataView(bytes.buffer).setUint32(2, Math.round(time));
+  for (let i = 0, to = HEAD_BYTES; i < rgba.length; i += 4) {
     if (channels === 1) bytes[to++] = Math.round(0.299 * rgba[i] + 0.587 * rgba[i + 1] + 0.114 * rgba[i + 2]);
     else for (let c = 0; c < 3; c++) bytes[to++] = rgba[i + c];
   }

@@ -1,4 +1,4 @@
-// The sources of frames: the webcam, a video file and, for models that know digits, the generator.
+// The sources of frames: the webcam, a video file, the stream of the server and, for models that know digits, the generator.
 
 import { Camera } from "./camera.js";
 import { setText } from "./cards.js";
@@ -11,13 +11,14 @@ const all = (selector) => [...document.querySelectorAll(selector)];
 export class Sources {
   /**
    * send: sends a message, given its type and fields. sendBytes: sends a frame of the camera. fps: returns the frame
-   * rate. play: ends a pause. notice: shows a line.
+   * rate. play: ends a pause. notice: shows a line. opens: called when a stream is about to be opened.
    */
-  constructor({ send, sendBytes, fps, play, notice }) {
-    Object.assign(this, { send, play, notice });
+  constructor({ send, sendBytes, fps, play, notice, opens }) {
+    Object.assign(this, { send, play, notice, opens });
     this.kind = "digits";
     this.knowsDigits = true;
     this.hasVideo = false;
+    this.stream = null;
     this.soughtAt = -SLIDER_RESTS_MS;
     this.camera = new Camera(find("preview"), sendBytes, fps, (isOn) => {
       find("preview").hidden = !isOn;
@@ -26,6 +27,7 @@ export class Sources {
     });
     find("camera-switch").onclick = () => (this.camera.isOn ? this.camera.stop() : this.useCamera());
     for (const radio of all('[name="source"]')) radio.onchange = () => this.choose(radio.value);
+    find("stream-again").onclick = () => this.watch();
     find("file").onchange = () => this.upload(find("file").files[0]);
     find("position").oninput = () => this.seek();
     const dragging = (isOver) => (event) => this.drag(event, isOver);
@@ -33,11 +35,12 @@ export class Sources {
   }
 
   /**
-   * Start with a new connection: token and size limit of uploads, whether the models know digits, and the frames that
-   * they expect.
+   * Start with a new connection: token and size limit of uploads, the name of the server's stream if it has one,
+   * whether the models know digits, and the frames that they expect.
    */
-  connected({ token, limits, knows_digits: knowsDigits, frame_format: { channels, size, fps } }) {
-    Object.assign(this, { token, knowsDigits, uploadBytes: limits.upload_bytes });
+  connected({ token, limits, stream, knows_digits: knowsDigits, frame_format: { channels, size, fps } }) {
+    Object.assign(this, { token, knowsDigits, stream, uploadBytes: limits.upload_bytes });
+    setText(find("stream-told"), `The server reads ${stream} for all pages${fps ? `, ${told(fps)} times per second` : ""}.`);
     // The server keeps a video only as long as the connection lasts.
     this.hasVideo = false;
     find("seek").hidden = true;
@@ -46,7 +49,9 @@ export class Sources {
     setText(find("camera-told"), knowsDigits
       ? "Hold a thick, dark digit on white paper in front of the camera. Your browser shrinks the middle square to 64x64 grey pixels, and sends it to this server only."
       : `Your browser shrinks the ${size ? "middle of the " : ""}picture to ${shrunk}${size ? "" : " on its shorter side"}${fps ? `, ${told(fps)} times per second` : ""}, and sends it to this server only.`);
-    this.show(this.camera.isOn ? "camera" : this.home);
+    const isWatching = this.kind === "stream" && this.stream;
+    if (isWatching) this.opening();
+    this.show(this.camera.isOn ? "camera" : isWatching ? "stream" : this.home);
   }
 
   /** The source that is shown by default; the camera starts only on request. */
@@ -81,9 +86,10 @@ export class Sources {
     this.kind = kind;
     for (const radio of all('[name="source"]')) radio.checked = radio.value === kind;
     for (const panel of all("[data-source]")) panel.hidden = panel.dataset.source !== kind;
-    for (const part of all("[data-only], [data-digits]")) {
-      const { only, digits } = part.dataset;
-      part.hidden = (only && !only.split(" ").includes(kind)) || (digits !== undefined && !this.knowsDigits);
+    for (const part of all("[data-only], [data-digits], [data-stream]")) {
+      const { only, digits, stream } = part.dataset;
+      part.hidden = (only && !only.split(" ").includes(kind)) || (digits !== undefined && !this.knowsDigits)
+        || (stream !== undefined && !this.stream);
     }
     if (kind !== "camera" && this.camera.isOn) this.camera.stop();
   }
@@ -93,6 +99,40 @@ export class Sources {
     this.notice("");
     if (kind === "digits" || (kind === "video" && this.hasVideo)) this.send("source", { kind });
     if (kind === "camera") await this.useCamera();
+    if (kind === "stream") this.watch();
+  }
+
+  /** Watch the stream of the server. */
+  watch() {
+    this.opening();
+    this.notice("");
+    this.send("source", { kind: "stream" });
+    this.play();
+  }
+
+  opening() {
+    this.tellStream(`Opening ${this.stream} …`);
+    this.isOpening = true;
+    this.opens();
+  }
+
+  /** Show a line about the stream, and whether it has ended with it. */
+  tellStream(line, hasEnded = false) {
+    Object.assign(this, { isOpening: false, hasStreamEnded: hasEnded });
+    setText(find("stream-state"), line);
+    find("stream-again").hidden = !hasEnded;
+  }
+
+  /** A frame of the stream has come. */
+  streams() {
+    if (this.isOpening) this.tellStream("Connected.");
+  }
+
+  /** The server begins a stream that has ended anew when the page plays on. */
+  played() {
+    if (this.kind !== "stream" || !this.hasStreamEnded) return;
+    this.notice("");
+    this.opening();
   }
 
   async useCamera() {
