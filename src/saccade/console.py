@@ -50,16 +50,35 @@ def say(text: str) -> None:
 @contextmanager
 def counting_bar(title: str, *, hidden: bool = False) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar unless it is `hidden`; yield a function that takes the number of items done and the total."""
-    with stages(hidden=hidden) as begin:
+    with _bars(hidden=hidden) as begin:
         yield begin(title)
 
 
 @contextmanager
-def stages(*, hidden: bool = False) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Show one progress bar per stage unless they are `hidden`.
+def stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Show one progress bar per stage; if standard error is not a terminal, print a line once each has begun to count.
 
     Yield a function that takes the name of a stage and returns a function as that of `counting_bar`.
     """
+    with _bars(hidden=False) as add:
+        told: set[str] = set()
+
+        def begin(stage: str) -> Callable[[int, int], None]:
+            count = add(stage)
+
+            def counted(done: int, total: int) -> None:
+                if not err.is_terminal and stage not in told:
+                    told.add(stage)
+                    say(f"{stage} ...")
+                count(done, total)
+
+            return counted
+
+        yield begin
+
+
+@contextmanager
+def _bars(*, hidden: bool) -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -68,11 +87,11 @@ def stages(*, hidden: bool = False) -> Iterator[Callable[[str], Callable[[int, i
     )
     with Progress(*columns, console=err, disable=hidden or not err.is_terminal) as progress:
 
-        def begin(stage: str) -> Callable[[int, int], None]:
+        def add(stage: str) -> Callable[[int, int], None]:
             task = progress.add_task(stage, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
-        yield begin
+        yield add
 
 
 class TrainingBars:
@@ -109,6 +128,8 @@ class TrainingBars:
                 done, total = row["clips"], row["num_clips"]
                 what = "clips tested" if smooth else "clips prepared"
                 self._progress.update(task, completed=done, total=total, figures=what, visible=True)
+                if not err.is_terminal and done == 1:
+                    say(f"{title}  {what} ...")
                 return
             for name in FIGURES.keys() & row.keys():
                 weight = 0.1 if name in _OF_BATCHES else 1.0

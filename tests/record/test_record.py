@@ -78,9 +78,11 @@ def test_clips_show_what_came_after_each_pause(source, tmp_path, realtime):
 
 def test_a_session_is_a_group_by_the_command_that_is_told(source, tmp_path, capsys):
     for name in ("wave", "clap_r1_2.mp4"):
-        for _ in range(3):
+        for number in range(1, 4):
             _, lines = recorded(name, source, tmp_path)
-        assert not any("training needs" in line for line in lines)
+            told = any("training needs 2 of each class with --folds, 3 without" in line for line in lines)
+            assert told == (number < 3)
+            assert lines[-1].endswith(" --folds 2") == (number < 3)  # the fewest sessions of all classes count
     words = shlex.split(lines[-1].partition(": ")[2])
     assert words[:4] == ["saccade", "train", "--data", str(tmp_path)]
     assert words[4] == "--group"

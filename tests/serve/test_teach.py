@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 from urllib.parse import urlencode
 
@@ -200,6 +202,36 @@ def test_a_full_disk_loses_nothing(lessons):
     assert lessons.files() == before
     assert lessons.record("wave")[0] == 200  # the page sends it again
     assert len(lessons.clips("wave")) == 2
+
+
+def test_a_killed_server_leaves_no_half_clip(make_server, tmp_path):
+    lessons = Lessons(make_server("--port", 0, "--teach", tmp_path / "clips"), tmp_path / "clips")
+    lessons.server.wait_for("(no model yet)")
+    assert lessons.ask("classes", name="wave")[0] == 200
+    assert [lessons.record(name)[0] for name in ("none", "wave")] == [200, 200]
+    (clip,), body = lessons.clips("wave"), packed(steady())
+    path = lessons.folder / "wave" / clip
+    before = path.read_bytes()
+    with lessons.server.connect() as connection:
+        request = f"POST /api/teach/clips?name=wave&session={SESSION} HTTP/1.1\r\nHost: {lessons.server.netloc}\r\n"
+        connection.sendall(f"{request}Content-Length: {len(body)}\r\n\r\n".encode() + body[: len(body) // 2])
+        lessons.server.process.kill()
+        lessons.server.process.wait(60)
+    killed = (
+        "import os, sys; from pathlib import Path; from saccade import files\n"
+        "with files.whole(Path(sys.argv[1])) as temporary: temporary.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, path.with_stem("wave_r1_02")]).returncode == -9
+    assert len(list(path.parent.iterdir())) > 1
+    again = Lessons(make_server("--port", 0, "--teach", tmp_path / "clips"), tmp_path / "clips")
+    assert (again.clips("wave"), path.read_bytes()) == ([clip], before)
+    assert len(collection.read(again.folder, group=GROUP).entries) == 2
+    assert again.record("wave")[0] == 200
+    assert len(again.clips("wave")) == 2
+    shutil.rmtree(tmp_path / "clips")  # or the disk is taken away
+    for status, answer in (again.record("wave"), again.ask("classes", name="clap")):
+        assert (status, answer["message"]) == (404, "the folder clips is not there any more; put it back")
+    assert not (tmp_path / "clips").exists()
 
 
 def test_training_needs_clips(lessons):

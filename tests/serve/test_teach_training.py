@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from saccade import files
+from saccade.errors import UsageError
 from saccade.labels import Labels
 from saccade.serve import training
 
@@ -16,6 +23,7 @@ from .conftest import RGB, write_checkpoint
 from .talk import Page
 from .test_teach import Lessons
 
+linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are listed in /proc only on Linux")
 ENDED = {"classes": ["none", "wave"], "right": 7, "tested": 8, "by_session": False, "stream": None, "seconds": 3}
 
 
@@ -50,6 +58,16 @@ def wait_for(found, seconds=120):
     return value
 
 
+def processes_of(folder):
+    """Return the numbers of the training processes on a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = path.read_bytes().split(b"\0")
+            found += [int(path.parent.name)] * (b"saccade.serve.training_process" in words and bytes(folder) in words)
+    return found
+
+
 def test_nothing_is_known_before_the_first_training(folder):
     trainings = training.Trainings(folder)
     assert (trainings.latest(), trainings.finished(), trainings.is_running()) == (None, [], False)
@@ -75,6 +93,9 @@ def test_the_training_of_an_earlier_server_is_found(folder):
     stopped = training.Trainings(folder).latest()
     assert not stopped.running
     assert stopped.error == "the training was stopped before its end; train again"
+    later = time.time() + 3600  # the clock was set back
+    os.utime(run / "log.jsonl", (later, later))
+    assert not training.Trainings(folder).latest().running
     assert [one.name for one in training.Trainings(folder).finished()] == ["model-1"]
 
 
@@ -117,14 +138,63 @@ def test_one_training_at_a_time(make_server, folder):
     assert lessons.ask("train")[1]["training"]["name"] == "model-3"  # and can be tried again
 
 
-def test_a_training_outlives_the_server(make_server, folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_training_outlives_the_server(make_server, folder, number):
     lessons = Lessons(make_server("--port", 0, "--teach", folder), folder)
     lessons.server.wait_for("(no model yet)")
     assert lessons.ask("train")[0] == 200
-    assert lessons.server.interrupt() == 0
+    lessons.server.process.send_signal(number)
+    lessons.server.process.wait(60)
     trainings = training.Trainings(folder)
     ended = wait_for(lambda: (latest := trainings.latest()).error and latest)
     assert "stopped" not in ended.error  # it came to its end, which is an error about these clips
+
+
+@linux
+def test_of_several_servers_one_trains(folder):
+    def started(trainings):
+        try:
+            trainings.start()
+        except UsageError as error:
+            return str(error)
+
+    several = [training.Trainings(folder) for _ in range(4)]
+    with ThreadPoolExecutor(len(several)) as pool:
+        told = list(pool.map(started, several))
+    assert sorted(told, key=str) == [None] + 3 * ["a training is under way already; wait until it has ended"]
+    assert [path.name for path in several[0].runs.glob("model-*")] == ["model-1"]
+    wait_for(lambda: several[0].latest().error and not processes_of(folder))
+    assert not any(one.latest().running for one in several)
+
+
+@linux
+def test_a_killed_training_is_told_by_later_servers_too(folder):
+    trainings = training.Trainings(folder)
+    with files.locked(trainings.runs / training.LOCK):  # so that it waits
+        trainings.start()
+        assert trainings.latest().running
+        (pid,) = processes_of(folder)
+        os.kill(pid, signal.SIGKILL)
+        ended = wait_for(lambda: (latest := trainings.latest()).error and latest)
+    told = "the training was ended by the signal SIGKILL (perhaps for lack of memory); train again"
+    assert (ended.error, training.Trainings(folder).latest().error) == (told, told)
+
+
+def test_a_training_that_cannot_begin_leaves_no_run(folder, monkeypatch):
+    trainings = training.Trainings(folder)
+    monkeypatch.setattr(sys, "executable", str(folder / "missing"))
+    with pytest.raises(OSError, match="missing"):
+        trainings.start()
+    assert (trainings.latest(), list(trainings.runs.glob("model-*"))) == (None, [])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is on Linux")
+def test_a_training_whose_log_has_no_room_ends_without_a_traceback(folder):
+    run = write_run(folder, 1)
+    command = [sys.executable, "-m", "saccade.serve.training_process", str(folder), str(run)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_the_new_model_is_shown_beside_the_one_before(make_server, folder):
@@ -144,9 +214,12 @@ def test_the_new_model_is_shown_beside_the_one_before(make_server, folder):
         models = page.take_until("hello")["models"]
         assert [model["name"] for model in models] == ["stn-lstm (model-2)", "stn-lstm (model-1)"]
         page.say("show", models=["stn-lstm (model-2)"], saliency=[], clean=False)
-        page.socket.send(bytes([64, 96]) + bytes(64 * 96 * 3))
+        page.socket.send(bytes([64, 96, 0, 0, 0, 0]) + bytes(64 * 96 * 3))
         assert page.take_until("frame")["models"].keys() == {"stn-lstm (model-2)"}
-    assert lessons.state()["news"] == "the classes have changed; recorded since: wave; deleted since: clap. Train again"
+    told = "the model does not know wave, recorded since; it still names clap, deleted since. Train again"
+    assert lessons.state()["news"] == told
+    write_run(folder, 3, {"error": "no clip can be read"})
+    assert lessons.state()["news"] == told  # the model that shows is the one before
     assert server.interrupt() == 0
     again = make_server("--port", 0, "--teach", folder)
     again.wait_for(r"models loaded: (stn-lstm \(model-2\), stn-lstm \(model-1\))")

@@ -1,6 +1,7 @@
 """Training by steps for streams: joined clips, and the threshold of events that is chosen on validation clips."""
 
 import json
+import time
 from dataclasses import asdict, replace
 from statistics import median
 
@@ -14,7 +15,7 @@ from saccade.errors import Interrupted, UsageError
 from saccade.evaluate import EvaluateConfig, evaluate_stream
 from saccade.evaluate.streaming import joined_stream
 from saccade.labels import MIN_CONFIDENCE, Labels
-from saccade.models import efficientnet
+from saccade.models import VideoClassifier, efficientnet
 from saccade.stream.joined import THRESHOLDS, best_threshold
 from saccade.train import events, fixed_maps, loop, train
 from saccade.train.end_to_end import start
@@ -131,6 +132,21 @@ def test_a_slow_model_gets_a_shorter_stream_and_says_so(tmp_path, monkeypatch):
         "the model is slow: the threshold of events is chosen on 1 events and 0.62 minutes of background in place of 10"
         in said
     )
+
+
+def test_features_that_are_computed_once_do_not_shorten_the_stream(tmp_path, monkeypatch):
+    """Its frames would take twice the longest time if each had features of its own."""
+    features = VideoClassifier.features
+
+    def slow(self, clips, state=None):
+        time.sleep(0.01 * clips.shape[1])
+        return features(self, clips, state)
+
+    monkeypatch.setattr(VideoClassifier, "features", slow)
+    monkeypatch.setattr(events, "MAX_SECONDS", 6.0)
+    described, said = run(tmp_path, steps=2)
+    assert described["validation"]["events"]["minutes"] > 6
+    assert not any("the model is slow" in line for line in said)
 
 
 def test_evaluate_measures_the_same_stream_at_the_threshold_of_the_checkpoint(tmp_path):

@@ -191,12 +191,14 @@ def _read_folder(collection: Callable[..., Any], root: Path, num_folds: int | No
         if before.get("root") == str(root.resolve()):
             header.data_config()  # raises where the split cannot be read
             kept = {"held_out": before["held_out"]}
-    with console.counting_bar("clips read") as counted:
+    with console.stages() as begin:
         config = named(config)
         short_side = frame_px(config.trunk, config.attention)
         # Where a model looks closer, frames are as large as they are.
         choice = FrameChoice(short_side, enlarge=config.attention != "stn") if short_side else None
-        folder = collection(frame_choice=choice, hold_out=num_folds is None, remembered=kept, progress=counted)
+        folder = collection(
+            frame_choice=choice, hold_out=num_folds is None, remembered=kept, progress=begin("clips read")
+        )
         batch_size.check_num_clips(config.clips_per_step, len(folder.files))
         if num_folds is not None:
             pretrained_run.check_folds(folder, num_folds, config.seed)

@@ -11,7 +11,7 @@ from saccade.clips import FrameFormat
 from saccade.data.pixels import Size
 from saccade.errors import DataError
 from saccade.record.config import RecordConfig
-from saccade.record.session import FEWEST_SESSIONS, GROUP, Session
+from saccade.record.session import FEWEST_SESSIONS, GROUP, WANTED_SESSIONS, Session
 from saccade.record.takes import Takes
 from saccade.stream.live_frame import LiveFrame
 from saccade.stream.source import Source
@@ -64,11 +64,14 @@ def _tell(config: RecordConfig, session: Session, num: int, say: Callable[[str],
             session.folder.rmdir()
         return
     say(f"{num} of {config.num_clips} clips recorded in {session.folder}")
-    if (num_sessions := session.num_of_class()) < FEWEST_SESSIONS:
+    if (num_sessions := session.num_of_class()) < WANTED_SESSIONS:
         told = "1 session" if num_sessions == 1 else f"{num_sessions} sessions"
-        say(f"this class has {told}; training needs {FEWEST_SESSIONS} of each class: run this command again")
-    command = shlex.join(["saccade", "train", "--data", str(config.out), "--group", GROUP])
-    say(f"then train with: {command}")
+        needed = f"training needs {FEWEST_SESSIONS} of each class with --folds, {WANTED_SESSIONS} without"
+        say(f"this class has {told}; {needed}: run this command again for another")
+    words = ["saccade", "train", "--data", str(config.out), "--group", GROUP]
+    if session.fewest() < WANTED_SESSIONS:
+        words += ["--folds", str(FEWEST_SESSIONS)]
+    say(f"then train with: {shlex.join(words)}")
 
 
 def _within(short_side: int) -> Callable[[Size], Size]:

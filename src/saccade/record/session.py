@@ -18,8 +18,8 @@ from saccade.foreign import shown
 GROUP = r"_r([0-9-]+)_[0-9]+[.]mp4$"
 """The pattern that finds the session in the name of a recorded file, for `--group`."""
 
-FEWEST_SESSIONS = 3
-"""The number of sessions of each class that training needs: to learn from, to validate and to test."""
+FEWEST_SESSIONS, WANTED_SESSIONS = 2, 3
+"""The numbers of sessions of each class that training needs: with `--folds`, and to hold out validation and a test."""
 
 _MOST_BYTES = 200  # file systems take 255, and the names of files hold more than the class
 
@@ -74,8 +74,11 @@ class Session:
 
     def num_of_class(self) -> int:
         """Return how many sessions of the class are recorded, this one included."""
-        found = (re.search(GROUP, path.name) for path in self.folder.iterdir())
-        return len({match[1] for match in found if match})
+        return _num_sessions(self.folder)
+
+    def fewest(self) -> int:
+        """Return how many sessions of the class with the fewest are recorded, of all classes in the collection."""
+        return min(map(_num_sessions, _folders(self.folder.parent)))
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.folder.name}_r{self.name}_{number:02}.mp4"
@@ -107,6 +110,11 @@ def _check_collection(out: Path, name: str) -> None:
             )
         if other.name.casefold() in SPLIT_NAMES and any(_folders(other)):
             raise UsageError(f"{out} holds the split {other.name!r}; name a split, as in --out {out / other.name}")
+
+
+def _num_sessions(folder: Path) -> int:
+    found = (re.search(GROUP, path.name) for path in folder.iterdir() if not path.name.startswith("."))
+    return len({match[1] for match in found if match})
 
 
 def _folders(folder: Path) -> Iterator[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +19,7 @@ from saccade.serve import recording
 from saccade.serve.connection import have_own_share
 from saccade.serve.current import Current, Pages
 from saccade.serve.taught import FEWEST, WANTED, ClipFolder, Taught
-from saccade.serve.training import Training, Trainings
+from saccade.serve.training import Trainings
 from saccade.serve.upload import MAX_UPLOAD_S
 
 if TYPE_CHECKING:
@@ -78,13 +78,14 @@ class Teaching:
     def state(self) -> dict[str, Any]:
         """Return what pages show."""
         classes, training = self.clips.classes(), self.trainings.latest()
+        is_running = training is not None and training.running
         return {
             "folder": self.clips.root.name,
             "classes": [{"name": one.name, "clips": one.clips} for one in classes],
             "needs": needs(classes),
             "wanted": WANTED,
             "training": None if training is None else asdict(training) | {"error": self.without_path(training.error)},
-            "news": news(classes, training),
+            "news": None if is_running else news(classes, self.trainings.learned()),
             "problem": self.without_path(self.problem),
             "recording": {
                 "fps": recording.FPS,
@@ -112,17 +113,19 @@ def needs(classes: Sequence[Taught]) -> list[str]:
     return [f"{name} needs {num} more clip{'s' * (num > 1)}" for name, num in short.items()]
 
 
-def news(classes: Sequence[Taught], training: Training | None) -> str | None:
-    """Return how the classes differ from those that the latest model learned; None if they do not."""
-    if training is None or training.ended is None:
+def news(classes: Sequence[Taught], learned: Collection[str] | None) -> str | None:
+    """Return how the classes differ from those that the model learned; None if they do not, or there is no model.
+
+    >>> news([Taught("none", ("a",)), Taught("clap", ("b",))], {"none", "wave"})
+    'the model does not know clap, recorded since; it still names wave, deleted since. Train again'
+    """
+    if learned is None:
         return None
-    now, learned = {one.name for one in classes if one.clips}, set(training.ended["classes"])
-    parts = [
-        f"{verb} since: {', '.join(sorted(names))}"
-        for verb, names in (("recorded", now - learned), ("deleted", learned - now))
-        if names
-    ]
-    return f"the classes have changed; {'; '.join(parts)}. Train again" if parts else None
+    now = {one.name for one in classes if one.clips}
+    new, gone = (", ".join(sorted(names)) for names in (now.difference(learned), set(learned) - now))
+    parts = [f"the model does not know {new}, recorded since"] if new else []
+    parts += [f"{'it' if new else 'the model'} still names {gone}, deleted since"] if gone else []
+    return f"{'; '.join(parts)}. Train again" if parts else None
 
 
 def serve(app: FastAPI, teaching: Teaching) -> None:
@@ -191,6 +194,8 @@ async def _answer(teaching: Teaching, work: Callable[[], object]) -> Response:
         return _refused(teaching.without_path(str(error)), 404)
     except OSError as error:
         _log.warning("teaching: %s", error)
+        if not teaching.clips.root.is_dir():
+            return _refused(f"the folder {teaching.clips.root.name} is not there any more; put it back", 404)
         return _refused(f"the server cannot write to its disk: {error.strerror or error}", 507)
 
 

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -28,8 +30,10 @@ _LOG, _ERRORS = "log.jsonl", ".errors.txt"
 _RUN = re.compile("model-([0-9]+)")
 _FIELDS = ("began", "stage", "done", "total", "ended", "error")
 _MAX_LOG_BYTES, _MAX_TOLD = 1 << 20, 200
-# The imports of a training take some seconds, on a busy machine many.
-_STARTS_S = 60.0
+# A training holds its lock before it imports torch; on a busy machine, even that takes some seconds.
+_STARTS_S = 20.0
+# With less room on its disk, a training could not even write why it ends.
+_FULL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -80,21 +84,26 @@ class Trainings:
             UsageError: if one is under way.
             OSError: if its folder or its process cannot be created.
         """
-        with self._starting:
+        # Other threads of this server, and other servers on this folder.
+        with self._starting, files.locked(self.runs / "start"):
             self._start()
 
     def is_running(self) -> bool:
         """Return whether a training is under way, of this server or of an earlier one."""
         folders = self._folders()
+        # This is asked first: whoever has ended by now has written the last line.
+        status = None if self._process is None else self._process.poll()
         # The last line of a training counts, though its process needs a moment to end.
         if not folders or not _read(folders[-1], running=True).running:
             return False
         if self._process is not None and self._own == folders[-1]:
-            return self._process.poll() is None
+            if status is not None and status < 0:
+                self._note_killed(folders[-1], -status)
+            return status is None
         try:
             with files.locked(self.runs / LOCK, timeout_s=0):
-                # One that has just begun is not so far yet as to hold the lock.
-                return _silent_s(folders[-1]) < _STARTS_S
+                # One that has just begun is not so far yet as to hold the lock. Clocks may be set back.
+                return abs(_silent_s(folders[-1])) < _STARTS_S
         except TimeoutError:
             return True
 
@@ -111,23 +120,45 @@ class Trainings:
         with_model = (folder for folder in self._folders() if (folder / CHECKPOINT).is_file())
         return [folder for folder in with_model if _read(folder, running=True).ended]
 
+    def learned(self) -> frozenset[str] | None:
+        """Return the classes that the latest model knows; None if there is no model yet."""
+        finished = self.finished()
+        ended = _read(finished[-1], running=False).ended if finished else None
+        return None if ended is None else frozenset(ended["classes"])
+
     def _start(self) -> None:
         if self.is_running():
             raise UsageError("a training is under way already; wait until it has ended")
         if self._process is not None:
             self._process.wait()  # it has written its last line
         number = max(map(_number, self._folders()), default=0) + 1
-        self._own = run = self.runs / f"model-{number}"
-        run.mkdir(parents=True)
+        run = self.runs / f"model-{number}"
+        run.mkdir()
+        try:
+            self._process = self._begun(run)
+        except BaseException:
+            shutil.rmtree(run, ignore_errors=True)
+            raise
+        self._own = run
+
+    def _begun(self, run: Path) -> subprocess.Popen[bytes]:
         (run / _LOG).write_text(json.dumps({"began": time.time()}) + "\n", encoding="ascii")
         with (run / _LOG).open("ab") as log, (run / _ERRORS).open("wb") as errors:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "saccade.serve.training_process", str(self._clips), str(run)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C in the terminal of the server does not reach it
             )
+
+    def _note_killed(self, run: Path, number: int) -> None:
+        """Write what only this server knows, so that later ones tell it too."""
+        why = " (perhaps for lack of memory)" if number == signal.SIGKILL else ""
+        error = f"the training was ended by the signal {_name_of(number)}{why}; train again"
+        with suppress(OSError), (run / _LOG).open("a", encoding="ascii") as log:
+            # What the process was writing when it died may have no end of line.
+            log.write(f"\n{json.dumps({'error': error})}\n")
 
     def _folders(self) -> list[Path]:
         if not self.runs.is_dir():
@@ -150,7 +181,8 @@ def _read(folder: Path, running: bool) -> Training:
         said += [row["said"]] if "said" in row else []
     over = "ended" in fields or "error" in fields
     if not over and not running:
-        fields["error"] = f"the training was stopped before its end{_last_words(folder / _ERRORS)}; train again"
+        why = _last_words(folder / _ERRORS) or _full_disk(folder)
+        fields["error"] = f"the training was stopped before its end{why}; train again"
     began = fields.pop("began", time.time())
     seconds = fields["ended"]["seconds"] if "ended" in fields else max(0, round(time.time() - began))
     return Training(folder.name, running and not over, seconds, said=tuple(said), **fields)
@@ -177,6 +209,20 @@ def _last_words(path: Path) -> str:
     """Return the last line of an error that was not expected."""
     last = (_lines(path) or [b""])[-1].decode(errors="replace").strip()
     return f" ({shown(last[:_MAX_TOLD])})" if last else ""
+
+
+def _full_disk(folder: Path) -> str:
+    with suppress(OSError):
+        if shutil.disk_usage(folder).free < _FULL_BYTES:
+            return " (its disk is full)"
+    return ""
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return str(number)
 
 
 def _silent_s(folder: Path) -> float:

@@ -12,21 +12,21 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saccade import files
-from saccade.data import Folder, FrameChoice, collection
-from saccade.device import limit_threads
 from saccade.errors import DataError, SaccadeError, UsageError
-from saccade.record.session import GROUP
 from saccade.serve.training import LOCK
-from saccade.train import TrainConfig, pretrained, pretrained_run
+
+if TYPE_CHECKING:
+    from saccade.data import (
+        Folder,
+    )  # the lock is held before torch is imported, and processes that read clips import this
 
 _MAX_FOLDS = 3
 _MAX_LEFT_OUT = 5
-# What follows on a stage, and tells no progress by itself.
-_SILENT = {"features of the pretrained trunk": "fitting, and testing on streams"}
 # The process that held the lock may be about to end.
 _WAIT_S = 5.0
 
@@ -40,6 +40,8 @@ def train(clips: Path, run: Path) -> dict[str, Any]:
         UsageError, DataError: as `saccade train`.
         OSError: if the run cannot be written.
     """
+    from saccade.train import TrainConfig, pretrained_run
+
     begin = time.monotonic()
     folder, num_folds, by_session = _folder(clips)
     records = folder.scanned()
@@ -58,6 +60,8 @@ def train(clips: Path, run: Path) -> dict[str, Any]:
 
 def _folder(clips: Path) -> tuple[Folder, int, bool]:
     """Return the clips, the number of folds, and whether sessions are kept together."""
+    from saccade.record.session import GROUP
+
     try:
         return *_with_folds(clips, GROUP), True
     except (DataError, UsageError):  # too few sessions, or clips that were not recorded here
@@ -65,6 +69,9 @@ def _folder(clips: Path) -> tuple[Folder, int, bool]:
 
 
 def _with_folds(clips: Path, group: str | None) -> tuple[Folder, int]:
+    from saccade.data import Folder, FrameChoice
+    from saccade.train import TrainConfig, pretrained, pretrained_run
+
     num_folds = _fewest(clips, group)
     choice = FrameChoice(pretrained.SHORT_SIDE_PX, enlarge=True)
     folder = Folder(clips, group=group, frame_choice=choice, hold_out=False, progress=_stage("clips read"))
@@ -74,6 +81,8 @@ def _with_folds(clips: Path, group: str | None) -> tuple[Folder, int]:
 
 def _fewest(clips: Path, group: str | None) -> int:
     """Return the number of folds: that of sessions, or of clips, of the class with the fewest; 3 are enough."""
+    from saccade.data import collection
+
     entries = collection.read(clips, group=group).entries
     of_class: dict[str, set[object]] = {}
     for entry in entries:
@@ -84,9 +93,8 @@ def _fewest(clips: Path, group: str | None) -> int:
 def _stage(name: str) -> Callable[[int, int], None]:
     def told(done: int, total: int) -> None:
         _write(stage=name, done=done, total=total)
-        if done == total and name in _SILENT:
-            _write(stage=_SILENT[name], done=0, total=0)
 
+    told(0, 0)
     return told
 
 
@@ -94,19 +102,27 @@ def _write(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
+def _prepare_torch() -> None:
+    from saccade.device import keep_freed_memory, limit_threads
+
+    limit_threads()
+    keep_freed_memory()
+
+
 def main(arguments: list[str]) -> int:
     """Train; write the figures, or the error in one line."""
     clips, run = map(Path, arguments)
-    limit_threads()
     try:
         with files.locked(run.parent / LOCK, timeout_s=_WAIT_S):
             _write(stage="starting", done=0, total=1)
+            _prepare_torch()
             _write(ended=train(clips, run))
     except (SaccadeError, OSError) as error:
         told = str(error)
         if isinstance(error, OSError) and error.strerror and error.filename is not None:
             told = f"{os.fsdecode(error.filename)}: {error.strerror}"
-        _write(error=" ".join(told.split()))
+        with suppress(OSError):  # the log lies on the same disk, which may be full
+            _write(error=" ".join(told.split()))
         return 1
     return 0
 

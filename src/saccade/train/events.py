@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ def choose_threshold(trainer: Trainer, say: Callable[[str], None]) -> Found | No
     reader = validation.reader(model)
     assert isinstance(reader, VideoClassifier)
     with evaluating(reader):
-        share = _share(_seconds_per_frame(reader, clips), clips, background, fps)
+        share = _share(_Pace.of(reader, clips), clips, background, fps)
         if share < 1:
             clips = _with_some_events(clips, background, share)
             say(
@@ -74,24 +74,45 @@ def of_endless_memory(trainer: Trainer) -> str | None:
     )
 
 
-@torch.inference_mode()
-def _seconds_per_frame(model: VideoClassifier, clips: StoredClips) -> float:
-    """Return the time that a model takes for a frame, the second time it runs."""
-    device = next(model.parameters()).device
-    frames = clips.frames[0][:_TIMED_FRAMES].unsqueeze(0).to(device)
-    for _ in range(2):
-        started = time.perf_counter()
-        logits, _ = model.step(frames, None)
-        logits.cpu()  # waits for a GPU
-    return (time.perf_counter() - started) / frames.shape[1]
+@dataclass(frozen=True)
+class _Pace:
+    """How long a model takes for a frame, in seconds: for its features, and to follow them in a stream."""
+
+    feature_s: float
+    follow_s: float
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: VideoClassifier, clips: StoredClips) -> _Pace:
+        """Measure the second time that a model runs."""
+        device = next(model.parameters()).device
+        frames = clips.frames[0][:_TIMED_FRAMES].unsqueeze(0).to(device)
+        for _ in range(2):
+            started = time.perf_counter()
+            features, _ = model.features(frames)
+            features.cpu()  # waits for a GPU
+            between = time.perf_counter()
+            logits, _ = model.follow(features)
+            logits.cpu()
+        num = frames.shape[1]
+        return cls((between - started) / num, (time.perf_counter() - between) / num)
 
 
-def _share(seconds_per_frame: float, clips: StoredClips, background: Background, fps: float) -> float:
-    """Return the share of a whole stream that takes no more than the longest time: 1, 1/2, 1/4, ..."""
+def _share(pace: _Pace, clips: StoredClips, background: Background, fps: float) -> float:
+    """Return the share of a whole stream that takes no more than the longest time: 1, 1/2, 1/4, ...
+
+    The stream follows each frame, but computes the features of a clip once, however often its background comes.
+    """
     inside = set(background.clips)
-    num_events = sum(len(frames) for clip, frames in enumerate(clips.frames) if clip not in inside)
-    seconds, share = seconds_per_frame * (60 * MINUTES * fps + num_events), 1.0
-    while share * seconds > MAX_SECONDS and share > _LEAST_SHARE:
+    lengths = [len(frames) for frames in clips.frames]
+    num_different = sum(lengths[clip] for clip in inside)
+    num_events, num_background, share = sum(lengths) - num_different, 60 * MINUTES * fps, 1.0
+
+    def seconds() -> float:
+        num_read = min(num_different, share * num_background) + share * num_events
+        return pace.feature_s * num_read + pace.follow_s * share * (num_background + num_events)
+
+    while seconds() > MAX_SECONDS and share > _LEAST_SHARE:
         share /= 2
     return share
 

@@ -308,9 +308,7 @@ class _Reader:
             pooled.append(torch.cat((last.mean((2, 3)), last.amax((2, 3))), 1))
         memory = self.model.temporal
         assert isinstance(memory, Memory)
-        known = torch.cat(features).unsqueeze(0)
+        known = torch.cat(features)
         ends = [max(1, round(share * len(clip))) for share in (1.0, *_EARLIER, *_FIRST)]
-        states = [
-            memory(known[:, max(0, end - memory.window) : end], memory.initial_state(1))[0][0, -1] for end in ends
-        ]
-        return torch.stack(states).clone(), torch.cat(pooled), known[0]
+        states = [streams.state_after(memory, known[:end]) for end in ends]
+        return torch.stack(states), torch.cat(pooled), known

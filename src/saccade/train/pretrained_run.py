@@ -75,8 +75,8 @@ def train(
         records: the result of `data.scanned()`.
         out: the run folder.
         num_folds: the number of folds of a cross-validation; None for none.
-        progress: a function that is called with the name of a stage, and returns a function of the number of clips done
-            and the total.
+        progress: a function that is called with the name of a stage as it begins, and returns a function of the number
+            of clips, or of parts, done and the total.
         tested: a function that is called with the simple classifiers and the model once they are tested, before
             anything is saved.
 
@@ -96,9 +96,13 @@ def train(
             longest=_longest(used, data),
             progress=begin("features of the pretrained trunk"),
         )
-        heads = [pretrained.fitted(described, learned, seed=config.seed) for learned, _ in parts]
+        fitted, heads = begin("heads fitted and tested"), []
+        for number, (learned, _) in enumerate(parts, 1):
+            heads.append(pretrained.fitted(described, learned, seed=config.seed))
+            fitted(number, len(parts) + 1)
         logits = pretrained.out_of_fold(described, parts, heads)[:, 0]
         found = pretrained.events_found(described, parts, heads, seed=config.seed)
+        fitted(len(parts) + 1, len(parts) + 1)
         _, metadata = metadata_features(used)
         rungs, model = pretrained.beside_ladder(
             described, parts, logits, metadata=metadata, progress=begin("simple classifiers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from saccade.labels import Labels
 from saccade.nn.memory import Memory
-from saccade.stream.joined import Stream, plan
+from saccade.stream.joined import Segment, Stream, plan
 
 # Moments of an event, in parts of its length after its beginning, and whether it counts by then.
 _EVENT_MOMENTS = ((0.1, False), (0.6, True), (1.0, True))
@@ -79,8 +79,8 @@ def rows(
         else:
             moments = [(int(part * (length - 1)), target if counts else none) for part, counts in _EVENT_MOMENTS]
             moments += [(length - 1 + int(part * usual), none) for part in _AFTER_MOMENTS]
-        sequence = torch.cat((before, clip, after)).float()
-        found += [_state(memory, sequence, len(before) + moment) for moment, _ in moments]
+        sequence = torch.cat((before, clip, after))
+        found += [state_after(memory, sequence[: len(before) + moment + 1]) for moment, _ in moments]
         wanted += [name for _, name in moments]
         owners += [groups[number]] * len(moments)
     return Rows(torch.stack(found), torch.tensor(wanted), tuple(owners))
@@ -114,11 +114,39 @@ def stream(
     segments, happens = plan(lengths, targets.tolist(), labels, fps, background_s=background_s, seed=seed)
     said: list[list[float]] = []
     state = memory.initial_state(1)
-    for segment in segments:
-        part = features[segment.clip][segment.first : segment.last].float()
-        states, state = memory(part.unsqueeze(0), state)
+    for part in _in_parts(features, segments, memory.window):
+        states, state = memory(part.float().unsqueeze(0), state)
         said += labels.probabilities(head(states[0])).tolist()
     return Stream(said, happens)
+
+
+def _in_parts(features: Sequence[Features], segments: Sequence[Segment], least: int) -> Iterator[Features]:
+    """Yield the features of a stream in parts of at least so many frames: each call costs a memory a whole window."""
+    waiting: list[Features] = []
+    for segment in segments:
+        waiting.append(features[segment.clip][segment.first : segment.last])
+        if sum(map(len, waiting)) >= least:
+            yield torch.cat(waiting)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting)
+
+
+def state_after(memory: Memory, frames: Features) -> Float[Tensor, "states"]:
+    """Return the state of a memory after the last of some frames; those before it are described only once.
+
+    >>> memory, frames = Memory(2, window=3), torch.arange(10.0).view(5, 2)
+    >>> states, _ = memory(frames[None], memory.initial_state(1))
+    >>> torch.allclose(state_after(memory, frames), states[0, -1])
+    True
+    """
+    window = frames[-memory.window :].float()
+    past, count = memory.initial_state(1)
+    num_before = len(window) - 1
+    past[0, past.shape[1] - num_before :] = window[:-1]
+    states, _ = memory(window[-1:].unsqueeze(0), (past, count + num_before))
+    found: Tensor = states[0, -1]
+    return found
 
 
 def _background(features: Sequence[Features], background: Sequence[int], num: int, rng: random.Random) -> Features:
@@ -129,11 +157,3 @@ def _background(features: Sequence[Features], background: Sequence[int], num: in
         parts.append(clip[rng.randrange((len(clip) + 1) // 2) :][:left])
         left -= len(parts[-1])
     return torch.cat(parts)
-
-
-def _state(memory: Memory, sequence: Float[Tensor, "time features"], moment: int) -> Float[Tensor, "states"]:
-    """Return the state of a memory at a moment of a sequence."""
-    window = sequence[max(0, moment + 1 - memory.window) : moment + 1]
-    states, _ = memory(window.unsqueeze(0), memory.initial_state(1))
-    found: Tensor = states[0, -1]
-    return found
