@@ -16,7 +16,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed),
-        *(speed.training, speed.generator),
+        *(speed.training, speed.streaming, speed.generator),
         *(speed.operator, speed.operator_in_training, speed.operator_memory, speed.gpu_large, speed.gpu_small),
     )
 }

@@ -32,6 +32,21 @@ def training(path: Path) -> str:
     return table(["model", "precision", "clips/s", "plain float32 loop, clips/s", "ratio"], lines)
 
 
+def streaming(*paths: Path) -> str:
+    """Show the time from a raw frame to probabilities."""
+    lines = []
+    for path in paths:
+        result = _read(path)
+        for row in result["rows"]:
+            figures = [
+                f"{row['p50_ms']:.1f}",
+                f"{row['p99_ms']:.1f}",
+                f"{row['per_s']:.0f}" if row["per_s"] > 9 else f"{row['per_s']:.1f}",
+            ]
+            lines.append([result["device"], row["model"], row["runtime"], row["frame"], *figures])
+    return table(["processor", "model", "runtime", "frame", "median, ms", "99 % within, ms", "predictions/s"], lines)
+
+
 def generator(path: Path) -> str:
     """Show frames a second of the generator of moving digits beside a plain one."""
     lines = [
