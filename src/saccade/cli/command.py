@@ -139,8 +139,8 @@ def _told(error: BaseException) -> str:
 def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:
     if not isinstance(error, Interrupted):
         return "interrupted"
-    # Only training needs an option to continue; the other verbs continue from the files in their folder.
-    resume = ["--resume"] if words[0] == "train" and "--resume" not in words else []
+    # These need an option to continue; the other verbs continue from the files in their folder.
+    resume = ["--resume"] if words[0] in ("train", "robustness") and "--resume" not in words else []
     return f"interrupted: {error}\ncontinue with: {shlex.join(['saccade', *words, *resume])}"
 
 

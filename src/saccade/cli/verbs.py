@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from saccade.cli import stream, train
+from saccade.cli import robustness, stream, train
 from saccade.cli.options import given
 from saccade.errors import DataError, SaccadeError, UsageError
 
@@ -271,6 +271,11 @@ VERBS: dict[str, Verb] = {
         train.ABOUT,
     ),
     "evaluate": Verb("measure a checkpoint", "saccade evaluate --model runs/train --num-clips 2000", _evaluate),
+    "robustness": Verb(
+        "measure how accurate models stay when clips are turned, scaled, compressed, occluded, noisy",
+        "saccade robustness --model runs/train --changes turn noise",
+        robustness.make,
+    ),
     "predict": Verb("predict the class of clips", "saccade predict clip.mp4 --model runs/train", _predict),
     "stream": Verb(
         "classify a camera, a network stream or a file as it comes",

@@ -33,6 +33,7 @@ class Motion:
 
     `clutter` is the largest number of moving pieces of digits in addition to the digits. `noise` is the largest
     standard deviation of the pixel noise, in grey levels. Each clip draws its own values from 0 to these limits.
+    `angle_deg` is the angle of every digit in every frame; None draws angles.
 
     Raises:
         UsageError: if the condition is unknown, or a range is empty or does not fit into the canvas.
@@ -54,10 +55,16 @@ class Motion:
     elastic_px: float = 2.5
     clutter: int = 0
     noise: float = 0.0
+    angle_deg: float | None = None
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
             raise unknown_name("condition", self.condition, CONDITIONS)
+        if self.angle_deg is not None and not (self.rotates and math.isfinite(self.angle_deg)):
+            raise UsageError(
+                f"angle_deg needs a condition that rotates and a finite number; got {self.condition} and"
+                f" {self.angle_deg}"
+            )
         if self.num_frames < 1 or self.frames_per_setting < 1:
             raise UsageError(
                 "a clip needs at least 1 frame and 1 frame per setting;"

@@ -303,6 +303,8 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         m = self.motion
         turn = drawn[..., _ANGLE] if m.angle_per_digit else drawn[:, :, :1, _ANGLE].expand(-1, -1, drawn.shape[2])
         angle = (turn.double() / 2**31 - 1) * (m.max_angle_deg if m.rotates else 0.0)
+        if m.angle_deg is not None:
+            angle = torch.full_like(angle, m.angle_deg)
         low, high = (round(s * _ONE) for s in (m.scale_range if m.scales else (1.0, 1.0)))
         scale = (low + (drawn[:, :, :1, _SCALE] * (high - low) >> 32)).expand(-1, -1, drawn.shape[2])
         if m.continuous:
