@@ -12,12 +12,15 @@ from saccade.attention import look
 from saccade.clips import FrameFormat
 from saccade.labels import Labels
 from saccade.models import VideoClassifier
+from saccade.models.matched import GLIMPSE_PX
+from saccade.nn import Glimpses
 
-from .stand_ins import MATCHED, looking, random_frames, wandering
+from .stand_ins import MATCHED, Says, looking, random_frames, wandering
 
 PARTS = {
     "lenet": set(),
     "stn": {"quadrilateral_px", "theta", "crop"},
+    "multi": {"quadrilateral_px", "theta", "crop"},
     "dcn": {"points_px", "point_weight", "unit_px", "arrows_px"},
 }
 
@@ -35,7 +38,12 @@ def published():
     return made
 
 
-@pytest.mark.parametrize("name", MATCHED)
+def crop_size(size):
+    """Return the size of a glimpse's crop of frames of a size."""
+    return tuple(round(edge * GLIMPSE_PX / min(size)) for edge in size)
+
+
+@pytest.mark.parametrize("name", [*MATCHED, "multi-stn-lstm"])
 @pytest.mark.parametrize("size", [(64, 64), (48, 80)])
 def test_every_matched_model(name, size):
     model, frames = wandering(name), random_frames(3, size)
@@ -48,7 +56,8 @@ def test_every_matched_model(name, size):
     assert found.saliency.shape == (3, *size)
     assert torch.allclose(found.saliency.sum((1, 2)), torch.ones(3), atol=1e-5)
     if found.crop is not None:
-        assert found.crop.shape == (3, 1, *size)
+        num = 2 if name == "multi-stn-lstm" else 1
+        assert found.crop.shape == (3, num, 1, *(size if num == 1 else crop_size(size)))
         assert 0 <= found.crop.min() <= found.crop.max() <= 1
     if found.points_px is not None:
         assert found.points_px.shape == (3, 4, 81, 2)
@@ -76,15 +85,15 @@ def test_an_untrained_transformer_draws_the_frames_border():
     frames = random_frames(2, (48, 80))
     found, _ = look(models.create("stn-lstm"), frames)
     border = torch.tensor([[-0.5, -0.5], [-0.5, 79.5], [47.5, 79.5], [47.5, -0.5]])
-    assert torch.allclose(found.quadrilateral_px, border.expand(2, 4, 2), atol=1e-4)
-    assert torch.allclose(found.crop, frames / 255, atol=1e-5)
+    assert torch.allclose(found.quadrilateral_px, border.expand(2, 1, 4, 2), atol=1e-4)
+    assert torch.allclose(found.crop[:, 0], frames / 255, atol=1e-5)
 
 
 def test_a_published_crop_is_in_grey_levels():
     # Between four pixels each, the identity takes 64x64 to their means.
     frames = random_frames(2)
     found, _ = look(models.create("stn-lstm-published", num_frames=2), frames)
-    assert torch.allclose(found.crop, F.avg_pool2d(frames / 255, 2), atol=1e-5)
+    assert torch.allclose(found.crop[:, 0], F.avg_pool2d(frames / 255, 2), atol=1e-5)
 
 
 def test_a_known_map_draws_its_quadrilateral():
@@ -97,13 +106,71 @@ def test_a_known_map_draws_its_quadrilateral():
     frames = random_frames(2)
     found, _ = look(Whole(), frames)
     assert torch.allclose(
-        found.quadrilateral_px[1], torch.tensor([[-0.5, 31.5], [-0.5, 63.5], [31.5, 63.5], [31.5, 31.5]])
+        found.quadrilateral_px[1, 0], torch.tensor([[-0.5, 31.5], [-0.5, 63.5], [31.5, 63.5], [31.5, 31.5]])
     )
-    assert found.crop.shape == (2, 1, 8, 8)
-    assert torch.allclose(found.crop, F.interpolate(frames[..., :32, 32:] / 255, (8, 8), mode="bilinear"), atol=1e-5)
+    assert found.crop.shape == (2, 1, 1, 8, 8)
+    assert torch.allclose(
+        found.crop[:, 0], F.interpolate(frames[..., :32, 32:] / 255, (8, 8), mode="bilinear"), atol=1e-5
+    )
 
 
-@pytest.mark.parametrize("name", MATCHED)
+class Glimpsing(nn.Module):
+    """A model that has a left, a right and a middle glimpse of each frame, and nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        numbers = [0.5, 0.0, -0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.5, 0.0, 0.0, 0.0]
+        glimpses = Glimpses(Says([numbers]), num_glimpses=3, out_px=16)
+        self.encoder = nn.Sequential(glimpses, Glued(), nn.Conv2d(1, 1, 1, bias=False))
+
+    def forward(self, clips):
+        return self.encoder(clips[0]).mean((1, 2, 3)).view(1, -1, 3).sum(-1, keepdim=True)
+
+
+class Glued(nn.Module):
+    pointwise = True
+
+    def forward(self, crops):
+        return crops.flatten(0, 1)
+
+
+def test_several_glimpses_have_a_quadrilateral_and_a_crop_each():
+    frames = random_frames(2, (32, 32)).float() / 255
+    found, _ = look(Glimpsing(), frames, receptive_field=True)
+    y, left, right, middle = (7.5, 23.5), (-0.5, 15.5), (15.5, 31.5), (7.5, 23.5)
+    for glimpse, x in enumerate((left, right, middle)):
+        corners = [[y[0], x[0]], [y[0], x[1]], [y[1], x[1]], [y[1], x[0]]]
+        assert torch.allclose(found.quadrilateral_px[1, glimpse], torch.tensor(corners), atol=1e-4)
+    for glimpse, start in enumerate((0, 16, 8)):
+        part = frames[:, :, 8:24, start : start + 16]
+        # Each pixel of a crop is the mean of four samples within half a pixel around it.
+        assert (found.crop[:, glimpse] - part).abs().mean() < 0.6 * part.std()
+        assert found.crop[:, glimpse].mean().item() == pytest.approx(part.mean().item(), abs=0.02)
+    told = found.frame_json(1)
+    assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1].flatten(0, 1), atol=0.006)
+    # Two in a row with a white line between, the third below, and white where the fourth would be.
+    assert told["crop"]["size"] == [33, 33]
+    picture = torch.frombuffer(bytearray(base64.b64decode(told["crop"]["pixels"])), dtype=torch.uint8).view(33, 33)
+    crops = (255 * found.crop[1, :, 0]).round()
+    assert torch.equal(picture[:16, :16].float(), crops[0])
+    assert torch.equal(picture[:16, 17:].float(), crops[1])
+    assert torch.equal(picture[17:, :16].float(), crops[2])
+    assert bool((picture[:, 16] == 255).all())
+    assert bool((picture[16:, 16:] == 255).all())
+
+
+def test_the_receptive_field_is_that_of_the_strongest_unit_of_all_glimpses():
+    dark, bright = torch.zeros(2, 1, 32, 32), (5, 25)
+    for frame, x in zip(dark, bright, strict=True):
+        frame[0, 14:18, x : x + 2] = 1
+    found, _ = look(Glimpsing(), dark, receptive_field=True)
+    for field, x in zip(found.receptive_field, bright, strict=True):
+        assert field.sum().item() == pytest.approx(1)
+        columns = field.sum(0)
+        assert columns[x - 2 : x + 4].sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", [*MATCHED, "multi-stn-lstm"])
 def test_frame_by_frame_is_as_the_whole_clip(name):
     model, frames = wandering(name), random_frames(4)
     whole, last = look(model, frames)
@@ -235,10 +302,9 @@ def test_a_frame_as_json():
     found, _ = look(model, frames, saliency=True, receptive_field=True)
     told = json.loads(json.dumps(found.frame_json(1), allow_nan=False))
     assert (told["points"], told["units"], told["arrows"]) == (None, None, None)
-    assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1], atol=0.006)
-    assert (
-        base64.b64decode(told["crop"]["pixels"]) == (found.crop[1, 0] * 255).round().to(torch.uint8).numpy().tobytes()
-    )
+    assert torch.allclose(torch.tensor(told["quad"]), found.quadrilateral_px[1, 0], atol=0.006)
+    levels = (found.crop[1, 0, 0] * 255).round().to(torch.uint8)
+    assert base64.b64decode(told["crop"]["pixels"]) == levels.numpy().tobytes()
     for name, maps in (("saliency", found.saliency), ("field", found.receptive_field)):
         levels = grey(told[name])
         assert levels.shape == (48, 64)

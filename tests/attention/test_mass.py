@@ -54,7 +54,7 @@ def test_points_count_by_their_pixel_and_only_in_the_frame():
 
 
 def test_the_whole_frame_sampled_is_chance():
-    mass = of_sampled_area(torch.eye(2, 3).unsqueeze(0), SIZE, SIZE)
+    mass = of_sampled_area(torch.eye(2, 3).view(1, 1, 2, 3), SIZE, SIZE)
     assert mass_ratio(mass, BOXES, SIZE)[0].tolist() == pytest.approx([1, 1])
 
 
@@ -72,16 +72,16 @@ def sampling_box(box, size=SIZE):
 
 
 def test_a_box_alone_sampled_is_its_areas_inverse():
-    mass = of_sampled_area(sampling_box((4, 8, 14, 24)), (32, 32), SIZE)
+    mass = of_sampled_area(sampling_box((4, 8, 14, 24)).unsqueeze(1), (32, 32), SIZE)
     assert mass_ratio(mass, BOXES, SIZE)[0].tolist() == pytest.approx([2560 / 160, 0])
 
 
 def test_only_what_is_sampled_within_the_frame_counts():
     # Twice as wide and high as the frame, whatever lies outside: within it, even.
-    theta = torch.tensor([[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]])
+    theta = torch.tensor([[[[2.0, 0.0, 0.0], [0.0, 2.0, 0.0]]]])
     mass = of_sampled_area(theta, (80, 128), SIZE)
     assert mass_ratio(mass, BOXES, SIZE)[0].tolist() == pytest.approx([1, 1])
-    beside = torch.tensor([[[1.0, 0.0, 5.0], [0.0, 1.0, 0.0]]])
+    beside = torch.tensor([[[[1.0, 0.0, 5.0], [0.0, 1.0, 0.0]]]])
     assert mass_ratio(of_sampled_area(beside, SIZE, SIZE), BOXES, SIZE).isnan().all()
 
 

@@ -6,7 +6,7 @@ from saccade.attention.measure import MEASURES, measure
 from saccade.clips import Poses
 from saccade.data.digits.motion import Motion
 from saccade.data.digits.moving_digits import MovingDigits
-from saccade.nn import SpatialTransformer
+from saccade.nn import Glimpses, SpatialTransformer
 from saccade.nn.attention import switched_off
 
 from .stand_ins import MATCHED, Says, Sums, wandering
@@ -124,6 +124,28 @@ def test_a_transformer_on_one_digit(batch):
     found, _ = measured(model, batch)
     area = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).view(2, 12)
     assert torch.allclose(found["sampled_area"].ratio[:, 0], (4096 / area).mean(1), rtol=1e-3)
+
+
+def test_glimpses_that_follow_a_digit_each(batch):
+    maps = [
+        torch.cat([sampling_box(box, (64, 64)) for box in batch.poses.box_px[:2, :, digit].flatten(0, 1).tolist()])
+        for digit in (1, 0)
+    ]
+    numbers = torch.stack(maps, 1).flatten(1)
+    glimpses = Glimpses(Says(numbers), num_glimpses=2, out_px=28, mode="affine")
+    found, _ = measured(Sums(nn.Sequential(glimpses)), batch)
+    area = found["sampled_area"]
+    assert area.following["iou"].tolist() == pytest.approx([1, 1], abs=1e-4)
+    assert area.following["covered"].tolist() == [1, 1]
+    assert area.following["one_each"].tolist() == [1, 1]
+    for name in ("iou", "one_each"):
+        assert bool((area.following[f"{name}_elsewhere"] < area.following[name] - 0.2).all())
+    # The mean of the slopes of both glimpses, against the mean of the digits, which have the same scale.
+    assert bool((area.following["scale_slope"] > 0).all())
+    one, _ = measured(Sums(nn.Sequential(SpatialTransformer(Says(maps[0].flatten(1)), (28, 28)))), batch)
+    assert one["sampled_area"].following["one_each"].max() < 1
+    # Half of the sampled pixels lie on each digit; one glimpse has them all on its own.
+    assert torch.allclose(area.ratio[:, 1], one["sampled_area"].ratio[:, 1] / 2, rtol=0.5)
 
 
 def test_the_model_is_left_as_it_was(batch):

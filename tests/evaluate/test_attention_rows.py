@@ -3,6 +3,7 @@ import torch
 from rich.console import Console
 
 from saccade import models
+from saccade.attention.covering import COVERED
 from saccade.attention.measure import measure
 from saccade.clips import Poses
 from saccade.data.digits.motion import Motion
@@ -134,6 +135,30 @@ def test_the_area_that_an_untrained_transformer_samples_is_the_frame(found):
     area = next(row for row in found["stn-lstm"] if row["trained"] == "untrained" and row["measure"] == "sampled_area")
     assert (area["ratio"], area["ratio_min"]) == (pytest.approx(1), pytest.approx(1))
     assert (area["angle_slope"], area["angle_correlation"]) == (pytest.approx(0, abs=1e-6), None)
+
+
+def test_glimpses_have_figures_of_the_digits_that_they_cover(clips, tmp_path):
+    rows = rows_of("multi-stn-lstm", clips)
+    areas = [row for row in rows if row["measure"] == "sampled_area"]
+    assert [row["attention"] for row in areas] == ["on"] * (1 + NUM_UNTRAINED)
+    for row in areas:
+        assert 0 < row["iou"] <= row["covered"] <= 1
+        assert 0 <= row["alone"] <= 1
+        assert row["one_each_se"] >= 0
+        assert {f"{name}_elsewhere" for name in COVERED} <= set(row)
+    # At the start the two glimpses lie in opposite corners, so digits have different ones in some frames only.
+    fresh = areas[1]
+    assert 0 < fresh["one_each"] < 1
+    assert fresh["one_each"] != fresh["one_each_elsewhere"]
+    path = tmp_path / "attention.csv"
+    append_rows(path, rows)
+    again = [row for row in read_rows(path) if row["measure"] == "sampled_area"]
+    assert [row["one_each"] for row in again] == [row["one_each"] for row in areas]
+    table = attention_table(rows)
+    header = [str(column.header) for column in table.columns]
+    column = list(table.columns[header.index("one each")].cells)
+    assert f"{100 * areas[0]['one_each']:.0f} ± " in column[1]
+    assert column[0] == ""  # the gradient has no glimpses
 
 
 def test_rows_go_through_a_file_and_a_repetition_replaces_them(found, tmp_path):

@@ -227,7 +227,7 @@ def test_a_chart_marks_the_probability_that_a_verdict_needs(opened, clip, tmp_pa
     ids=["inside", "an eighth and a rim below", "far away"],
 )
 def test_around_a_frame_is_room_for_what_reaches_beyond(opened, three_models, tmp_path, corners, margin_px):
-    quad = torch.tensor([corners])
+    quad = torch.tensor([[corners]])
     path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], quadrilateral_px=quad)
     frame = opened(path).locator("canvas.frame")
     wanted = (32 + 2 * margin_px) / (64 + 2 * margin_px)
@@ -237,7 +237,7 @@ def test_around_a_frame_is_room_for_what_reaches_beyond(opened, three_models, tm
 
 
 def test_a_crop_keeps_its_own_proportions(opened, three_models, tmp_path):
-    crop = torch.full((1, 1, 20, 60), 128 / 255)
+    crop = torch.full((1, 1, 1, 20, 60), 128 / 255)
     path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], crop=crop)
     proportion, least, most = (
         opened(path)
@@ -382,11 +382,29 @@ WHOLE = torch.tensor([[[-0.5, -0.5], [-0.5, 63.5], [31.5, 63.5], [31.5, -0.5]]])
 
 @pytest.mark.parametrize(("shift_px", "is_idle"), [(0.0, True), (0.9, True), (1.2, False)])
 def test_a_window_that_changes_nothing_is_called_so(opened, three_models, tmp_path, shift_px, is_idle):
-    quad = WHOLE + torch.tensor([0.0, shift_px])
+    quad = (WHOLE + torch.tensor([0.0, shift_px])).unsqueeze(1)
     path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], quadrilateral_px=quad)
     caption = opened(path).locator("figcaption").inner_text()
     assert caption.startswith("Quadrilateral: the area of the frame")
     assert ("attention changes nothing" in caption) == is_idle
+
+
+def test_several_glimpses_are_told_with_their_numbers(opened, three_models, tmp_path):
+    whole = WHOLE.unsqueeze(1)
+    both = torch.cat((whole, whole / 2), 1)
+    seen = {"quadrilateral_px": both, "crop": torch.full((1, 2, 1, 20, 40), 0.5)}
+    path, _ = rendered_with(tmp_path / "report.html", noise(1, 32, 64), three_models[1], **seen)
+    tab = opened(path)
+    caption = tab.locator("figcaption").inner_text()
+    assert caption.startswith("2 quadrilaterals: the areas of the frame that the glimpses")
+    assert "attention changes nothing" not in caption
+    assert "Several glimpses." in tab.locator("body").text_content()
+    label = tab.locator("canvas.frame").get_attribute("aria-label")
+    assert label.count("the quadrilateral with corners") == 2
+    assert tab.locator("canvas.crop").evaluate("c => c.height / c.width") == pytest.approx(20 / 81, abs=0.01)
+    seen["quadrilateral_px"] = torch.cat((whole, whole), 1)
+    path, _ = rendered_with(tmp_path / "idle.html", noise(1, 32, 64), three_models[1], **seen)
+    assert "every area is the whole frame within a pixel" in opened(path).locator("figcaption").inner_text()
 
 
 @pytest.mark.parametrize(("length_px", "is_idle"), [(0.05, True), (0.15, False)])

@@ -154,7 +154,7 @@ def test_a_published_model(tmp_path):
     assert column.frame_size == (64, 64)
     assert column.prediction.decided_at is None
     assert len(column.verdicts) == 1
-    assert column.look.crop.shape == (4, 1, 32, 32)
+    assert column.look.crop.shape == (4, 1, 1, 32, 32)
     assert column.colour == "#ee7733"
 
 
@@ -229,9 +229,15 @@ def test_area_and_turn_are_those_of_the_sampled_quadrilateral(tmp_path, three_mo
     zooms = (areas * height * width / (crop_height * crop_width * stretched.det())).sqrt().view(5, 1, 1)
     edges = torch.tensor([[width / crop_width, width / crop_height], [height / crop_width, height / crop_height]])
     theta = torch.cat((zooms * turned @ stretched / edges, torch.zeros(5, 2, 1)), -1)
-    found = with_changes(explanation, look={"theta": theta, "crop": torch.zeros(5, 1, crop_height, crop_width)})
+    crops = torch.zeros(5, 2, 1, crop_height, crop_width)
+    found = with_changes(explanation, look={"theta": theta.unsqueeze(1), "crop": crops[:, :1]})
     assert figure(found, "Sampled area, share of the frame") == ("25 % (4 to 100)",)
     assert figure(found, "Rotation of the sampled area") == ("20.0° (-40.0 to 35.0)",)
+    both = torch.stack((theta, torch.eye(2, 3).expand(5, 2, 3)), 1)
+    found = with_changes(explanation, look={"theta": both, "crop": crops})
+    assert figure(found, "Sampled area, share of the frame") == (
+        "glimpse 1: 25 % (4 to 100); glimpse 2: 100 % (100 to 100)",
+    )
 
 
 def test_shifts_are_lengths_averaged_over_a_frame(tmp_path, three_models):
@@ -263,6 +269,20 @@ def test_a_transformer_follows_by_slope_and_correlation(generated, three_models)
     constant = following | {"angle_slope": torch.tensor([torch.nan])}
     found = with_changes(explanation, attended={"sampled_area": {"following": constant}})
     assert figure(found, "Its angle against that of the digits") is None
+
+
+def test_glimpses_are_told_with_the_share_of_frames_in_which_each_digit_has_its_own(generated, three_models, tmp_path):
+    several = save_model(tmp_path, "multi-stn-lstm")
+    explanation = explained(generated, [several])
+    assert explanation.columns[0].look.quadrilateral_px.shape[1:] == (2, 4, 2)
+    values = {"one_each": 0.75, "alone": 0.5, "covered": 0.875, "iou": 0.25}
+    following = {name: torch.tensor([value]) for name, value in values.items()}
+    found = with_changes(explanation, attended={"sampled_area": {"following": following}})
+    assert figure(found, "Each digit in another glimpse") == ("75.0\u00a0%",)
+    assert figure(found, "Each digit alone in a glimpse") == ("50.0\u00a0%",)
+    assert figure(found, "Digits in any glimpse") == ("87.5\u00a0%",)
+    assert figure(found, "Intersection over union with the best glimpse") == ("0.25",)
+    assert figure(explained(generated, three_models[1:2]), "Each digit in another glimpse") is None
 
 
 def test_a_verdict_is_told_with_percentages_seconds_and_size(tmp_path, three_models):

@@ -114,7 +114,7 @@ def test_the_figures_are_those_of_the_look(models):
     index = evaluate.most_wrong(result.evaluation.clips)[0]
     model, _ = checkpoint.load(models["stn-lstm"])
     frames = data.clips("test").frames[index]
-    corners = look(model.eval(), frames)[0].quadrilateral_px.double()
+    corners = look(model.eval(), frames)[0].quadrilateral_px[:, 0].double()
     diagonals = corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
     area = (diagonals[0][:, 0] * diagonals[1][:, 1] - diagonals[0][:, 1] * diagonals[1][:, 0]).abs() / 2
     share = (100 * area / (32 * 48)).quantile(0.5).item()

@@ -94,8 +94,8 @@ def test_frames_and_crops_keep_their_proportions(three_models, tmp_path, size):
     height, width = size
     frames = torch.full((2, 1, *size), 60, dtype=torch.uint8)
     frames[..., height // 2 :, : width // 2] = 180
-    crop = torch.full((2, 1, 30, 30), 128 / 255)
-    nowhere = torch.full((2, 4, 2), 20.0)
+    crop = torch.full((2, 1, 1, 30, 30), 128 / 255)
+    nowhere = torch.full((2, 1, 4, 2), 20.0)
     explanation = explained_with(tmp_path / "clip.npz", frames, three_models[1], crop=crop, quadrilateral_px=nowhere)
     grey = pictures.moving(explanation)[0].int()
     grey = torch.where(grey.amax(0) == grey.amin(0), grey[0], -1)
@@ -124,7 +124,7 @@ def test_beside_a_plain_models_frame_stands_its_saliency(three_models, tmp_path)
 
 def test_there_is_room_for_a_quadrilateral_that_reaches_beyond_a_tall_frame(three_models, tmp_path):
     frames = torch.zeros(1, 1, 64, 32, dtype=torch.uint8)
-    beyond = torch.tensor([[[-5.0, 2.0], [-5.0, 29.0], [60.0, 29.0], [60.0, 2.0]]])
+    beyond = torch.tensor([[[[-5.0, 2.0], [-5.0, 29.0], [60.0, 29.0], [60.0, 2.0]]]])
     explanation = explained_with(tmp_path / "clip.npz", frames, three_models[1], quadrilateral_px=beyond)
     (picture,) = pictures.moving(explanation).int()
     lines = ((picture - ORANGE).abs().amax(0) < 12)[:, :235].sum(1) > 100

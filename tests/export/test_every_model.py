@@ -10,7 +10,7 @@ import pytest
 
 from saccade import export
 from saccade.export import TOLERANCE, ExportConfig
-from saccade.models import ATTENTIONS, MATCHED, TRUNKS
+from saccade.models import COMBINATIONS, END_TO_END
 from saccade.nn.temporal import TEMPORAL
 
 from .models import clips, save_model
@@ -19,11 +19,9 @@ pytestmark = pytest.mark.slow
 
 PICTURES = (64, 80)
 KINDS = {
-    **{
-        f"{trunk}-{attention}": {"trunk": trunk, "attention": attention} for trunk in TRUNKS for attention in ATTENTIONS
-    },
+    **{f"{trunk}-{attention}": {"trunk": trunk, "attention": attention} for trunk, attention in COMBINATIONS},
     **{temporal: {"temporal": temporal, "input": "differences"} for temporal in TEMPORAL},
-    **{name: {"name": name} for name in MATCHED},
+    **{name: {"name": name} for name in END_TO_END},
     "similarity": {"attention": "stn", "mode": "similarity", "input": "both"},
     "lite0-dcn-both-lstm": {"trunk": "efficientnet-lite0", "attention": "dcn", "temporal": "lstm", "input": "both"},
     "lite0-memory": {"name": "lite0-memory", "window": 8},

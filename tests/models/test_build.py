@@ -47,8 +47,7 @@ def attending(trunk, attention):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("temporal", TEMPORAL)
-@pytest.mark.parametrize("attention", models.ATTENTIONS)
-@pytest.mark.parametrize("trunk", models.TRUNKS)
+@pytest.mark.parametrize(("trunk", "attention"), models.COMBINATIONS)
 def test_streaming_is_the_whole_clip(trunk, attention, temporal):
     like = attending(trunk, attention)
     model = build("small", temporal=temporal, input="both", frame_format=like.frame_format)
@@ -62,8 +61,7 @@ def test_streaming_is_the_whole_clip(trunk, attention, temporal):
     assert torch.allclose(torch.cat(parts, 1), whole, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", models.ATTENTIONS)
-@pytest.mark.parametrize("trunk", PICTURE_TRUNKS)
+@pytest.mark.parametrize(("trunk", "attention"), [c for c in models.COMBINATIONS if c[0] in PICTURE_TRUNKS])
 def test_every_parameter_gets_a_finite_gradient(trunk, attention):
     model = looking_around(build(trunk, attention, input="both")).train()
     logits = model(clips_of(model, size=(64, 80)))
@@ -105,6 +103,52 @@ def test_the_former_name_of_the_small_trunk_is_accepted(tmp_path):
     assert [p.shape for p in loaded.parameters()] == [
         p.shape for p in models.create("lenet-lstm", labels=LABELS).parameters()
     ]
+
+
+# --- Several glimpses
+
+
+def test_several_glimpses_are_refused_where_they_do_not_fit():
+    with pytest.raises(UsageError, match=r"multi-stn needs a trunk for small crops \(small or wide\); resnet18 reads"):
+        build("resnet18", "multi-stn")
+    with pytest.raises(UsageError, match="num_glimpses was given beside attention stn; only multi-stn has several"):
+        build("small", "stn", num_glimpses=2)
+    for num in (0, 5):
+        with pytest.raises(UsageError, match=f"num_glimpses must lie in 1 to 4; got {num}"):
+            build("small", "multi-stn", num_glimpses=num)
+
+
+@pytest.mark.parametrize("mode", ["affine", "similarity"])
+@pytest.mark.parametrize("num", [1, 3, 4])
+def test_a_model_has_as_many_glimpses_as_were_asked_for(num, mode):
+    model = looking_around(build("small", "multi-stn", num_glimpses=num, mode=mode))
+    clips = clips_of(model, size=(48, 64))
+    assert model.encoder.attention(clips[0]).shape == (3, num, 1, 40, 53)
+    assert model(clips).isfinite().all()
+    assert sum(p.numel() for p in model.parameters()) < 750_000
+
+
+def test_a_feature_is_made_of_each_crop_and_of_where_it_lies():
+    model = looking_around(build("small", "multi-stn"))
+    encoder, frames = model.encoder, clips_of(model, 1, 4, (48, 64))[0]
+    crops = encoder.attention(frames)
+    maps = encoder.attention.maps(encoder.attention.positions(frames), (48, 64))
+    features = []
+    for glimpse in range(2):
+        found = encoder.trunk(crops[:, glimpse])
+        parts = (found.amax((-2, -1)), found.mean((-2, -1)), maps[:, glimpse].flatten(1))
+        features.append(encoder.dense(torch.cat(parts, 1)))
+    assert torch.allclose(encoder(frames), (features[0] + features[1]) / 2, atol=1e-5)
+    assert not torch.allclose(features[0], features[1], atol=1e-3)
+
+
+def test_every_glimpse_gets_a_gradient_of_its_own():
+    model = looking_around(build("small", "multi-stn", num_glimpses=3)).train()
+    logits = model(clips_of(model, size=(64, 64)))
+    F.cross_entropy(logits.flatten(0, 1), torch.arange(6) % 3).backward()
+    of_maps = model.encoder.attention.positions.to_map.bias.grad.view(3, 4)
+    assert (of_maps.abs() > 0).all()
+    assert not torch.allclose(of_maps[0], of_maps[1])
 
 
 # --- At the start, attention changes nothing

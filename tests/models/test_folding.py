@@ -12,8 +12,7 @@ from saccade.models.folding import folded
 LABELS = Labels(("a", "b"))
 
 
-@pytest.mark.parametrize("attention", models.ATTENTIONS)
-@pytest.mark.parametrize("trunk", models.TRUNKS)
+@pytest.mark.parametrize(("trunk", "attention"), models.COMBINATIONS)
 def test_a_folded_model_computes_the_same(trunk, attention):
     torch.manual_seed(0)
     model = models.build(labels=LABELS, trunk=trunk, attention=attention, temporal="lstm").eval()

@@ -110,7 +110,7 @@ def test_every_channel_has_a_mean_and_a_deviation_of_its_own():
 @pytest.mark.parametrize("input", INPUTS)
 def test_a_crop_is_a_picture_with_the_frames_channels(input):
     found, _ = look(build("stn-lstm", input=input), rgb_clips()[0])
-    assert found.crop.shape == (5, 3, 32, 40)
+    assert found.crop.shape == (5, 1, 3, 32, 40)
     assert 0 <= found.crop.min() < found.crop.max() <= 1
 
 
@@ -118,14 +118,14 @@ def test_a_crop_is_a_picture_with_the_frames_channels(input):
 def test_a_crop_that_looks_straight_ahead_is_the_frame(input):
     frames = rgb_clips()[0]
     fresh = models.create("stn-lstm", frame_format=RGB, input=input)
-    assert torch.allclose(look(fresh, frames)[0].crop, frames, atol=1e-5)
+    assert torch.allclose(look(fresh, frames)[0].crop[:, 0], frames, atol=1e-5)
 
 
 def test_a_crop_of_changes_is_grey_where_nothing_changed():
     fresh = models.create("stn-lstm", frame_format=FrameFormat(3), input="differences")
     frames = rgb_clips()[0]
     frames[2] = frames[1]
-    crop = look(fresh, frames)[0].crop
+    crop = look(fresh, frames)[0].crop[:, 0]
     for t in (0, 2):
         assert torch.allclose(crop[t], torch.full_like(crop[t], 0.5), atol=1e-5)
     assert torch.allclose(crop[1], 0.5 + (frames[1] - frames[0]) / 2, atol=1e-5)

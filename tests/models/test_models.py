@@ -14,6 +14,7 @@ from saccade.nn import attention_layers, num_attention_parameters, recorded, swi
 from .looking import looking_around
 
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
+NAMES = (*MATCHED, "multi-stn-lstm")
 TRUNKS = ("small", "wide")
 
 
@@ -31,7 +32,7 @@ def num_parameters(module):
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.fixture(params=MATCHED)
+@pytest.fixture(params=NAMES)
 def name(request):
     return request.param
 
@@ -124,6 +125,7 @@ def test_a_similarity_transformer_goes_into_the_model():
     assert [tuple(positions.shape) for positions in seen.values()] == [(6, 4)]
 
 
+@pytest.mark.parametrize("name", MATCHED)
 def test_a_feature_is_made_of_the_largest_and_the_mean_of_the_trunks_map(model):
     encoder, frames = model.encoder, clips_of(1, 4, size=(40, 56))[0]
     found = encoder.trunk(frames if encoder.attention is None else encoder.attention(frames))
@@ -283,7 +285,16 @@ def test_a_fresh_model_looks_straight_ahead(name):
     assert torch.equal(model(clips), off)
 
 
-@pytest.mark.parametrize("name", MATCHED[1:])
+def test_a_fresh_model_of_glimpses_looks_at_different_places():
+    model = create("multi-stn-lstm").eval()
+    first, second = model.encoder.attention(clips_of(2, 1, size=(64, 64))[0]).unbind(1)
+    assert not torch.allclose(first, second, atol=0.1)
+    with switched_off(model):
+        first, second = model.encoder.attention(clips_of(2, 1, size=(64, 64))[0]).unbind(1)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_switching_off_changes_a_model_that_looks_around(name, model):
     clips = clips_of()
     on = model(clips)
@@ -296,7 +307,7 @@ def test_switching_off_changes_a_model_that_looks_around(name, model):
 # --- Saving
 
 
-@pytest.mark.parametrize("name", MATCHED)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_saved_model_loads_with_equal_logits(name, model, tmp_path):
     path = tmp_path / checkpoint.NAME
     checkpoint.save(path, model, checkpoint.Header(name, labels=Labels.numbered(7)))

@@ -47,6 +47,7 @@ def test_it_goes_through_json():
         ({"ema": 1.0}, "ema must be at least 0 and below 1; got 1.0"),
         ({"ema": math.nan}, "ema must be at least 0"),
         ({"model": "dcn-lstm-published"}, "saccade reproduce --preset published"),
+        ({"trunk": "resnet18", "attention": "multi-stn"}, "attention multi-stn needs a trunk for small crops"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(changes, message):

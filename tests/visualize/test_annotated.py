@@ -14,6 +14,7 @@ from saccade.visualize import Annotator
 
 GREY = 90
 ORANGE, YELLOW, BLUE = (238, 119, 51), (255, 210, 63), (76, 201, 240)
+GLIMPSE = (0, 119, 187)
 AMBER, WHITE = (242, 184, 75), (255, 255, 255)
 
 
@@ -63,7 +64,7 @@ def test_a_picture_shows_the_whole_frame_and_text_below_it(annotator):
 def test_marks_lie_where_the_model_looked(annotator):
     top, left, *_ = frame_of(annotator.draw(moment()))
     # A pixel of the model's frame is ten pixels of the picture; its centre is at whole coordinates.
-    corners = torch.tensor([[[9.5, 19.5], [9.5, 49.5], [39.5, 49.5], [39.5, 19.5]]])
+    corners = torch.tensor([[[[9.5, 19.5], [9.5, 49.5], [39.5, 49.5], [39.5, 19.5]]]])
     outline = is_near(annotator.draw(moment(looked(quadrilateral_px=corners))), ORANGE)
     rows, columns = (outline.any(axis).nonzero().flatten() for axis in (1, 0))
     for found, start, first, last in ((rows, top, 100, 400), (columns, left, 200, 500)):
@@ -71,6 +72,19 @@ def test_marks_lie_where_the_model_looked(annotator):
         assert found[-1].item() == pytest.approx(start + last, abs=3)
     assert not outline[top + 150 : top + 350, left + 250 : left + 450].any()
     assert outline[top + 95 : top + 106, left + 195 : left + 206].float().mean() > 0.5  # the upper left corner
+
+
+def test_several_outlines_have_colours_and_numbers(annotator):
+    top, left, *_ = frame_of(annotator.draw(moment()))
+    one = torch.tensor([[4.5, 9.5], [4.5, 29.5], [24.5, 29.5], [24.5, 9.5]])
+    corners = torch.stack((one, one + torch.tensor([20.0, 25.0]))).unsqueeze(0)
+    picture = annotator.draw(moment(looked(quadrilateral_px=corners)))
+    for number, colour in enumerate((ORANGE, GLIMPSE)):
+        y, x = (round(10 * (edge + 0.5)) for edge in corners[0, number, 0].tolist())
+        assert is_near(picture[top + y + 100, left + x], colour, 40)
+        dot = picture[top + y - 6 : top + y + 6, left + x - 5 : left + x + 5]
+        assert is_near(dot, WHITE, 60).sum() > 5  # the number
+        assert is_near(dot, colour, 40).sum() > 40
 
 
 def test_points_are_larger_for_more_weight_and_coloured_by_unit(annotator):
@@ -96,7 +110,7 @@ def test_points_are_larger_for_more_weight_and_coloured_by_unit(annotator):
 @pytest.mark.parametrize("size", [(640, 90), (36, 48), (90, 640), (480, 640)])
 @pytest.mark.parametrize("verdict", ["wave", "a name of a class that is too long for any picture, however large"])
 def test_text_never_leaves_its_place(annotator, size, verdict):
-    wild = looked(quadrilateral_px=torch.tensor([[[-50.0, -1e9], [-50.0, 90.0], [90.0, 90.0], [90.0, -50.0]]]))
+    wild = looked(quadrilateral_px=torch.tensor([[[[-50.0, -1e9], [-50.0, 90.0], [90.0, 90.0], [90.0, -50.0]]]]))
     plain = annotator.draw(moment(size=size, verdict=verdict, dropped=123456))
     marked = annotator.draw(moment(wild, size=size, verdict=verdict, dropped=123456))
     assert max(plain.shape) >= 640

@@ -42,7 +42,7 @@ def at(y, x):
     return round((y + 0.5) * ZOOM), round((x + 0.5) * ZOOM)
 
 
-BORDER = quadrilateral(torch.eye(2, 3).unsqueeze(0), (SIZE, SIZE)).tolist()
+BORDER = quadrilateral(torch.eye(2, 3).view(1, 1, 2, 3), (SIZE, SIZE)).tolist()
 
 
 @pytest.mark.parametrize("size", [(SIZE, SIZE), (8, 20), (20, 8)])
@@ -61,7 +61,7 @@ def test_an_identity_transformer_draws_the_frames_border():
 
 def test_the_quadrilateral_lies_where_its_corners_are_and_marks_the_first():
     turned = [[12.0, 4.0], [4.0, 4.0], [4.0, 12.0], [12.0, 12.0]]
-    (pixels,) = drawn(look_of(quadrilateral_px=[turned]), layers=("quad",))
+    (pixels,) = drawn(look_of(quadrilateral_px=[[turned]]), layers=("quad",))
     for y, x in ((4, 8), (12, 8), (8, 4), (8, 12)):
         assert near(pixels[at(y, x)], ORANGE)
     assert (pixels[at(8, 8)] == 0).all()
@@ -69,9 +69,36 @@ def test_the_quadrilateral_lies_where_its_corners_are_and_marks_the_first():
     assert aside == [True, False, False, False]
 
 
+def test_several_glimpses_have_colours_dashes_and_numbers():
+    first = [[1.0, 1.0], [1.0, 10.0], [10.0, 10.0], [10.0, 1.0]]
+    second = [[y + 4.0, x + 4.0] for y, x in first]
+    (pixels,) = drawn(look_of(quadrilateral_px=[[first, second]]), layers=("quad",))
+    blue = torch.tensor([0, 119, 187])
+    # The first is a solid line, the second has gaps; neither lies where the other does.
+    (top, start), (_, end) = at(1, 3), at(1, 9)
+    assert near(pixels[top, start:end], ORANGE).all()
+    (bottom, start), (_, end) = at(14, 4), at(14, 14)
+    dashes = near(pixels[bottom, start:end], blue, 40)
+    assert 0.2 < dashes.float().mean() < 0.9
+    for corner, colour in ((first[0], ORANGE), (second[0], blue)):
+        y, x = at(*corner)
+        around = pixels[y - 6 : y + 6, x - 6 : x + 6]
+        assert near(around, colour, 40).sum() > 20
+        assert near(around, torch.tensor([255, 255, 255]), 60).sum() > 3  # the number
+
+
+def test_below_the_frames_stand_the_crops_of_all_glimpses():
+    levels = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1, 1).expand(6, 3, 1, 8, 8)
+    _, lower = strips_drawn(strip_of(crop=levels.tolist()))
+    grey = torch.where(lower.amax(-1) == lower.amin(-1), lower[..., 0], -1)
+    places = [(grey == round(255 * level)).nonzero().float().amin(0) for level in (0.2, 0.4, 0.6)]
+    assert places[0][0] == places[1][0] < places[2][0]  # two in a row, the third below
+    assert places[0][1] == places[2][1] < places[1][1]
+
+
 def test_every_frame_has_its_own():
     frames = [[[0.0, 0.0], [0.0, 8.0], [8.0, 8.0], [8.0, 0.0]], [[7.0, 7.0], [7.0, 14.0], [14.0, 14.0], [14.0, 7.0]]]
-    first, second = drawn(look_of(quadrilateral_px=frames), num_frames=2, layers=("quad",))
+    first, second = drawn(look_of(quadrilateral_px=[[frame] for frame in frames]), num_frames=2, layers=("quad",))
     assert near(first[at(4, 8)], ORANGE)
     assert not near(second[at(4, 8)], ORANGE)
     assert near(second[at(10, 14)], ORANGE)
@@ -176,7 +203,7 @@ def test_a_model_without_a_part_draws_nothing_for_it():
 
 
 def test_an_origin_moves_everything():
-    look = look_of(quadrilateral_px=[[[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]]])
+    look = look_of(quadrilateral_px=[[[[0.0, 0.0], [0.0, 4.0], [4.0, 4.0], [4.0, 0.0]]]])
     frames = torch.full((1, 1, SIZE, SIZE), 50, dtype=torch.uint8)
     (pixels,) = drawn(look, frames, layers=("quad",), origin=(8.0, 6.0))
     assert near(pixels[at(8, 8)], ORANGE)
@@ -231,7 +258,7 @@ def spans(there):
 
 
 @pytest.mark.parametrize("size", [(16, 40), (40, 16)])
-@pytest.mark.parametrize("crop", [None, torch.full((4, 1, 4, 4), 100 / 255)], ids=["frames", "crops"])
+@pytest.mark.parametrize("crop", [None, torch.full((4, 1, 1, 4, 4), 100 / 255)], ids=["frames", "crops"])
 def test_frames_of_strips_keep_their_proportions(size, crop):
     frames = torch.full((4, 1, *size), 100, dtype=torch.uint8)
     strip = visualize.LookStrip("", frames, Look(torch.zeros(1, 2), size, crop=crop), "#ee7733", num_shown=4)
@@ -254,8 +281,8 @@ def strips_drawn(strip):
 
 
 def test_below_a_transformers_frames_stand_its_crops():
-    quad = [[[2.0, 2.0], [2.0, 13.0], [13.0, 13.0], [13.0, 2.0]]] * 6
-    upper, lower = strips_drawn(strip_of(quadrilateral_px=quad, crop=torch.full((6, 1, 4, 4), 0.5).tolist()))
+    quad = [[[[2.0, 2.0], [2.0, 13.0], [13.0, 13.0], [13.0, 2.0]]]] * 6
+    upper, lower = strips_drawn(strip_of(quadrilateral_px=quad, crop=torch.full((6, 1, 1, 4, 4), 0.5).tolist()))
     assert near(upper, ORANGE).sum() > 100
     assert near(lower, torch.tensor([128, 128, 128]), by=1).float().mean() > 0.5
 
@@ -276,7 +303,7 @@ def test_below_a_plain_models_frames_stands_saliency():
 
 def test_marks_do_not_reach_into_the_next_frame():
     far = [[[0.0, 0.0], [0.0, 90.0], [9.0, 90.0], [9.0, 0.0]]] + [[[-90.0, -90.0]] * 4] * 5
-    upper, _ = strips_drawn(strip_of(quadrilateral_px=far))
+    upper, _ = strips_drawn(strip_of(quadrilateral_px=[[one] for one in far]))
     columns = near(upper, ORANGE).any(0).nonzero().flatten()
     assert len(columns) > 0
     assert columns.max() < 600 / 4

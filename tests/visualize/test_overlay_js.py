@@ -116,6 +116,26 @@ def test_the_quadrilateral_lies_where_its_corners_are_and_marks_the_first(drawn)
     assert [bool(near(pixel, BLACK)) for pixel in beside.values()] == [False, True, True, True]
 
 
+def test_several_glimpses_have_colours_dashes_and_numbers(drawn):
+    first = [[1, 1], [1, 11], [11, 11], [11, 1]]
+    second = [[y + 3, x + 3] for y, x in first]
+    pixels = drawn(LOOK, look={"quad": first + second}, layers={"quad": True})
+    blue = (0, 119, 187)
+    (top, start), (_, end) = at(1, 4), at(1, 10)
+    assert near(pixels[top, start:end], ORANGE).all()
+    (bottom, start), (_, end) = at(14, 5), at(14, 13)
+    dashes = near(pixels[bottom, start:end], blue, 40)
+    assert 0.2 < dashes.mean() < 0.9
+    for (y, x), colour in ((at(1, 1), ORANGE), (at(4, 4), blue)):
+        around = pixels[max(0, y - 6) : y + 6, max(0, x - 6) : x + 6]
+        assert near(around, colour, 40).sum() > 20
+        assert near(around, WHITE, 60).sum() > 3  # the number
+    # One alone has a solid line and no number.
+    alone = drawn(LOOK, look={"quad": second}, layers={"quad": True})
+    assert near(alone[bottom, start:end], ORANGE).all()
+    assert near(alone[at(4, 4)], ORANGE)
+
+
 def test_layers_are_drawn_only_where_asked_for_and_there(drawn):
     look = {"quad": BORDER, "points": [[8, 8, 1]], "units": [[8, 8]], "arrows": [[2, 2, 8, 12]]}
     look["saliency"] = look["field"] = picture(np.full((16, 16), 255))

@@ -34,7 +34,7 @@ class Seen:
         said: the outputs of the attention layers.
         outputs: the output of each stage, with its graph if gradients were requested.
         readouts: the output of each stage's `readout`, with its graph if gradients were requested.
-        last: the last feature map; None if the encoder has none.
+        last: the last feature map; None if the encoder has none. The maps of several glimpses are below each other.
         summarised: the input of the route's `summary`, with its graph if gradients were requested; None without one.
     """
 
@@ -138,9 +138,17 @@ class _Watch:
             ),
             [given[stage.layer][1] for stage in stages],
             [given[stage.readout][1][:num_frames] for stage in stages],
-            given[self.route.last][1][:num_frames] if self.route.last is not None else None,
+            self._last(num_frames),
             given[self.route.summary.module][0] if self.route.summary is not None else None,
         )
+
+    def _last(self, num_frames: int) -> Tensor | None:
+        if self.route.last is None:
+            return None
+        found, num = self._given[self.route.last][1], self.route.num_glimpses
+        if num == 1:
+            return found[:num_frames]
+        return torch.cat(found.reshape(num_frames, num, *found.shape[-3:]).unbind(1), -2)
 
 
 @contextmanager

@@ -106,7 +106,7 @@ def through_map(
     return ((found.flip(-1) + 1) * frame - 1) / 2
 
 
-def quadrilateral(theta: Float[Tensor, "frames 2 3"], frame_size: Size) -> Float[Tensor, "frames 4 2"]:
+def quadrilateral(theta: Float[Tensor, "*any 2 3"], frame_size: Size) -> Float[Tensor, "*any 4 2"]:
     """Return the corners of the area that an affine map samples from a frame.
 
     *Conventions:* these are the outer corners of the crop's corner pixels, in the order upper left, upper right, lower
@@ -116,7 +116,8 @@ def quadrilateral(theta: Float[Tensor, "frames 2 3"], frame_size: Size) -> Float
     [[-0.5, -0.5], [-0.5, 63.5], [47.5, 63.5], [47.5, -0.5]]
     """
     corners = theta.new_tensor([[[-0.5, -0.5], [-0.5, 0.5], [0.5, 0.5], [0.5, -0.5]]])
-    return through_map(theta, corners, crop_size=(1, 1), frame_size=frame_size)
+    found = through_map(theta.reshape(-1, 2, 3), corners, crop_size=(1, 1), frame_size=frame_size)
+    return found.view(*theta.shape[:-2], 4, 2)
 
 
 def read_between(

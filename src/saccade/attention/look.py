@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from saccade.attention.attribution import map_saliency, saliency_of, verdict_gradients
 from saccade.attention.forward import Frames, Seen, run
@@ -36,10 +37,10 @@ class Look:
     Args:
         logits: the logits at every frame; only at the last frame for a model that reads whole clips.
         frame_size: height and width.
-        quadrilateral_px: the corners of the area that the spatial transformer samples, in the order upper left, upper
-            right, lower right, lower left of the crop.
-        theta: the transformer's affine map from crop to frame, as in `SpatialTransformer`.
-        crop: the transformer's output, which is the encoder's input, in [0, 1].
+        quadrilateral_px: the corners of the area that each glimpse of the spatial transformer samples, in the order
+            upper left, upper right, lower right, lower left of the crop. A plain transformer has one glimpse per frame.
+        theta: the affine map of each glimpse from crop to frame, as in `SpatialTransformer`.
+        crop: the crop of each glimpse, which is the encoder's input, in [0, 1].
         points_px: where the strongest units of the deepest layer with offsets sample, traced through all layers with
             offsets.
         point_weight: the weight of each point; the weights sum to 1 in each frame.
@@ -56,9 +57,9 @@ class Look:
 
     logits: Float[Tensor, "time classes"]
     frame_size: tuple[int, int]
-    quadrilateral_px: Float[Tensor, "time 4 2"] | None = None
-    theta: Float[Tensor, "time 2 3"] | None = None
-    crop: Float[Tensor, "time channels out_height out_width"] | None = None
+    quadrilateral_px: Float[Tensor, "time glimpses 4 2"] | None = None
+    theta: Float[Tensor, "time glimpses 2 3"] | None = None
+    crop: Float[Tensor, "time glimpses channels out_height out_width"] | None = None
     points_px: Float[Tensor, "time units points 2"] | None = None
     point_weight: Float[Tensor, "time units points"] | None = None
     unit_px: Float[Tensor, "time units 2"] | None = None
@@ -71,12 +72,13 @@ class Look:
 
         *Conventions:* positions are as for the class. Images are 8-bit levels, row by row, in base64: `pixels` of a
         crop has one byte per channel, and `grey` of a gradient is scaled so that the frame's maximum is 255. `field` is
-        the receptive field. If there are more than `MAX_ARROWS` rows or columns of arrows, only every second, third ...
-        is kept, and of each unit the `MAX_POINTS` points of the largest weights.
+        the receptive field. `quad` has four corners for each glimpse, one glimpse after the other, and `crop` is the
+        picture of all, see `tiled`. If there are more than `MAX_ARROWS` rows or columns of arrows, only every second,
+        third ... is kept, and of each unit the `MAX_POINTS` points of the largest weights.
         """
         return {
-            "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t]),
-            "crop": None if self.crop is None else _pixels(self.crop[t]),
+            "quad": None if self.quadrilateral_px is None else _rounded(self.quadrilateral_px[t].flatten(0, 1)),
+            "crop": None if self.crop is None else _pixels(tiled(self.crop[t].unsqueeze(0))[0]),
             "points": self._points_json(t),
             "units": None if self.unit_px is None else _rounded(self.unit_px[t]),
             "arrows": self._arrows_json(t),
@@ -135,7 +137,7 @@ def look(
 
     >>> from saccade import models
     >>> found, state = look(models.create("stn-lstm").eval(), torch.zeros(2, 1, 64, 64))
-    >>> found.quadrilateral_px[0].tolist()
+    >>> found.quadrilateral_px[0, 0].tolist()
     [[-0.5, -0.5], [-0.5, 63.5], [63.5, 63.5], [63.5, -0.5]]
     """
     if frames.dim() != 4:
@@ -168,10 +170,12 @@ def _transformed(model: nn.Module, seen: Seen) -> dict[str, Tensor]:
     at = seen.said.route.transformer
     if at is None:
         return {}
-    theta = seen.said.theta(at)
+    maps = seen.said.maps(at)
     as_picture: Callable[[Tensor], Tensor] = getattr(model, "picture", lambda inputs: inputs.clamp(0, 1))
-    crop = as_picture(seen.outputs[at].detach())
-    return {"theta": theta, "quadrilateral_px": quadrilateral(theta, seen.said.sizes[at][0]), "crop": crop}
+    crops = seen.outputs[at].detach()
+    crops = crops.view(*maps.shape[:2], *crops.shape[-3:])
+    pictures = as_picture(crops.flatten(0, 1)).unflatten(0, maps.shape[:2])
+    return {"theta": maps, "quadrilateral_px": quadrilateral(maps, seen.said.sizes[at][0]), "crop": pictures}
 
 
 def _deformed(seen: Seen, num_units: int, output_gradients: dict[int, Tensor] | None) -> dict[str, Tensor]:
@@ -195,6 +199,22 @@ def _arrows(seen: Seen, at: int) -> Float[Tensor, "time rows columns 2 2"]:
     moved = start + taps.offset_px.mean(1).flatten(2).mT.unsqueeze(1)
     start, end = (seen.said.to_frame(at, some).squeeze(1) for some in (start.expand_as(moved), moved))
     return torch.stack((start, end), 2).view(len(start), *taps.size, 2, 2)
+
+
+def tiled(
+    crops: Float[Tensor, "time glimpses channels height width"],
+) -> Float[Tensor, "time channels all_heights all_widths"]:
+    """Return the crops of each frame in one picture, up to two in a row, with white lines between them."""
+    rows = [torch.cat(_with_gaps(row.unbind(1), -1), -1) for row in crops.split(2, 1)]
+    rows[-1] = functional.pad(rows[-1], (0, rows[0].shape[-1] - rows[-1].shape[-1]), value=1.0)
+    return torch.cat(_with_gaps(rows, -2), -2)
+
+
+def _with_gaps(pictures: Sequence[Tensor], axis: int) -> list[Tensor]:
+    """Return pictures with white lines between them, which lie across an axis."""
+    first, *others = pictures
+    white = torch.ones_like(first.narrow(axis, 0, 1))
+    return [first, *(part for picture in others for part in (white, picture))]
 
 
 def _rounded(numbers: Tensor, decimals: int = 2) -> list[Any]:

@@ -30,10 +30,11 @@ def of_pixels(maps: Float[Tensor, "frames height width"]) -> Mass:
     return Mass(positions.unsqueeze(0), maps.flatten(1))
 
 
-def of_sampled_area(theta: Float[Tensor, "frames 2 3"], crop_size: Size, frame_size: Size) -> Mass:
-    """Return the mass of the area that a spatial transformer samples; each pixel of its crop has the same weight."""
-    pixels = all_positions(crop_size).to(theta).unsqueeze(0)
-    points = through_map(theta, pixels, crop_size=crop_size, frame_size=frame_size)
+def of_sampled_area(maps: Float[Tensor, "frames glimpses 2 3"], crop_size: Size, frame_size: Size) -> Mass:
+    """Return the mass of the areas that a spatial transformer samples; each pixel of its crops has the same weight."""
+    pixels = all_positions(crop_size).to(maps).unsqueeze(0)
+    points = through_map(maps.flatten(0, 1), pixels, crop_size=crop_size, frame_size=frame_size)
+    points = points.unflatten(0, maps.shape[:2]).flatten(1, 2)
     return Mass(points, points.new_ones(points.shape[:2]))
 
 

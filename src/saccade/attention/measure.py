@@ -9,8 +9,10 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from saccade.attention.attribution import verdict_gradients
+from saccade.attention.covering import covering
 from saccade.attention.following import circular_mean, following, turn_and_zoom
 from saccade.attention.forward import Clips, Seen, run
+from saccade.attention.geometry import quadrilateral
 from saccade.attention.mass import Mass, mass_ratio, of_pixels, of_sampled_area, of_sampling_points
 from saccade.attention.route import labels_of, route_of
 from saccade.clips import Poses
@@ -35,9 +37,10 @@ class Attended:
         all_above: the fraction of these frames in which the ratio of every object is above 1.
         all_above_elsewhere: the same for the objects of another clip.
         following: how the mechanism responds to the objects. For the sampled area: how closely its angle and size
-            follow the objects' angle and scale; see `following`. For the sampling points: `ratio_min_gain`, which is
-            `ratio_min` minus its value with the same weights at the points of a plain layer. This is the effect of the
-            offsets alone.
+            follow the objects' angle and scale, as a mean over glimpses; see `following`. Also how its glimpses cover
+            the objects, and those of another clip (`..._elsewhere`); see `covering`. For the sampling points:
+            `ratio_min_gain`, which is `ratio_min` minus its value with the same weights at the points of a plain layer.
+            This is the effect of the offsets alone.
     """
 
     ratio: Float[Tensor, "clips things"]
@@ -74,6 +77,7 @@ def measure(
         }
         if (at := seen.said.route.transformer) is not None:
             found["sampled_area"].following.update(_following(seen, at, poses))
+            found["sampled_area"].following.update(_covering(seen, at, poses, elsewhere_px))
         if by_stage:
             rest = of_sampling_points(seen, by_stage, moved=False)
             at_rest = _attended(rest, poses, elsewhere_px, clips.shape[-2:])
@@ -87,7 +91,7 @@ def _masses(seen: Seen, gradient: Tensor, by_stage: dict[int, Tensor]) -> dict[s
     found = {"gradient": of_pixels(gradient.abs().sum(2).flatten(0, 1))}
     if said.route.transformer is not None:
         frame, crop = said.sizes[said.route.transformer]
-        found["sampled_area"] = of_sampled_area(said.theta(said.route.transformer), crop, frame)
+        found["sampled_area"] = of_sampled_area(said.maps(said.route.transformer), crop, frame)
     if by_stage:
         found["sampling_points"] = of_sampling_points(seen, by_stage)
     return found | {"ink": of_pixels(seen.pixels.detach().mean(2).flatten(0, 1))}
@@ -101,8 +105,7 @@ def _attended(
         mass_ratio(mass, boxes.flatten(0, 1), size).unflatten(0, boxes.shape[:2])
         for boxes in (poses.box_px, elsewhere_px)
     )
-    # Of the other clips only the boxes are known, so an object that never shows counts as absent.
-    least, least_elsewhere = _least(here, poses.present), _least(elsewhere, elsewhere_px.flatten(3).any(-1).any(1))
+    least, least_elsewhere = _least(here, poses.present), _least(elsewhere, _ever_shown(elsewhere_px))
     return Attended(
         ratio=here.nanmean(1),
         ratio_min=least.nanmean(1),
@@ -120,6 +123,11 @@ def _least(
     return torch.where(present.unsqueeze(1), ratio, torch.inf).amin(-1)
 
 
+def _ever_shown(box_px: Int64[Tensor, "clips time things 4"]) -> Bool[Tensor, "clips things"]:
+    """Return which objects show: of other clips only the boxes are known, so one that never shows counts as absent."""
+    return box_px.any(-1).any(1)
+
+
 def _fraction_above_one(ratio: Float[Tensor, "clips time"]) -> Float[Tensor, "clips"]:
     return torch.where(ratio.isnan(), torch.nan, (ratio > 1).to(ratio.dtype)).nanmean(1)
 
@@ -127,8 +135,27 @@ def _fraction_above_one(ratio: Float[Tensor, "clips time"]) -> Float[Tensor, "cl
 def _following(seen: Seen, at: int, poses: Poses) -> dict[str, Tensor]:
     frame, crop = seen.said.sizes[at]
     clips = poses.angle_deg.shape[:2]
-    angle_deg, size = (found.unflatten(0, clips) for found in turn_and_zoom(seen.said.theta(at), crop, frame))
-    angle = following(angle_deg, circular_mean(poses.angle_deg), angles=True)
-    scale = following(size, poses.scale.mean(-1))
+    maps = seen.said.maps(at).unflatten(0, clips).transpose(1, 2)
+    angle_deg, size = turn_and_zoom(maps, crop, frame)
+    true_deg, true_scale = (true.unsqueeze(1).expand_as(size) for true in _mean_pose(poses))
+    found = (*following(angle_deg, true_deg, angles=True), *following(size, true_scale))
     names = ("angle_slope", "angle_correlation", "scale_slope", "scale_correlation")
-    return dict(zip(names, (*angle, *scale), strict=True))
+    return {name: of_glimpses.nanmean(1) for name, of_glimpses in zip(names, found, strict=True)}
+
+
+def _mean_pose(poses: Poses) -> tuple[Float[Tensor, "clips time"], Float[Tensor, "clips time"]]:
+    return circular_mean(poses.angle_deg), poses.scale.mean(-1)
+
+
+def _covering(
+    seen: Seen, at: int, poses: Poses, elsewhere_px: Int64[Tensor, "clips time things 4"]
+) -> dict[str, Float[Tensor, "clips"]]:
+    corners = quadrilateral(seen.said.maps(at), seen.said.sizes[at][0])
+    found: dict[str, Float[Tensor, "clips"]] = {}
+    places = (("", poses.box_px, poses.present), ("_elsewhere", elsewhere_px, _ever_shown(elsewhere_px)))
+    for suffix, box_px, present in places:
+        clips = box_px.shape[:2]
+        things = present.unsqueeze(1).expand(-1, clips[1], -1).flatten(0, 1)
+        figures = covering(corners, box_px.flatten(0, 1), things)._asdict()
+        found |= {f"{name}{suffix}": figure.unflatten(0, clips).nanmean(1) for name, figure in figures.items()}
+    return found

@@ -10,7 +10,14 @@ from torch import nn
 from saccade.attention.geometry import Windowed
 from saccade.labels import Labels
 from saccade.models.picture_encoder import PictureEncoder
-from saccade.nn import AttentionLayer, DeformConv2d, OffsetResample2d, SpatialTransformer, attention_layers
+from saccade.nn import (
+    AttentionLayer,
+    DeformConv2d,
+    Glimpses,
+    OffsetResample2d,
+    SpatialTransformer,
+    attention_layers,
+)
 
 Deformable = DeformConv2d | OffsetResample2d
 # These layers work on each position independently, so the grid stays the same. Other modules declare this by an
@@ -57,7 +64,8 @@ class Route:
 
     Args:
         stages: the attention layers.
-        last: the module that gives the last feature map; None if there is none.
+        last: the module that gives the last feature map; None if there is none. Behind several glimpses it gives a map
+            of each.
         summary: the module that reads the map of a trunk without attention layers; None if there is none.
     """
 
@@ -69,6 +77,13 @@ class Route:
     def transformer(self) -> int | None:
         """The index of the first stage that is a spatial transformer; None if there is none."""
         return next((at for at, stage in enumerate(self.stages) if isinstance(stage.layer, SpatialTransformer)), None)
+
+    @property
+    def num_glimpses(self) -> int:
+        """The number of crops that the trunk reads of each frame: 1 without a spatial transformer."""
+        at = self.transformer
+        layer = None if at is None else self.stages[at].layer
+        return layer.num_glimpses if isinstance(layer, SpatialTransformer) else 1
 
     @property
     def deformable(self) -> list[int]:
@@ -83,7 +98,7 @@ def route_of(model: nn.Module) -> Route:
     layer without known positions, for example a dense layer.
 
     Raises:
-        ValueError: if attention layers follow a layer whose positions are not known.
+        ValueError: if attention layers follow a layer whose positions are not known, or stand beside several glimpses.
     """
     encoder = encoder_of(model)
     stages: list[tuple[AttentionLayer, tuple[Windowed, ...]]] = []
@@ -104,6 +119,8 @@ def route_of(model: nn.Module) -> Route:
         elif readouts and last is readouts[-1]:
             readouts[-1] = module
         last = module
+    if any(isinstance(layer, Glimpses) for layer, _ in stages) and len(stages) > 1:
+        raise ValueError("attention layers before or behind several glimpses cannot be traced; use glimpses alone")
     if beyond := len(attention_layers(encoder)) - len(stages):
         raise ValueError(
             f"{beyond} attention layers were not reached, because positions after {end} are not known; give the encoder"

@@ -37,11 +37,11 @@ class Said:
         size = self.frame_size if index == 0 else self.sizes[index - 1][1]
         return grid_of(self.route.stages[index].below, size)
 
-    def theta(self, index: int) -> Float[Tensor, "frames 2 3"]:
+    def maps(self, index: int) -> Float[Tensor, "frames glimpses 2 3"]:
         """Return the affine maps of a stage that is a spatial transformer."""
         layer = self.route.stages[index].layer
         assert isinstance(layer, SpatialTransformer)
-        return layer.theta(self.positions[index], self.sizes[index][0])
+        return layer.maps(self.positions[index], self.sizes[index][0])
 
     @cached_property
     def taps(self) -> dict[int, Taps]:
@@ -114,7 +114,8 @@ class Said:
 
     def _crop_to_map(self, index: int, positions: Tensor) -> Tensor:
         below, crop = self.sizes[index]
-        found = through_map(self.theta(index), positions.flatten(1, 2), crop_size=crop, frame_size=below)
+        # Nothing is traced through several glimpses, see `route_of`.
+        found = through_map(self.maps(index)[:, 0], positions.flatten(1, 2), crop_size=crop, frame_size=below)
         return found.view(len(found), -1, *positions.shape[2:])
 
 

@@ -27,9 +27,9 @@ class LayerAttention:
     Args:
         num_offsets: the number of predicted offset vectors.
         offset_px_rms: the root mean square of the lengths of the offsets.
-        map_spread: how much the affine map changes between frames: the standard deviation of each of its six entries
-            over frames, as a root mean square over the six.
-        map_deviation: the distance of the affine map from the identity: the mean absolute difference of the entries.
+        map_spread: how much an affine map changes between frames: the standard deviation of each of its six entries
+            over frames, as a root mean square over the entries of all glimpses.
+        map_deviation: the distance of the affine maps from the identity: the mean absolute difference of the entries.
     """
 
     num_offsets: int = 0
@@ -129,7 +129,7 @@ class AttentionWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self._layers = attention_layers(model)
-        self._maps: dict[str, list[Float[Tensor, "batch 6"]]] = {}
+        self._maps: dict[str, list[Float[Tensor, "batch glimpses 6"]]] = {}
         self._squares: dict[str, float] = {}
         self._num_offsets: dict[str, int] = {}
 
@@ -138,8 +138,8 @@ class AttentionWatch:
         for name, said in positions.items():
             layer = self._layers[name]
             if isinstance(layer, SpatialTransformer):
-                # Six numbers per frame are few enough to keep, and give an exact standard deviation.
-                self._maps.setdefault(name, []).append(layer.theta(said).flatten(1).double().cpu())
+                # Six numbers per map are few enough to keep, and give an exact standard deviation.
+                self._maps.setdefault(name, []).append(layer.maps(said).flatten(2).double().cpu())
             else:
                 offsets = _offsets(layer, said)
                 length = torch.linalg.vector_norm(offsets, dtype=torch.float64).item()
@@ -161,7 +161,7 @@ class AttentionWatch:
     def _layer(self, name: str) -> LayerAttention:
         if name in self._maps:
             maps = torch.cat(self._maps[name])
-            spread = _root_mean_square(maps.std(0, correction=0).tolist())
+            spread = _root_mean_square(maps.std(0, correction=0).flatten().tolist())
             deviation = (maps - identity_positions("affine")).abs().mean().item()
             return LayerAttention(map_spread=spread, map_deviation=deviation)
         num = self._num_offsets[name]

@@ -24,8 +24,10 @@ CAPTION = (
     " for attention that is even over the frame. Weakest digit: the smallest value in each frame. Elsewhere: the same"
     " attention on the digits of another clip, which is chance for attention that prefers some places in every clip."
     " Angle and size: slope and correlation r of the regression of the sampled area's angle and size on those of the"
-    " digits; slope 1 follows fully, 0 not at all. After ±: half the 95 % interval, Student's t over clips, or over"
-    " three or more seeds if that is wider."
+    " digits; slope 1 follows fully, 0 not at all. One each: the share of the frames in which the middle of every digit"
+    " lies in a glimpse, and no two digits have the same best glimpse. Alone: each is the only digit in some glimpse."
+    " IoU: intersection over union of a digit's box and its best glimpse. After ±: half the 95 % interval, Student's t"
+    " over clips, or over three or more seeds if that is wider."
 )
 
 
@@ -104,10 +106,15 @@ def _cells(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]
     follows = any(row.get("angle_slope") is not None or row.get("scale_slope") is not None for row in rows)
     if follows:
         header += ["angle", "size"]
-    return header, [_line(several, apart, num_digits, follows) for several in groups.values()]
+    glimpses = any(row.get("one_each") is not None for row in rows)
+    if glimpses:
+        header += ["one each", "elsewhere", "alone", "elsewhere", "IoU", "elsewhere"]
+    return header, [_line(several, apart, num_digits, follows, glimpses) for several in groups.values()]
 
 
-def _line(rows: Sequence[Mapping[str, Any]], apart: Sequence[str], num_digits: int, follows: bool) -> list[str]:
+def _line(
+    rows: Sequence[Mapping[str, Any]], apart: Sequence[str], num_digits: int, follows: bool, glimpses: bool
+) -> list[str]:
     first = rows[0]
     network = "attention off" if first["attention"] == "off" else first["trained"]
     columns = [f"ratio_digit_{digit}" for digit in range(1, num_digits + 1)] + ["ratio_min", "ratio_min_elsewhere"]
@@ -121,6 +128,10 @@ def _line(rows: Sequence[Mapping[str, Any]], apart: Sequence[str], num_digits: i
     line += [_number(mean_interval(rows, name), percent=True) for name in ("all_above", "all_above_elsewhere")]
     if follows:
         line += [_followed(rows, name) for name in ("angle", "scale")]
+    if glimpses:
+        shares = ("one_each", "one_each_elsewhere", "alone", "alone_elsewhere")
+        line += [_number(mean_interval(rows, name), percent=True) for name in shares]
+        line += [_number(mean_interval(rows, name)) for name in ("iou", "iou_elsewhere")]
     return line
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from saccade import files
+from saccade.attention.covering import COVERED
 from saccade.errors import DataError
 
 Row = dict[str, Any]
@@ -45,6 +46,7 @@ ATTENDED = (
     *("ratio", "ratio_min", "ratio_min_elsewhere", "all_above", "all_above_elsewhere"),
     *("angle_slope", "angle_correlation", "scale_slope", "scale_correlation", "ratio_min_gain"),
     *(f"ratio_digit_{digit}" for digit in range(1, 6)),
+    *(f"{name}{suffix}" for name in COVERED for suffix in ("", "_elsewhere")),
 )
 """The figures of a row on attention, as in `attention.measure.Attended`; each has a column for its standard error."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +43,7 @@ def figures_of(explanation: Explanation) -> dict[str, list[Figure]]:
         "Verdict": _verdict(explanation),
         "Where it looked: median over frames (smallest to largest)": _looks(explanation),
         "On the digits: share of the attention divided by share of the area; 1 is chance": _masses(explanation),
+        "A glimpse for each digit: share of the frames": _covering(explanation),
         "How the spatial transformer follows the digits: regression slope (correlation)": _following(explanation),
     }
     kept = {name: [f for f in group if any(f.values)] for name, group in groups.items()}
@@ -123,7 +124,7 @@ def _looks(explanation: Explanation) -> list[Figure]:
 
     def each(name: str, value: Callable[[Column], Tensor | None], unit: str, digits: int = 1) -> Figure:
         found = [value(column) for column in columns]
-        return Figure(name, tuple("" if v is None else _spread(v, unit, digits) for v in found))
+        return Figure(name, tuple("" if v is None else _by_glimpse(v, unit, digits) for v in found))
 
     return [
         each("Sampled area, share of the frame", _area_percent, " %", 0),
@@ -151,9 +152,36 @@ def _on_digits(attended: Attended | None, digits: tuple[int, ...]) -> str:
     return each if len(digits) == 1 or math.isnan(least) else f"{each} (least {least:.2f})"
 
 
+def _covering(explanation: Explanation) -> list[Figure]:
+    """Return how the glimpses of models that have several cover the digits."""
+
+    def told(column: Column, name: str, *, is_share: bool = True) -> str:
+        if column.look.theta is None or column.look.theta.shape[1] == 1:
+            return ""
+        value = _of_area(column).get(name)
+        if value is None or bool(value.isnan().any()):
+            return ""
+        return percent(value.item()) if is_share else f"{value.item():.2f}"
+
+    columns = explanation.columns
+    return [
+        Figure("Each digit in another glimpse", tuple(told(column, "one_each") for column in columns)),
+        Figure("Each digit alone in a glimpse", tuple(told(column, "alone") for column in columns)),
+        Figure("Digits in any glimpse", tuple(told(column, "covered") for column in columns)),
+        Figure(
+            "Intersection over union with the best glimpse",
+            tuple(told(column, "iou", is_share=False) for column in columns),
+        ),
+    ]
+
+
+def _of_area(column: Column) -> Mapping[str, Tensor]:
+    return column.attended["sampled_area"].following if "sampled_area" in column.attended else {}
+
+
 def _following(explanation: Explanation) -> list[Figure]:
     def told(column: Column, name: str) -> str:
-        following = column.attended["sampled_area"].following if "sampled_area" in column.attended else {}
+        following = _of_area(column)
         slope, correlation = (following.get(f"{name}_{part}") for part in ("slope", "correlation"))
         if slope is None or correlation is None or bool(slope.isnan().any()):
             return ""
@@ -163,6 +191,12 @@ def _following(explanation: Explanation) -> list[Figure]:
         Figure(f"Its {name} against that of the digits", tuple(told(column, name) for column in explanation.columns))
         for name in ("angle", "scale")
     ]
+
+
+def _by_glimpse(values: Tensor, unit: str, digits: int) -> str:
+    """Format figures over time, or (time, glimpses): those of each glimpse, with its number if there are several."""
+    told = [_spread(own, unit, digits) for own in values.view(len(values), -1).unbind(1)]
+    return told[0] if len(told) == 1 else "; ".join(f"glimpse {i}: {one}" for i, one in enumerate(told, 1))
 
 
 def _spread(values: Tensor, unit: str, digits: int) -> str:

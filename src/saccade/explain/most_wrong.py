@@ -177,6 +177,12 @@ def _did(column: Column) -> list[tuple[str, str]]:
 
 
 def _legend(seen: Look) -> str:
+    if seen.crop is not None and seen.crop.shape[1] > 1:
+        return (
+            "Upper row: the frames, with the areas that the glimpses of the spatial transformer sample; a number marks"
+            " the upper left corner of each. Lower row: the crops in the same order, which are all that the rest of the"
+            " network receives, beside where they lie."
+        )
     if seen.crop is not None:
         return (
             "Upper row: the frames, with the area that the spatial transformer samples; the dot marks its upper left"

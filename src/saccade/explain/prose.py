@@ -12,6 +12,8 @@ from saccade.attention import Look
 from saccade.explain.explanation import Column, Explanation
 from saccade.explain.payload import SHOWN_FPS
 
+_ORDER = "in the order of their numbers, from left to right and row by row"
+
 
 def provenance(call: Mapping[str, Any]) -> str:
     """Return a sentence on when and with what a page was made, given the result of `run_folder.call`."""
@@ -43,7 +45,14 @@ def notices(explanation: Explanation) -> list[str]:
 
 def legend(column: Column) -> str:
     """Return the meaning of the marks on the frames of a model, and whether its attention did anything, as HTML."""
-    if column.look.quadrilateral_px is not None:
+    quadrilaterals = column.look.quadrilateral_px
+    if quadrilaterals is not None and _has_several(column.look):
+        told = (
+            f"{quadrilaterals.shape[1]} quadrilaterals: the areas of the frame that the glimpses of the spatial"
+            " transformer sample. A number marks the upper left corner of each. Above: the sampled areas, the input of"
+            f" the encoder, {_ORDER}."
+        )
+    elif quadrilaterals is not None:
         told = (
             "Quadrilateral: the area of the frame that the spatial transformer samples. The dot marks its upper left"
             " corner. Above: the sampled area, the input of the encoder."
@@ -66,10 +75,11 @@ def _findings(look: Look) -> list[str]:
     found = []
     height, width = look.frame_size
     if look.quadrilateral_px is not None:
+        area = "the area is" if look.quadrilateral_px.shape[1] == 1 else "every area is"
         whole = torch.tensor([[0, 0], [0, width], [height, width], [height, 0]]) - 0.5
         if (look.quadrilateral_px.cpu() - whole).abs().max() <= 1:
             found.append(
-                "In this clip the area is the whole frame within a pixel: <strong>attention changes nothing</strong>."
+                f"In this clip {area} the whole frame within a pixel: <strong>attention changes nothing</strong>."
             )
     if look.arrows_px is not None:
         start, end = look.arrows_px.cpu().unbind(-2)
@@ -105,6 +115,12 @@ def reading(explanation: Explanation) -> list[str]:
             " crop. The crop is shown beside the frame; it is the only input of the rest of the network. The crop is"
             " black where the quadrilateral extends beyond the frame."
         )
+    if any(_has_several(look) for look in looks):
+        told.append(
+            "<strong>Several glimpses.</strong> One network predicts an affine map for each glimpse from the whole"
+            " frame, and one trunk reads all crops. Their quadrilaterals have colours, line styles and numbers; the"
+            f" crops are drawn {_ORDER}. An object is <em>in a glimpse</em> if the middle of its box is."
+        )
     if any(look.points_px is not None for look in looks):
         told.append(
             "<strong>Deformable convolution.</strong> Each unit of the deepest layer samples at points that the network"
@@ -136,6 +152,10 @@ def reading(explanation: Explanation) -> list[str]:
             " evidence: <code>saccade evaluate --attention</code> measures the same over a test set, with intervals."
         )
     return told
+
+
+def _has_several(look: Look) -> bool:
+    return look.quadrilateral_px is not None and look.quadrilateral_px.shape[1] > 1
 
 
 def _sure(explanation: Explanation) -> str:

@@ -69,8 +69,12 @@ class Column {
   describe(t, layers) {
     const { looks, name } = this.data;
     const corners = layers.quad && looks[t].quad;
-    const where = corners ? `; samples the quadrilateral with corners (y, x) ${corners.map((c) => `(${c.map(Math.round).join(", ")})`).join(" ")}` : "";
-    return `Input frame ${t + 1} of ${name}${where}`;
+    const areas = [];
+    for (let i = 0; corners && i < corners.length; i += 4) {
+      areas.push(corners.slice(i, i + 4).map((c) => `(${c.map(Math.round).join(", ")})`).join(" "));
+    }
+    const where = areas.map((area, i) => `${i ? " and " : "; samples "}the quadrilateral with corners (y, x) ${area}`);
+    return `Input frame ${t + 1} of ${name}${where.join("")}`;
   }
 }
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from saccade.errors import unknown_name
 from saccade.models.inputs import INPUTS
-from saccade.models.matched import ATTENTIONS, build, dcn_lstm, lenet_lstm, stn_lstm
+from saccade.models.matched import ATTENTIONS, COMBINATIONS, build, dcn_lstm, lenet_lstm, multi_stn_lstm, stn_lstm
 from saccade.models.pretrained import lite0_memory
 from saccade.models.published import dcn_lstm_published, lenet_lstm_published, stn_lstm_published
 from saccade.models.trunks import TRUNKS
@@ -19,6 +19,8 @@ from saccade.models.video_classifier import VideoClassifier, verdict
 __all__ = [
     "ATTENTIONS",
     "BUILT",
+    "COMBINATIONS",
+    "END_TO_END",
     "INPUTS",
     "MATCHED",
     "MODELS",
@@ -34,6 +36,9 @@ __all__ = [
 MATCHED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 """The matched models: one trunk, three kinds of attention, equal budgets."""
 
+END_TO_END = (*MATCHED, "multi-stn-lstm")
+"""The models by name that train by steps, end to end."""
+
 BUILT = "classifier"
 """The name of models that `build` builds from parts."""
 
@@ -41,6 +46,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lenet-lstm": lenet_lstm,
     "stn-lstm": stn_lstm,
     "dcn-lstm": dcn_lstm,
+    "multi-stn-lstm": multi_stn_lstm,
     BUILT: build,
     "lite0-memory": lite0_memory,
     "lenet-lstm-published": lenet_lstm_published,

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from saccade.clips import MIN_PX
 from saccade.models.small_trunks import ConvBlock
+from saccade.nn.glimpses import Glimpses
 from saccade.nn.shapes import check_dtype
-from saccade.nn.spatial_transformer import IdentityLinear
+from saccade.nn.spatial_transformer import IdentityLinear, PositionLinear
 
 
 class Trunk(Protocol):
@@ -62,35 +63,85 @@ class FrameEncoder(nn.Module):
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
         """Return one feature per frame."""
-        if frames.dim() != 4:
-            raise ValueError(f"frames have shape {tuple(frames.shape)}; (batch, channels, height, width) is needed")
-        if min(frames.shape[-2:]) < MIN_PX:
-            raise ValueError(
-                f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_PX}x{MIN_PX} is needed"
-            )
-        if frames.shape[1] != self.channels:
-            raise ValueError(f"frames have {frames.shape[1]} channels; this model takes {self.channels}")
-        check_dtype("frames", frames, self)
+        _check(frames, self.channels, self)
         if self.attention is not None:
             frames = self.attention(frames)
-        # Pooling over the whole map, since the gradients of amax and mean take three times as long.
-        found: Tensor = self.trunk(frames)
-        largest, mean = (pool(found, found.shape[-2:]).flatten(1) for pool in (F.max_pool2d, F.avg_pool2d))
-        feature: Tensor = self.dense(torch.cat((largest, mean), -1))
+        feature: Tensor = self.dense(_pooled(self.trunk(frames)))
         return feature
 
 
-class Localisation(nn.Module):
-    """Predict the map of a spatial transformer: two convolutions on a quarter of the pixels, then two dense layers."""
+class GlimpseEncoder(nn.Module):
+    """Turn a frame into a feature: several crops of it, and one trunk and dense layer for all; the mean over crops.
 
-    def __init__(self, channels: int, mode: str = "affine") -> None:
+    The dense layer reads the global maximum and mean of a crop's feature map, and the numbers of its affine map, since
+    where a crop comes from says where an object is. What it learns of an object in one crop holds for all crops.
+
+    Args:
+        attention: the layer from frames to crops.
+        trunk: the module from crops to feature maps; its `path` lists its layers.
+        channels: the number of channels of the frames.
+        num_features: the size of the feature.
+
+    Raises:
+        ValueError: in `forward`, if frames are smaller than 28x28, or have another shape, dtype or number of channels.
+    """
+
+    def __init__(self, *, attention: Glimpses, trunk: nn.Module, channels: int, num_features: int) -> None:
+        super().__init__()
+        self.attention, self.trunk, self.channels = attention, trunk, channels
+        size = int(trunk.out_channels)  # type: ignore[arg-type]
+        self.dense = nn.Sequential(nn.Linear(2 * size + 6, num_features), nn.ReLU(inplace=True))
+
+    def path(self) -> list[nn.Module]:
+        """Return the layers between the pixels and the feature maps of the crops, in order."""
+        return [self.attention, *self.trunk.path()]  # type: ignore[operator]
+
+    def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
+        """Return one feature per frame."""
+        _check(frames, self.channels, self)
+        positions = self.attention.positions(self.attention.glance(frames))
+        maps = self.attention.maps(positions, (frames.shape[-2], frames.shape[-1]))
+        crops = self.attention(frames, positions)
+        pooled = _pooled(self.trunk(crops.flatten(0, 1)))
+        of_crops = self.dense(torch.cat((pooled, maps.flatten(0, 1).flatten(1).to(pooled)), -1))
+        feature: Tensor = of_crops.unflatten(0, (-1, self.attention.num_glimpses)).mean(1)
+        return feature
+
+
+def _pooled(maps: Float[Tensor, "batch channels y x"]) -> Float[Tensor, "batch twice_channels"]:
+    """Return the maximum and the mean of each channel."""
+    # Pooling over the whole map, since the gradients of amax and mean take three times as long.
+    return torch.cat([pool(maps, maps.shape[-2:]).flatten(1) for pool in (F.max_pool2d, F.avg_pool2d)], -1)
+
+
+def _check(frames: Tensor, channels: int, encoder: nn.Module) -> None:
+    """Raise ValueError if an encoder cannot read frames."""
+    if frames.dim() != 4:
+        raise ValueError(f"frames have shape {tuple(frames.shape)}; (batch, channels, height, width) is needed")
+    if min(frames.shape[-2:]) < MIN_PX:
+        raise ValueError(f"frames are {frames.shape[-2]}x{frames.shape[-1]} px; at least {MIN_PX}x{MIN_PX} is needed")
+    if frames.shape[1] != channels:
+        raise ValueError(f"frames have {frames.shape[1]} channels; this model takes {channels}")
+    check_dtype("frames", frames, encoder)
+
+
+class Localisation(nn.Module):
+    """Predict the map of a spatial transformer: two convolutions on a quarter of the pixels, then two dense layers.
+
+    Args:
+        channels: the number of channels of the frames.
+        mode: the mode of the transformer.
+        start: what it predicts at first; None for the identity.
+    """
+
+    def __init__(self, channels: int, mode: str = "affine", start: Float[Tensor, "k"] | None = None) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             ConvBlock(nn.Conv2d(channels, 12, 5, padding=2, bias=False), 12, pool=True),
             ConvBlock(nn.Conv2d(12, 24, 3, padding=1, bias=False), 24, pool=True),
         )
         self.hidden = nn.Linear(24 * 16, 48)
-        self.to_map = IdentityLinear(48, mode)
+        self.to_map = IdentityLinear(48, mode) if start is None else PositionLinear(48, start)
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch k"]:
         """Return the map for every frame, in the form that `SpatialTransformer` expects."""

@@ -1,13 +1,13 @@
-"""Models built from parts, and the three matched models: one trunk, three kinds of attention, equal budgets."""
+"""Models built from parts, the three matched models, and the one of several glimpses beside them."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from saccade.clips import FrameFormat
-from saccade.errors import unknown_name
+from saccade.errors import UsageError, unknown_name
 from saccade.labels import Labels
-from saccade.models.encoder import FrameEncoder, Localisation
+from saccade.models.encoder import FrameEncoder, GlimpseEncoder, Localisation
 from saccade.models.inputs import INPUTS
 from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncoder
 from saccade.models.trunks import (
@@ -20,12 +20,21 @@ from saccade.models.trunks import (
     expected,
 )
 from saccade.models.video_classifier import VideoClassifier
+from saccade.nn.glimpses import Glimpses, spread_positions
 from saccade.nn.heads import PairHead
 from saccade.nn.spatial_transformer import CloserLook, SpatialTransformer
 from saccade.nn.temporal import TEMPORAL
 
-ATTENTIONS = ("none", "stn", "dcn")
+ATTENTIONS = ("none", "stn", "dcn", "multi-stn")
+COMBINATIONS = tuple(
+    (trunk, attention)
+    for trunk in TRUNKS
+    for attention in ATTENTIONS
+    if attention != "multi-stn" or trunk in SMALL_TRUNKS
+)
+"""The trunks and the kinds of attention that go together."""
 NUM_UNITS = 128
+NUM_GLIMPSES, MAX_GLIMPSES, GLIMPSE_PX = 2, 4, 48
 # Sizes of the feature that the LSTM reads. It is wider without attention, so that all models have about as many
 # parameters.
 PLAIN_FEATURES = {"small": 128, "wide": 160}
@@ -48,7 +57,8 @@ def build(
     temporal: str | None = None,
     input: str = "frames",
     num_features: int = 128,
-    mode: str = "affine",
+    mode: str | None = None,
+    num_glimpses: int | None = None,
 ) -> VideoClassifier:
     """Build a video classifier with fresh weights.
 
@@ -62,16 +72,19 @@ def build(
             pictures and in grey for the others. `trunks.expected` gives it the mean and deviation of pretrained
             weights.
         trunk: one of `TRUNKS`.
-        attention: `none`, `stn` or `dcn`. `stn` predicts one map per frame, before the trunk; with a trunk for pictures
-            it looks at the frame small and samples it in full resolution, see `CloserLook`. `dcn` makes the trunk's
-            deepest layers deformable, or puts a deformable layer on the map of `efficientnet-lite0`.
+        attention: `none`, `stn`, `dcn` or `multi-stn`. `stn` predicts one map per frame, before the trunk; with a trunk
+            for pictures it looks at the frame small and samples it in full resolution, see `CloserLook`. `dcn` makes
+            the trunk's deepest layers deformable, or puts a deformable layer on the map of `efficientnet-lite0`.
+            `multi-stn` predicts several maps per frame, and one small trunk reads all crops, see `Glimpses`.
         temporal: one of `TEMPORAL`; None takes `trunks.default_temporal`.
         input: one of `INPUTS`.
         num_features: the size of the feature of a frame.
-        mode: the mode of the spatial transformer, `affine` or `similarity`.
+        mode: the mode of the spatial transformer, `affine` or `similarity`; None takes `affine` for `stn`, and
+            `similarity` for `multi-stn`.
+        num_glimpses: the number of maps per frame of `multi-stn`; None takes two.
 
     Raises:
-        UsageError: if a name is unknown.
+        UsageError: if a name is unknown, or if trunk, attention and number of glimpses do not go together.
 
     >>> build(labels=Labels(("wave", "clap")), attention="dcn", input="both").encoder.channels
     2
@@ -86,6 +99,13 @@ def build(
     ):
         if name not in known:
             raise unknown_name(kind, name, known)
+    check_together(trunk, attention)
+    if num_glimpses is not None and attention != "multi-stn":
+        raise UsageError(f"num_glimpses was given beside attention {attention}; only multi-stn has several glimpses")
+    if num_glimpses is not None and not 1 <= num_glimpses <= MAX_GLIMPSES:
+        raise UsageError(f"num_glimpses must lie in 1 to {MAX_GLIMPSES}; got {num_glimpses}")
+    if mode is None:
+        mode = "similarity" if attention == "multi-stn" else "affine"
     frame_format = frame_format or expected(trunk, FrameFormat(3 if trunk in PICTURE_TRUNKS else 1))
     seen = INPUTS[input](frame_format.channels)
     channels = int(seen.out_channels)  # type: ignore[arg-type]
@@ -94,6 +114,8 @@ def build(
         encoder=(
             _picture_encoder(trunk, attention, frame_format.channels, _GAINS[input], num_features, mode)
             if trunk in PICTURE_TRUNKS
+            else _glimpse_encoder(trunk, channels, num_features, mode, num_glimpses or NUM_GLIMPSES)
+            if attention == "multi-stn"
             else _frame_encoder(trunk, attention, channels, num_features, mode)
         ),
         temporal=TEMPORAL[temporal](num_features, NUM_UNITS),
@@ -103,11 +125,30 @@ def build(
     )
 
 
+def check_together(trunk: str, attention: str) -> None:
+    """Raise UsageError if a trunk cannot have an attention.
+
+    >>> check_together("small", "multi-stn")
+    """
+    if (trunk, attention) not in COMBINATIONS:
+        raise UsageError(
+            f"attention {attention} needs a trunk for small crops ({' or '.join(SMALL_TRUNKS)}); {trunk} reads pictures"
+            f" of {PICTURE_PX} px: choose another trunk, or stn"
+        )
+
+
 def _frame_encoder(trunk: str, attention: str, channels: int, num_features: int, mode: str) -> FrameEncoder:
     # The trunk comes first: a seed gives the same weights as in earlier versions.
     convolutions = SMALL_TRUNKS[trunk](channels, deformable=attention == "dcn")
     transformer = SpatialTransformer(Localisation(channels, mode), mode=mode) if attention == "stn" else None
     return FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=num_features)
+
+
+def _glimpse_encoder(trunk: str, channels: int, num_features: int, mode: str, num_glimpses: int) -> GlimpseEncoder:
+    localisation = Localisation(channels, mode, spread_positions(num_glimpses, mode))
+    glimpses = Glimpses(localisation, num_glimpses=num_glimpses, out_px=GLIMPSE_PX, mode=mode)
+    convolutions = SMALL_TRUNKS[trunk](channels, deformable=False)
+    return GlimpseEncoder(attention=glimpses, trunk=convolutions, channels=channels, num_features=num_features)
 
 
 def _picture_encoder(
@@ -187,4 +228,31 @@ def dcn_lstm(
         temporal=temporal,
         input=input,
         num_features=ATTENDED_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
+    )
+
+
+def multi_stn_lstm(
+    *,
+    labels: Labels = PAIRS,
+    frame_format: FrameFormat | None = None,
+    trunk: str = "small",
+    temporal: str = "lstm",
+    input: str = "frames",
+    mode: str = "similarity",
+    num_glimpses: int = NUM_GLIMPSES,
+) -> VideoClassifier:
+    """Build the model with several spatial transformers side by side, whose crops one trunk reads.
+
+    Source: Jaderberg et al. 2015, arXiv 1506.02025, appendix A.1, which adds two digits with two transformers.
+    """
+    return build(
+        labels=labels,
+        frame_format=frame_format,
+        trunk=trunk,
+        attention="multi-stn",
+        temporal=temporal,
+        input=input,
+        num_features=ATTENDED_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
+        mode=mode,
+        num_glimpses=num_glimpses,
     )

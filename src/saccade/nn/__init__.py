@@ -8,6 +8,7 @@ from saccade.nn.attention import (
     switched_off,
 )
 from saccade.nn.deform_conv import DeformConv2d
+from saccade.nn.glimpses import Glimpses
 from saccade.nn.grid_pool import GridPool
 from saccade.nn.heads import PairHead
 from saccade.nn.offset_resample import OffsetResample2d
@@ -21,6 +22,7 @@ __all__ = [
     "AttentionLayer",
     "CloserLook",
     "DeformConv2d",
+    "Glimpses",
     "GridPool",
     "Mean",
     "OffsetResample2d",

@@ -1,4 +1,4 @@
-"""The spatial transformer: one learned affine map for the whole frame (Jaderberg et al. 2015, arXiv 1506.02025)."""
+"""The spatial transformer: learned affine maps of the whole frame (Jaderberg et al. 2015, arXiv 1506.02025)."""
 
 from __future__ import annotations
 
@@ -41,6 +41,8 @@ class SpatialTransformer(AttentionLayer):
     [[1.0, 1.0], [1.0, 1.0]]
     """
 
+    num_glimpses = 1
+
     def __init__(self, localisation: nn.Module, out_size: Pair | None = None, mode: str = "affine") -> None:
         super().__init__()
         if mode not in NUM_POSITIONS:
@@ -72,6 +74,12 @@ class SpatialTransformer(AttentionLayer):
         zoom, angle, shift_x, shift_y = positions.unbind(-1)
         cos, sin, stretch = zoom * angle.cos(), zoom * angle.sin(), frame_size[0] / frame_size[1]
         return torch.stack((cos, -sin * stretch, shift_x, sin / stretch, cos, shift_y), -1).view(-1, 2, 3)
+
+    def maps(
+        self, positions: Float[Tensor, "batch k"], frame_size: tuple[int, int] = (1, 1)
+    ) -> Float[Tensor, "batch glimpses 2 3"]:
+        """Return the affine maps of each frame, as `theta` does: here one."""
+        return self.theta(positions, frame_size).unsqueeze(1)
 
     def forward(
         self, frames: Float[Tensor, "batch channels height width"]
@@ -110,23 +118,45 @@ class CloserLook(SpatialTransformer):
         self, frames: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch channels out_height out_width"]:
         """Return the resampled frames."""
+        positions = self.positions(self.glance(frames))
+        return self.sampled(frames, self.maps(positions, (frames.shape[-2], frames.shape[-1])))[:, 0]
+
+    def glance(
+        self, frames: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch channels small_height small_width"]:
+        """Return what the localisation network reads: the whole frames, small."""
         check_shape("frames", frames, "batch", "channels", "height", "width")
         frame_size = frames.shape[-2], frames.shape[-1]
-        glance = F.adaptive_avg_pool2d(frames, _scaled(frame_size, min(self.glance_px, *frame_size)))
-        theta = self.theta(self.positions(glance), frame_size)
+        if min(frame_size) <= self.glance_px:
+            return frames
+        return F.adaptive_avg_pool2d(frames, _scaled(frame_size, self.glance_px))
+
+    def samples_per_edge(self, frame_px: int) -> int:
+        """Return of how many samples a pixel of the output is the mean along each axis.
+
+        Args:
+            frame_px: the shorter side of the frame.
+        """
+        return max(1, math.ceil(frame_px / self.out_px))
+
+    def sampled(
+        self, frames: Float[Tensor, "batch channels height width"], maps: Float[Tensor, "batch glimpses 2 3"]
+    ) -> Float[Tensor, "batch glimpses channels out_height out_width"]:
+        """Sample each frame under each of its maps."""
+        frame_size = frames.shape[-2], frames.shape[-1]
         size = _scaled(frame_size, self.out_px)
-        finer = max(1, math.ceil(min(frame_size) / self.out_px))
+        finer = self.samples_per_edge(min(frame_size))
         # One place of the square at a time, so that the finer picture is never in memory.
         along = (2 * torch.arange(finer, device=frames.device) + 1 - finer) / finer
         total = torch.zeros((), dtype=frames.dtype, device=frames.device)
         for y in along:
             for x in along:
                 # In the output's [-1, 1], a pixel is 2 / size wide.
-                shift = theta[:, :, 0] * (x / size[1]) + theta[:, :, 1] * (y / size[0])
-                total = total + _sampled(
-                    frames, torch.cat((theta[:, :, :2], theta[:, :, 2:] + shift.unsqueeze(2)), 2), size
-                )
-        return total / finer**2
+                shift = maps[..., 0] * (x / size[1]) + maps[..., 1] * (y / size[0])
+                moved = torch.cat((maps[..., :2], maps[..., 2:] + shift.unsqueeze(-1)), -1)
+                total = total + _sampled_often(frames, moved, size)
+        crops: Tensor = total / finer**2
+        return crops
 
 
 def _scaled(size: tuple[int, int], short_side: int) -> tuple[int, int]:
@@ -147,28 +177,56 @@ def _sampled(
         return F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
 
 
+def _sampled_often(
+    frames: Float[Tensor, "batch channels height width"],
+    maps: Float[Tensor, "batch glimpses 2 3"],
+    out_size: tuple[int, int],
+) -> Float[Tensor, "batch glimpses channels out_height out_width"]:
+    """Sample each frame under several maps."""
+    size, num = [1, 1, *out_size], maps.shape[1]
+    with torch.autocast(frames.device.type, enabled=False):
+        plain = torch.affine_grid_generator(torch.eye(2, 3, device=maps.device).unsqueeze(0), size, align_corners=False)
+        # All glimpses below each other in one grid: frames need no copies.
+        grid = plain.view(1, 1, -1, 2) @ maps[..., :2].mT + maps[..., 2].unsqueeze(-2)
+        grid = grid.unflatten(2, out_size).flatten(1, 2)
+        found = F.grid_sample(frames.float(), grid, align_corners=False).to(frames.dtype)
+    crops: Tensor = found.unflatten(2, (num, out_size[0])).transpose(1, 2)
+    return crops
+
+
 def identity_positions(mode: str) -> Float[Tensor, "k"]:
     """Return the output of a localisation network that leaves the frame unchanged."""
     return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] if mode == "affine" else [1.0, 0.0, 0.0, 0.0])
 
 
-class IdentityLinear(nn.Linear):
-    """The last layer of a localisation network, which initially predicts the identity: zero weights and a fitting bias.
+class PositionLinear(nn.Linear):
+    """The last layer of a localisation network: zero weights, and a bias that is what it initially predicts.
 
     It is computed in float32 under any autocast, since its output is a position.
+
+    Args:
+        in_features: the size of its input.
+        start: what it predicts at first.
     """
 
-    def __init__(self, in_features: int, mode: str = "affine") -> None:
-        if mode not in NUM_POSITIONS:
-            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
-        super().__init__(in_features, NUM_POSITIONS[mode])
+    def __init__(self, in_features: int, start: Float[Tensor, "k"]) -> None:
+        super().__init__(in_features, len(start))
         nn.init.zeros_(self.weight)
-        self.bias.data.copy_(identity_positions(mode))
+        self.bias.data.copy_(start)
 
     def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch k"]:
         """Return one row of positions per frame."""
         with torch.autocast(input.device.type, enabled=False):
             return F.linear(input.float(), self.weight, self.bias)
+
+
+class IdentityLinear(PositionLinear):
+    """The last layer of a localisation network that initially predicts the identity."""
+
+    def __init__(self, in_features: int, mode: str = "affine") -> None:
+        if mode not in NUM_POSITIONS:
+            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
+        super().__init__(in_features, identity_positions(mode))
 
 
 class Identity(nn.Module):

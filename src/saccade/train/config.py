@@ -12,6 +12,7 @@ import tyro
 from saccade import files, models
 from saccade.device import choose_device, choose_precision
 from saccade.errors import UsageError, unknown_name
+from saccade.models.matched import check_together
 from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS, default_temporal
 from saccade.nn.temporal import TEMPORAL
 
@@ -31,12 +32,14 @@ class TrainConfig:
     to zero as a half cosine; it depends on the step alone.
 
     Args:
-        model: lenet-lstm, stn-lstm or dcn-lstm; or a checkpoint, whose model and parts are then used. By default the
-            classifier of the parts that trunk, attention and temporal name; without parts lenet-lstm. On the command
-            line --data without options of the model fits lite0-memory instead, if saccade[pretrained] is installed.
+        model: lenet-lstm, stn-lstm, dcn-lstm or multi-stn-lstm; or a checkpoint, whose model and parts are then used.
+            By default the classifier of the parts that trunk, attention and temporal name; without parts lenet-lstm. On
+            the command line --data without options of the model fits lite0-memory instead, if saccade[pretrained] is
+            installed.
         trunk: the convolutions: small, wide, resnet18 or efficientnet-lite0. The last two read colour pictures; what
             they have learned on pictures is kept, and only the parts behind them learn.
-        attention: none, stn (one affine map per frame) or dcn (deformable layers); without a model.
+        attention: none, stn (one affine map per frame), multi-stn (several, with the trunk small or wide) or dcn
+            (deformable layers); without a model.
         temporal: lstm, gru, mean or transformer; without a model. By default mean for the trunks resnet18 and
             efficientnet-lite0, lstm for the others.
         finetune: let a pretrained trunk learn too, with rates that fall from layer to layer towards the pixels.
@@ -148,16 +151,17 @@ class TrainConfig:
             )
         if settled.get("model", self.model) == models.BUILT:
             settled |= {"attention": "none", "temporal": default_temporal(settled["trunk"])} | parts
+            check_together(settled["trunk"], settled["attention"])
         for name, value in settled.items():
             object.__setattr__(self, name, value)
-        if self.model in models.MODELS and self.model not in (*models.MATCHED, models.BUILT):
+        if self.model in models.MODELS and self.model not in (*models.END_TO_END, models.BUILT):
             how = (
                 "trained in the three stages of the paper (saccade reproduce --preset published)"
                 if self.model.endswith("-published")
                 else "fitted at once (saccade train --data DIR, without other options)"
             )
             raise UsageError(
-                f"{self.model} is {how}; for end-to-end training, choose {', '.join(models.MATCHED)}, or name trunk,"
+                f"{self.model} is {how}; for end-to-end training, choose {', '.join(models.END_TO_END)}, or name trunk,"
                 " attention and temporal part"
             )
 

@@ -15,7 +15,7 @@ from saccade.attention import Look
 from saccade.errors import MissingExtraError
 from saccade.foreign import shown
 from saccade.stream import Moment, Prediction
-from saccade.visualize.look_picture import UNIT_COLOURS
+from saccade.visualize.look_picture import UNIT_COLOURS, glimpse_colour
 
 SIDE_PX = 640
 """The longer side of the frame in the picture; smaller frames are enlarged."""
@@ -34,11 +34,12 @@ _FARTHEST_PX = 10_000.0
 class Annotator:
     """Draw moments of a stream: the frame with where the model looked, and below it the verdict and the delay.
 
-    The area that a spatial transformer samples is an outline with a dot at its upper left corner. Sampling points of
+    The area that a spatial transformer samples is an outline with a dot at its upper left corner; several areas have
+    colours and numbers. Sampling points of
     deformable convolutions are dots, larger for a larger weight, in one colour for each unit; a cross marks the unit.
 
     Args:
-        colour: the colour of the outline.
+        colour: the colour of the outline, or of the first if there are several.
 
     Raises:
         MissingExtraError: if matplotlib, which brings Pillow and the font, is not installed.
@@ -51,7 +52,8 @@ class Annotator:
         except ImportError as error:
             raise MissingExtraError(error.name or "matplotlib", "plot") from error
         font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-        self._headline, self._details = (ImageFont.truetype(font, size) for size in (_HEADLINE_PX, _DETAILS_PX))
+        sizes = (_HEADLINE_PX, _DETAILS_PX, _OVERSAMPLING * _DETAILS_PX)
+        self._headline, self._details, self._number = (ImageFont.truetype(font, size) for size in sizes)
         self._colour = colour
 
     def jpeg(self, moment: Moment) -> bytes:
@@ -76,7 +78,8 @@ class Annotator:
         left = (width - frame.width) // 2
         canvas.paste(frame, (left, _RIM_PX))
         if moment.look is not None:
-            marks = _Marks((width, frame.height + 2 * _RIM_PX), (left, _RIM_PX), frame.size, moment.look, self._colour)
+            size, corner = (width, frame.height + 2 * _RIM_PX), (left, _RIM_PX)
+            marks = _Marks(size, corner, frame.size, moment.look, self._colour, self._number)
             canvas.alpha_composite(marks.reduced())
         self._write(canvas, moment, frame.height + 2 * _RIM_PX)
         return canvas.convert("RGB")
@@ -106,16 +109,24 @@ class _Marks:
         frame_size: width and height of the frame in it.
         look: where the model looked in one frame.
         colour: the colour of the outline.
+        font: the font of the numbers of several outlines.
     """
 
     def __init__(
-        self, size: tuple[int, int], corner: tuple[int, int], frame_size: tuple[int, int], look: Look, colour: str
+        self,
+        size: tuple[int, int],
+        corner: tuple[int, int],
+        frame_size: tuple[int, int],
+        look: Look,
+        colour: str,
+        font: Any,
     ) -> None:
         from PIL import Image, ImageDraw
 
         width, height = size
         self._layer = Image.new("RGBA", (_OVERSAMPLING * width, _OVERSAMPLING * height))
         self._draw = ImageDraw.Draw(self._layer)
+        self._font = font
         self._corner = torch.tensor(corner)
         self._zoom = torch.tensor(frame_size) / torch.tensor(look.frame_size).flip(0)
         if look.points_px is not None and look.point_weight is not None and look.unit_px is not None:
@@ -123,18 +134,22 @@ class _Marks:
                 weight = look.point_weight[-1] / look.point_weight[-1].amax().clamp(min=1e-12)
                 self._add_unit(points, weight[unit], centre, UNIT_COLOURS[unit % len(UNIT_COLOURS)])
         if look.quadrilateral_px is not None:
-            self._add_outline(look.quadrilateral_px[-1], colour)
+            glimpses = look.quadrilateral_px[-1]
+            for index, corners in enumerate(glimpses):
+                self._add_outline(corners, glimpse_colour(index, colour), index + 1 if len(glimpses) > 1 else None)
 
     def reduced(self) -> Any:
         """Return the layer in its size."""
         return self._layer.reduce(_OVERSAMPLING)
 
-    def _add_outline(self, corners: Float[Tensor, "4 2"], colour: str) -> None:
+    def _add_outline(self, corners: Float[Tensor, "4 2"], colour: str, number: int | None) -> None:
         places = self._placed(corners)
         path = [*places, places[0], places[1]]  # once more along the first edge, so that every corner is round
         for fill, width in ((_EDGE, 2 * _LINE_PX), (colour, _LINE_PX)):
             self._draw.line(path, fill=fill, width=_OVERSAMPLING * width, joint="curve")
-        self._add_dot(places[0], 2 * _LINE_PX, colour)
+        self._add_dot(places[0], (2 if number is None else 3.5) * _LINE_PX, colour)
+        if number is not None:
+            self._draw.text(places[0], str(number), fill=_TEXT, font=self._font, anchor="mm")
 
     def _add_unit(self, points: Tensor, weight: Tensor, centre: Tensor, colour: str) -> None:
         radii = weight.cpu().sqrt().tolist()

@@ -16,6 +16,9 @@ Colour = tuple[int, int, int]
 LAYERS = ("quad", "points", "arrows", "saliency", "field", "boxes")
 """The layers of a drawing: the transformer's quadrilateral, sampling points, offsets, two gradients and true boxes."""
 
+GLIMPSE_COLOURS, GLIMPSE_DASHES = ("#0077bb", "#ee3377", "#009988"), ("-", "--", ":", "-.")
+"""The colours of the second and further glimpses, and the line styles of all; the first has the colour of its model.
+People with colour blindness can tell them apart."""
 UNIT_COLOURS = ("#ffd23f", "#4cc9f0", "#f72585")
 ARROW_COLOUR, BOX_COLOUR = "#1fa187", "#33bbee"
 # For the smallest and the largest gradient of a frame.
@@ -35,7 +38,7 @@ class LookPicture:
         axis: a Matplotlib axis; its limits are not changed.
         frames: grey or colour frames.
         look: where the model looked in the frames; None draws the frames alone.
-        colour: the colour of the quadrilateral.
+        colour: the colour of the quadrilateral; that of the first if there are several.
         layers: the layers of `LAYERS` to draw; layers that the model does not have are skipped.
         boxes_px: (top, left, bottom, right) around each object, bottom and right exclusive.
         origin: (y, x) of the frame on the axis, to place several frames on one axis.
@@ -90,12 +93,23 @@ class LookPicture:
     def _add_quad(self, look: Look, colour: str) -> None:
         if look.quadrilateral_px is None:
             return
-        corners = self._placed(look.quadrilateral_px)
-        line = self._line(colour, self._pt, closed=True)
-        # Marks the crop's upper left corner, so that a rotation by 90 degrees is visible.
-        mark = self._line(colour, self._pt, marker="o", markersize=3.2 * self._pt)
-        self._updates.append(lambda t: line.set_data(*corners[t, [0, 1, 2, 3, 0]].T))
-        self._updates.append(lambda t: mark.set_data(*corners[t, :1].T))
+        several = look.quadrilateral_px.shape[1] > 1
+        for glimpse, corners in enumerate(self._placed(look.quadrilateral_px).unbind(1)):
+            own = glimpse_colour(glimpse, colour)
+            dashes = GLIMPSE_DASHES[glimpse % len(GLIMPSE_DASHES)]
+            line = self._line(own, self._pt, closed=True, linestyle=dashes)
+            # Marks the crop's upper left corner, so that a rotation by 90 degrees is visible.
+            mark = self._line(own, self._pt, marker="o", markersize=(5.0 if several else 3.2) * self._pt)
+            self._updates.append(lambda t, line=line, at=corners: line.set_data(*at[t, [0, 1, 2, 3, 0]].T))
+            self._updates.append(lambda t, mark=mark, at=corners: mark.set_data(*at[t, :1].T))
+            if several:
+                self._add_number(glimpse + 1, corners[:, 0])
+
+    def _add_number(self, number: int, places: Float[Tensor, "time 2"]) -> None:
+        style = {"ha": "center", "va": "center_baseline", "color": "white", "fontweight": "bold", "zorder": 5}
+        text = self._axis.text(0, 0, str(number), fontsize=4.2 * self._pt, **style)
+        self.artists.append(text)
+        self._updates.append(lambda t: text.set_position(places[t].tolist()))
 
     def _add_points(self, look: Look, _colour: str) -> None:
         if look.points_px is None or look.point_weight is None or look.unit_px is None:
@@ -164,6 +178,20 @@ class LookPicture:
         from matplotlib import patheffects
 
         return [patheffects.withStroke(linewidth=1.7 * self._pt, foreground=_RIM)]
+
+
+def glimpse_colour(index: int, first: str) -> str:
+    """Return the colour of a glimpse's outline.
+
+    Args:
+        index: the index of the glimpse.
+        first: the colour of the first glimpse, which is that of the model.
+
+    >>> glimpse_colour(0, "#ee7733"), glimpse_colour(1, "#ee7733")
+    ('#ee7733', '#0077bb')
+    """
+    colours = (first, *GLIMPSE_COLOURS)
+    return colours[index % len(colours)]
 
 
 def heat_rgba(

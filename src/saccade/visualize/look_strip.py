@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from saccade.attention import Look
+from saccade.attention.look import tiled
 from saccade.data.video_writing import write_png
 from saccade.visualize.animation import animate
 from saccade.visualize.figures import DPI, load_pyplot
@@ -58,7 +59,7 @@ class LookStrip:
     def draw(self, upper: Any, lower: Any, *, line_pt: float = 1.0) -> None:
         """Draw the pair of strips.
 
-        The upper strip shows the frames, with the area that a spatial transformer samples. The lower strip shows the
+        The upper strip shows the frames, with the areas that a spatial transformer samples. The lower strip shows the
         crops of a spatial transformer, or the sampling points of a deformable model, or else the saliency.
 
         Args:
@@ -128,10 +129,21 @@ def draw_looks(path: Path, strips: Sequence[LookStrip]) -> None:
     write_png(path, torch.cat([strip.picture() for strip in strips], 1))
 
 
-def as_frames(crop: Tensor, size: Sequence[int]) -> UInt8[Tensor, "time channels height width"]:
-    """Convert crops in [0, 1] to frames of the given size; crops of another size are resized."""
-    pixels = F.interpolate(crop.detach().float().cpu(), tuple(size), mode="nearest")
-    return (255 * pixels.clamp(0, 1)).round().to(torch.uint8)
+def as_frames(
+    crops: Float[Tensor, "time glimpses channels h w"], size: Sequence[int]
+) -> UInt8[Tensor, "time channels height width"]:
+    """Convert crops in [0, 1] to frames of the given size; crops of another size are resized.
+
+    Several glimpses share a frame, up to two in a row, on white.
+    """
+    num = 1 if crops.shape[1] == 1 else 2
+    height, width = ((edge - num + 1) // num for edge in size)
+    mode = "nearest" if height >= crops.shape[-2] or num == 1 else "area"
+    pixels = F.interpolate(crops.detach().float().cpu().flatten(0, 1), (height, width), mode=mode)
+    picture = tiled(pixels.unflatten(0, crops.shape[:2]))
+    below, right = size[0] - picture.shape[-2], size[1] - picture.shape[-1]
+    picture = F.pad(picture, (right // 2, right - right // 2, below // 2, below - below // 2), value=1.0)
+    return (255 * picture.clamp(0, 1)).round().to(torch.uint8)
 
 
 def _clip_to_frame(axis: Any, picture: LookPicture, place: tuple[float, float, float]) -> None:

@@ -8,6 +8,7 @@ const NAMES_FONT = "600 12px system-ui, sans-serif";
 const HEAT_OPACITY = 190; // of 255: the frame stays readable below
 const HEAT_FULL = 0.5; // the part of a frame's maximum from which a map is that opaque
 const FAINTEST = 0.1; // the radius of the smallest point that is drawn, as a fraction of the largest
+const DASHES = [[], [9, 6], [2, 6], [9, 5, 2, 5]]; // of the outlines of several glimpses, in CSS pixels
 const MOST_FOR_NAMES = 0.3; // as a fraction of a chart's width
 const LIGHT = {
   ink: "#1c1f24", muted: "#656b75", grid: "#dfe2e7", paper: "#ffffff",
@@ -26,7 +27,7 @@ export function palette(dark) {
       ? { "lenet-lstm": "#77aadd", "stn-lstm": "#ee8866", "dcn-lstm": "#5cc07a" }
       : { "lenet-lstm": "#4477aa", "stn-lstm": "#ee7733", "dcn-lstm": "#228833" },
     // Every mark on a frame has a light rim, so that it is visible on black and on white.
-    accent: "#ee7733", rim: "rgba(255, 255, 255, 0.85)", arrow: "#1fa187", box: "#33bbee",
+    accent: "#ee7733", rim: "rgba(255, 255, 255, 0.85)", glimpses: ["#0077bb", "#ee3377", "#009988"], arrow: "#1fa187", box: "#33bbee",
     units: ["#ffd23f", "#4cc9f0", "#f72585"],
     // For the smallest and the largest gradient of a frame.
     saliency: [[214, 40, 40], [255, 214, 64]], field: [[58, 80, 224], [120, 240, 255]],
@@ -66,7 +67,7 @@ export function drawLook(ctx, look, zoom, layers, colours = palette(false)) {
   if (layers.field && look.field) drawHeat(ctx, look.field, zoom, shown.field);
   if (layers.saliency && look.saliency) drawHeat(ctx, look.saliency, zoom, shown.saliency);
   if (layers.arrows && look.arrows) drawArrows(ctx, look.arrows, zoom, shown);
-  if (layers.quad && look.quad) drawQuadrilateral(ctx, look.quad, zoom, shown);
+  if (layers.quad && look.quad) drawQuadrilaterals(ctx, look.quad, zoom, shown);
   if (layers.points && look.points) drawPoints(ctx, look.points, look.units ?? [], zoom, shown);
   ctx.restore();
 }
@@ -110,6 +111,24 @@ function drawHeat(ctx, { size, grey }, zoom, [weak, strong]) {
       data[4 * i + 3] = HEAT_OPACITY * rise * rise * (3 - 2 * rise);
     });
   });
+}
+
+/** Draw the area of each glimpse, four corners each; several have colours, dashes and numbers of their own. */
+function drawQuadrilaterals(ctx, corners, zoom, { accent, glimpses, rim }) {
+  const several = corners.length > 4;
+  const hues = [accent, ...glimpses];
+  for (let i = 0; 4 * i < corners.length; i++) {
+    ctx.setLineDash(several ? DASHES[i % DASHES.length] : []);
+    drawQuadrilateral(ctx, corners.slice(4 * i, 4 * i + 4), zoom, { accent: hues[i % hues.length], rim });
+  }
+  ctx.setLineDash([]);
+  // All numbers come last, so that no line covers them.
+  for (let i = 0; several && 4 * i < corners.length; i++) {
+    const at = onCanvas(corners[4 * i], zoom);
+    disc(ctx, at, 8, hues[i % hues.length], rim, 1.5);
+    Object.assign(ctx, { font: NAMES_FONT, fillStyle: "#ffffff", textAlign: "center", textBaseline: "middle" });
+    ctx.fillText(`${i + 1}`, at[0], at[1] + 0.5);
+  }
 }
 
 function drawQuadrilateral(ctx, corners, zoom, { accent, rim }) {

@@ -2,10 +2,11 @@
 
 import { bytesOf, drawBoxes, drawFrame, drawLook, drawProbabilities, palette, prepare } from "./overlay.js";
 
-const TITLES = { "lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM" };
+const TITLES = { "lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM", "multi-stn-lstm": "Multi-STN-LSTM" };
 const ATTENTION = {
   none: "No attention layers. The bright places are those that its verdict depends on most.",
   stn: "Spatial transformer: one window on the whole frame.",
+  "multi-stn": "Spatial transformer of several glimpses: numbered windows, each with a crop.",
   dcn: "Deformable convolution: each unit chooses its own points.",
 };
 const MARGIN = 0.025; // around the frame for marks on its border, as a fraction of its longer side
@@ -179,7 +180,7 @@ function marginOf(size) {
 function whyIdle(quad, arrows, [height, width]) {
   const corners = [[0, 0], [0, width], [height, width], [height, 0]];
   const isNear = ([y, x], [top, left]) => Math.max(Math.abs(y + 0.5 - top), Math.abs(x + 0.5 - left)) <= 1;
-  if (quad?.every((corner, i) => isNear(corner, corners[i]))) return "Here it is the whole frame: ";
+  if (quad?.every((corner, i) => isNear(corner, corners[i % 4]))) return "Here it is the whole frame: ";
   const isShort = ([y0, x0, y1, x1]) => Math.hypot(y1 - y0, x1 - x0) < 0.1;
   if (arrows?.every(isShort)) return "Here they are where they would be without offsets: ";
   return null;
