@@ -14,10 +14,11 @@ import torch
 
 from saccade.cli import main
 from saccade.data import collection, video
+from saccade.data.grouping import RECORDED
 from saccade.data.video_writing import write_mp4
 from saccade.errors import DataError, UsageError
 from saccade.record import RecordConfig, record
-from saccade.record.session import GROUP, Session
+from saccade.record.session import Session
 from saccade.record.takes import Takes
 from saccade.stream.live_frame import LiveFrame
 
@@ -80,6 +81,8 @@ def test_a_session_is_a_group_by_the_command_that_is_told(source, tmp_path, caps
     for name in ("wave", "clap_r1_2.mp4"):
         for number in range(1, 4):
             _, lines = recorded(name, source, tmp_path)
+            is_new = name != "wave" and number == 1
+            assert ("clap_r1_2.mp4 is a new class beside wave" in lines) == is_new
             told = any("training needs 2 of each class with --folds, 3 without" in line for line in lines)
             assert told == (number < 3)
             assert lines[-1].endswith(" --folds 2") == (number < 3)  # the fewest sessions of all classes count
@@ -91,6 +94,9 @@ def test_a_session_is_a_group_by_the_command_that_is_told(source, tmp_path, caps
     groups = {(entry.classes, entry.group) for entry in found.entries}
     assert len({group for _, group in groups}) == len(groups) == 6
     assert all(re.fullmatch(r"\d{8}-\d{6}(-\d+)?", group) for _, group in groups)
+    with suppress(SystemExit):
+        main(["check", str(tmp_path)])
+    assert f"--group PATTERN, such as '{words[5]}'" in " ".join(capsys.readouterr().out.split())
     with suppress(SystemExit):  # clips of one source look alike
         main(["check", str(tmp_path), "--group", words[5]])
     assert "12 clips of 2 classes, 6 groups" in capsys.readouterr().out
@@ -155,7 +161,7 @@ def test_sessions_of_the_same_second_replace_nothing(tmp_path):
     assert [path.read_bytes() for path in paths] == [b"1", b"2", b"3", b"4"]
     names = {Session.begin(tmp_path, "clap").name, session.name}
     assert len(names) == 2  # another class, probably in the same second
-    assert {re.search(GROUP, path.name)[1] for path in paths} == {session.name}
+    assert {re.search(RECORDED, path.name)[1] for path in paths} == {session.name}
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_video_that_goes_back_has_its_events_once(tab):
     tab.page.evaluate(
         FEED, [{"source": "video", "time_s": 2.0, "events": [lasts]}, {"source": "camera", "time_s": 0.1}]
     )
-    assert tab.page.locator(".events-list").first.inner_text().endswith("none yet")
+    assert tab.page.locator(".events-list").first.inner_text().endswith("no events yet")
 
 
 def test_events_are_said_once_a_second_and_saved_whole(tab):

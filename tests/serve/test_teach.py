@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 
 from saccade.data import collection
-from saccade.record.session import GROUP
+from saccade.data.grouping import RECORDED
 
 from .talk import Page
 from .test_teach_recording import packed, steady
@@ -86,7 +86,7 @@ def test_recordings_are_what_train_reads(lessons):
     for name in ("none", "wave", "wave", "beckon me"):
         assert lessons.record(name)[0] == 200
     assert lessons.clips("wave") == [f"wave_r{SESSION}_01.mp4", f"wave_r{SESSION}_02.mp4"]
-    found = collection.read(lessons.folder, group=GROUP)
+    found = collection.read(lessons.folder, group=RECORDED)
     assert found.classes == ("beckon me", "none", "wave")
     assert {entry.group for entry in found.entries} == {SESSION}
     assert lessons.state()["needs"] == [
@@ -225,7 +225,7 @@ def test_a_killed_server_leaves_no_half_clip(make_server, tmp_path):
     assert len(list(path.parent.iterdir())) > 1
     again = Lessons(make_server("--port", 0, "--teach", tmp_path / "clips"), tmp_path / "clips")
     assert (again.clips("wave"), path.read_bytes()) == ([clip], before)
-    assert len(collection.read(again.folder, group=GROUP).entries) == 2
+    assert len(collection.read(again.folder, group=RECORDED).entries) == 2
     assert again.record("wave")[0] == 200
     assert len(again.clips("wave")) == 2
     shutil.rmtree(tmp_path / "clips")  # or the disk is taken away

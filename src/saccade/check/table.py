@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from rich.text import Text
 from saccade.check.report import Report
 from saccade.data.collection import Entry
 from saccade.data.duplicates import Duplicate
+from saccade.data.grouping import RECORDED
 from saccade.data.leaks import Leak
 from saccade.data.scan import Record
 from saccade.foreign import shown
@@ -160,10 +162,16 @@ def _warnings(report: Report) -> Iterable[str]:
     if not report.has_groups and not report.collection.splits:
         yield (
             "no groups: clips of one person or scene may be both in training and in test, and the accuracy is then too"
-            " high; where names tell the person, give --group PATTERN, such as '_(\\d+)_'"
+            f" high; where names tell the person, give --group PATTERN, such as '{_pattern(report)}'"
         )
     if report.duplicates:
         yield "of each set of duplicates, keep one clip, or give all the same group in a CSV file"
+
+
+def _pattern(report: Report) -> str:
+    """Return a pattern for `--group`: that of recordings, if the files have their names."""
+    recorded = all(re.search(RECORDED, entry.path.name) for entry in report.collection.entries)
+    return RECORDED if recorded else r"_(\d+)_"
 
 
 def _leak(leak: Leak) -> str:

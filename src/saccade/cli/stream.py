@@ -81,7 +81,7 @@ def _lines(config: "StreamConfig", pictures: "MjpegServer[Moment] | None") -> Ge
     moments = _moments(config, classifier, pictures)
     if not config.events:
         return verb.prediction_lines(moments, classifier.labels, probabilities=config.probabilities)
-    if classifier.labels.exclusive and classifier.labels.none is None:
+    if classifier.labels.none is None:
         console.say(
             "no class of this model means that nothing happens: the threshold alone decides, and more events will"
             " be false; train with a class folder named none"

@@ -74,6 +74,8 @@ def written(path: Path, learned: Any) -> None:
         console.say(f"evaluate it on {num} test clips, which it has not seen, with: {evaluate}")
     console.say(f"use it with: saccade predict FILE --model {model}")
     console.say(f"see what it sees with: saccade explain FILE --model {model}")
+    if isinstance(learned, Folder) and learned.labels.none is not None:
+        console.say(f"follow a camera with: saccade stream 0 --events --model {model}")
 
 
 def _num_test(learned: Any) -> int:

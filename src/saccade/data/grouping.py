@@ -13,6 +13,9 @@ from saccade.errors import DataError
 if TYPE_CHECKING:  # a collection is read with the functions of this module
     from saccade.data.collection import Entry
 
+RECORDED = r"_r([0-9-]+)_[0-9]+[.]mp4$"
+"""The pattern that finds the session in the name of a file that `saccade record` wrote, for `--group`."""
+
 
 def parts_together(
     entries: Sequence[Entry], contents: Sequence[Hashable], files: Sequence[str], names: Sequence[str]

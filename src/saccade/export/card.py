@@ -99,6 +99,10 @@ def text(header: Header, about: dict[str, Any], *, suffix: str, native: bool, di
     names = [foreign.in_markdown(name) for name in about["classes"]]
     one = "Exactly one class is present: probabilities add up to 1."
     closed = "A clip of none of these classes is given one of them."
+    if about["none"] is not None:
+        nothing = foreign.in_markdown(about["none"])
+        one += f" {nothing} means that nothing happens."
+        closed = f"What is unlike the clips of training may be given any class, not only {nothing}."
     if not about["exclusive"]:
         one = "Any number of classes may be present, each with a probability of its own."
         closed = "What is none of these classes is not recognised."

@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from saccade.clips import FrameFormat
+from saccade.data.grouping import RECORDED
 from saccade.data.pixels import Size
 from saccade.errors import DataError
+from saccade.foreign import shown
 from saccade.record.config import RecordConfig
-from saccade.record.session import FEWEST_SESSIONS, GROUP, WANTED_SESSIONS, Session
+from saccade.record.session import FEWEST_SESSIONS, WANTED_SESSIONS, Session
 from saccade.record.takes import Takes
 from saccade.stream.live_frame import LiveFrame
 from saccade.stream.source import Source
@@ -35,6 +37,8 @@ def record(config: RecordConfig, *, say: Callable[[str], None]) -> list[Path]:
         OSError: if a file cannot be written.
     """
     session = Session.begin(config.out, config.class_name)
+    if others := session.other_classes():
+        say(f"{shown(config.class_name)} is a new class beside {', '.join(map(shown, others))}")
     clips: list[Path] = []
     try:
         with Source(config.source, _RGB, fit=_within(config.short_side), realtime=config.realtime, say=say) as source:
@@ -68,7 +72,7 @@ def _tell(config: RecordConfig, session: Session, num: int, say: Callable[[str],
         told = "1 session" if num_sessions == 1 else f"{num_sessions} sessions"
         needed = f"training needs {FEWEST_SESSIONS} of each class with --folds, {WANTED_SESSIONS} without"
         say(f"this class has {told}; {needed}: run this command again for another")
-    words = ["saccade", "train", "--data", str(config.out), "--group", GROUP]
+    words = ["saccade", "train", "--data", str(config.out), "--group", RECORDED]
     if session.fewest() < WANTED_SESSIONS:
         words += ["--folds", str(FEWEST_SESSIONS)]
     say(f"then train with: {shlex.join(words)}")

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from saccade import files
 from saccade.data.collection import CLASS_SEPARATOR, SPLIT_NAMES
+from saccade.data.grouping import RECORDED
 from saccade.errors import UsageError
 from saccade.foreign import shown
-
-GROUP = r"_r([0-9-]+)_[0-9]+[.]mp4$"
-"""The pattern that finds the session in the name of a recorded file, for `--group`."""
 
 FEWEST_SESSIONS, WANTED_SESSIONS = 2, 3
 """The numbers of sessions of each class that training needs: with `--folds`, and to hold out validation and a test."""
@@ -76,6 +74,12 @@ class Session:
         """Return how many sessions of the class are recorded, this one included."""
         return _num_sessions(self.folder)
 
+    def other_classes(self) -> list[str]:
+        """Return the classes of the collection in order, if this one is new; otherwise none."""
+        if self.folder.exists() or not self.folder.parent.is_dir():
+            return []
+        return sorted(path.name for path in _folders(self.folder.parent))
+
     def fewest(self) -> int:
         """Return how many sessions of the class with the fewest are recorded, of all classes in the collection."""
         return min(map(_num_sessions, _folders(self.folder.parent)))
@@ -113,7 +117,7 @@ def _check_collection(out: Path, name: str) -> None:
 
 
 def _num_sessions(folder: Path) -> int:
-    found = (re.search(GROUP, path.name) for path in folder.iterdir() if not path.name.startswith("."))
+    found = (re.search(RECORDED, path.name) for path in folder.iterdir() if not path.name.startswith("."))
     return len({match[1] for match in found if match})
 
 

@@ -60,10 +60,10 @@ def train(clips: Path, run: Path) -> dict[str, Any]:
 
 def _folder(clips: Path) -> tuple[Folder, int, bool]:
     """Return the clips, the number of folds, and whether sessions are kept together."""
-    from saccade.record.session import GROUP
+    from saccade.data.grouping import RECORDED
 
     try:
-        return *_with_folds(clips, GROUP), True
+        return *_with_folds(clips, RECORDED), True
     except (DataError, UsageError):  # too few sessions, or clips that were not recorded here
         return *_with_folds(clips, None), False
 

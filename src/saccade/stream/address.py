@@ -120,6 +120,8 @@ class Address:
             return f"{name} refuses connections; check host and port, and that the camera or server runs"
         if isinstance(error, av.InvalidDataError) and self.kind is SourceKind.PIPE:
             return f"{name} {_NO_PIPED_VIDEO}"
+        if isinstance(error, av.InvalidDataError) and self.kind is SourceKind.FILE:
+            return f"{name} cannot be read as a video; give a video file"
         if isinstance(error, av.InvalidDataError):
             return f"{name} sends no video that can be read; give the address of a video stream, not of a page"
         if number == errno.EIO and self.kind in (SourceKind.NETWORK, SourceKind.WEB):

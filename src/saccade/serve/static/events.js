@@ -94,7 +94,7 @@ class List {
     Object.assign(this, { name: model.name, title, events: [] });
     const heads = ["Event", "from", "to", "peak"].map((textContent) => element("th", { scope: "col", textContent }));
     this.rows = Array.from({ length: SHOWN }, () => element("tr", { hidden: true }, heads.map(() => element("td"))));
-    this.none = element("tr", {}, [element("td", { colSpan: heads.length, textContent: "none yet" })]);
+    this.none = element("tr", {}, [element("td", { colSpan: heads.length, textContent: "no events yet" })]);
     this.table = element("div", { className: "events-list" }, [
       element("table", {}, [
         element("caption", { textContent: title }),
