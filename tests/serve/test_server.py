@@ -188,7 +188,7 @@ def test_an_uploaded_video_plays_on_its_page(server, page, mp4):
     while (message := page.take())["type"] == "frame":
         positions.append(message["position"])
         page.say("seen", number=message["number"])
-    assert message == {"type": "ended"}
+    assert message == {"type": "ended", "events": {}, "problem": None}
     assert positions == sorted(set(positions))
     assert positions[-1] == 7
 

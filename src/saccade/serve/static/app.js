@@ -66,6 +66,7 @@ function hello(message) {
   document.body.classList.toggle("untaught", !models.length);
   if (!models.length) return helloWithoutModel(message);
   knowsDigits = message.knows_digits;
+  find("layer-arrows").parentElement.hidden = !message.models.some(({ attention }) => attention === "dcn");
   wantedFps = message.frame_format.fps;
   cards = models.map((model, i) => new Card(model, i, showWanted));
   find("models").replaceChildren(...cards.map((card) => card.element));
