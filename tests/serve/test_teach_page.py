@@ -9,7 +9,7 @@ import torch
 
 from saccade import files
 from saccade.data import collection, video
-from saccade.record.session import GROUP
+from saccade.data.grouping import RECORDED
 from saccade.serve import training
 from saccade.serve.taught import WANTED
 
@@ -113,7 +113,7 @@ def test_clips_are_recorded_counted_and_deleted(browser_of, teaching, tmp_path):
     assert "none needs 1 more clip; wave & co needs 2 more clips" in page.inner_text("#teach-needs")
 
     folder = tmp_path / "clips"
-    found = collection.read(folder, group=GROUP)
+    found = collection.read(folder, group=RECORDED)
     assert found.classes == ("none", "wave & co")
     assert len({entry.group for entry in found.entries}) == 1  # one visit, one session
     clips = {entry.path.name: video.read_clip(entry.path, num_channels=3) for entry in found.entries}

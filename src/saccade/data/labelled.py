@@ -159,7 +159,10 @@ def targets_of(clips: Sequence[LabelledClip], labels: Labels) -> Targets:
     """
     number = {name: index for index, name in enumerate(labels.names)}
     if unknown := {name for clip in clips for name in clip.classes} - number.keys():
-        raise DataError(f"the clips have a class {min(unknown)!r} that the model does not know")
+        raise DataError(
+            f"the clips have a class {min(unknown)!r} that the model does not know: give clips of its classes, or train"
+            " a new model"
+        )
     if not labels.exclusive:
         targets = torch.zeros(len(clips), len(number))
         for row, clip in zip(targets, clips, strict=True):

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from torch import nn
+from torch.fx import config as fx_config
 
 from saccade import checkpoint, files, weights
 from saccade.checkpoint import Header
@@ -170,11 +171,13 @@ def _scratch(out: Path) -> Iterator[Path]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep what the exporters of torch tell their developers from the user: they log much, and warn of themselves."""
-    before = logging.root.manager.disable
+    before, traced = logging.root.manager.disable, fx_config.do_not_emit_stack_traces
     logging.disable(logging.CRITICAL)
+    fx_config.do_not_emit_stack_traces = True  # slow to find, and none stay in the files
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, message=r"`isinstance\(treespec, LeafSpec\)`")
             yield
     finally:
+        fx_config.do_not_emit_stack_traces = traced
         logging.disable(before)

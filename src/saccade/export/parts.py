@@ -37,6 +37,9 @@ def prepared(model: VideoClassifier, *, reference: bool, by_frame: bool) -> Vide
     for layer in found.modules():
         if reference and isinstance(layer, DeformConv2d):
             layer.backend = "reference"
+        if isinstance(layer, nn.Hardtanh):
+            # The exporter of ONNX takes one in place apart into many operations, and is slow at that.
+            layer.inplace = False
     # Torch takes weights in another order of memory for parts of larger ones when it saves them.
     contiguous: VideoClassifier = found.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return contiguous
