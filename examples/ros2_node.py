@@ -70,7 +70,7 @@ class WrongImage(ValueError):
 def image(message):
     """Return the pixels of a sensor_msgs/Image: (height, width, 3) in RGB, or (height, width) in grey."""
     if message.encoding not in ENCODINGS:
-        raise WrongImage(f"an image has encoding {message.encoding!r}; known: {', '.join(ENCODINGS)}")
+        raise WrongImage(f"an image has encoding {message.encoding!r:.40}; known: {', '.join(ENCODINGS)}")
     channels, chosen = ENCODINGS[message.encoding]
     height, width, step = message.height, message.width, message.step
     if not height or not width:
@@ -88,7 +88,7 @@ def compressed_image(message):
     content = bytes(message.data)
     name = next((name for start, name in DECODERS.items() if content.startswith(start)), None)
     if name is None:
-        raise WrongImage(f"a compressed image of format {message.format!r} is neither JPEG nor PNG")
+        raise WrongImage(f"a compressed image of format {message.format!r:.40} is neither JPEG nor PNG")
     decoder = av.CodecContext.create(name, "r")
     decoder.thread_count, decoder.options = 1, STRICT
     try:

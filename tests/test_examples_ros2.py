@@ -119,6 +119,7 @@ def cut(message):
 
 WRONG = [
     (node.image, raw(encoding="16UC1"), "encoding '16UC1'; known: rgb8, bgr8"),
+    (node.image, SimpleNamespace(**{**vars(raw()), "encoding": "x" * 9999}), "x; known: rgb8"),
     (node.image, cut(raw()), "48 rows of 192 bytes has 9215 bytes"),
     (node.image, SimpleNamespace(**{**vars(raw()), "step": 0}), "rows of 0 bytes"),
     (node.image, SimpleNamespace(**{**vars(raw()), "height": 0}), "64x0 px is empty"),

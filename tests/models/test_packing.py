@@ -1,6 +1,7 @@
 """Convolutions with arranged weights compute what they computed before."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -57,3 +58,47 @@ def test_without_the_operators_nothing_changes(monkeypatch):
     packing.pack(layers)
     assert isinstance(layers[1], nn.ReLU)
     assert "forward" not in vars(layers[0])
+
+
+@pytest.fixture
+def used():
+    """Packed layers that have seen a frame."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), SameConv2d(8, 4, 3), nn.ReLU6()).requires_grad_(False)
+    packing.pack(layers)
+    with torch.inference_mode():
+        layers(torch.rand(1, 3, 10, 12))
+    return layers
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda layers: pickle.loads(pickle.dumps(layers))])
+def test_a_copy_computes_the_same_and_has_weights_of_its_own(used, copied):
+    frames, other = torch.rand(1, 3, 10, 12), copied(used)
+    with torch.inference_mode():
+        wanted = used(frames)
+        torch.testing.assert_close(other(frames), wanted)
+    other[0].weight.mul_(2)
+    with torch.inference_mode():
+        assert not torch.equal(other(frames), wanted)
+        torch.testing.assert_close(used(frames), wanted)
+
+
+def test_other_weights_count_from_the_next_frame_on(used):
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), SameConv2d(8, 4, 3), nn.ReLU6()).requires_grad_(False)
+    used.load_state_dict(plain.state_dict())
+    frames = torch.rand(1, 3, 10, 12)
+    with torch.inference_mode():
+        torch.testing.assert_close(used(frames), plain(frames))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("part", [0, 2, 3])
+def test_a_broken_weight_is_not_hidden(part, value):
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU6())
+    layers.append(nn.Conv2d(8, 8, 3)).append(nn.ReLU()).eval().requires_grad_(False)
+    with torch.no_grad():
+        layers[part].bias[0] = value
+    frames = torch.rand(1, 3, 10, 12)
+    wanted = layers(frames)
+    packing.pack(layers)
+    with torch.inference_mode():
+        torch.testing.assert_close(layers(frames), wanted, equal_nan=True)

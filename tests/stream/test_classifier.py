@@ -200,3 +200,12 @@ def test_the_threshold_of_a_checkpoint_is_kept_and_old_ones_have_the_standard(tm
     assert described["min_confidence"] == 0.8
     standard = Labels.from_json({**described, "min_confidence": 0.5}).as_json()
     assert standard.keys().isdisjoint({"min_confidence", "none"})
+
+
+def test_a_checkpoint_that_gives_nan_inside_does_not_seem_to_work(tmp_path, frames):
+    header = Header("lenet-lstm", labels=LABELS, frame_format=FrameFormat(3, fps=10))
+    model = header.create_model()
+    model.get_buffer("encoder.trunk.1.2.running_var").fill_(-1)  # its root is NaN
+    checkpoint.save(tmp_path / checkpoint.NAME, model, header)
+    with pytest.raises(NonFiniteError, match=str(tmp_path)):
+        Classifier(tmp_path).push(frames[0], 0.0)

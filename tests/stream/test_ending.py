@@ -45,6 +45,24 @@ def test_sigterm_ends_it_and_the_event_that_lasts(command):
     assert (process.returncode, errors) == (-signal.SIGTERM, "")
 
 
+TWICE = """
+import signal
+from saccade.stream.ending import terminated_like_interrupted
+with terminated_like_interrupted():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        signal.raise_signal(signal.SIGTERM)
+        print("told", flush=True)
+"""
+
+
+def test_a_sigterm_that_comes_twice_lets_it_end_what_lasts():
+    """As `timeout` sends it: to the process, and then to its group."""
+    done = subprocess.run([sys.executable, "-c", TWICE], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "told\n", "")
+
+
 def test_a_reader_that_has_enough_ends_it_without_a_word(command):
     """As `head -1`."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

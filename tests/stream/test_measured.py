@@ -87,6 +87,9 @@ def test_figures_of_other_weights_are_not_told(run, slow, tmp_path, capsys):
         lambda kept: json.dumps({**kept, "rates": [{"fps": "fast", "accuracy": 1.0}] * 2}),
         lambda kept: json.dumps({**kept, "rates": [{"fps": 0.0, "accuracy": 1.0}] * 2}),
         lambda kept: json.dumps({**kept, "rates": [{"fps": 5.0, "accuracy": 70.0}] * 2}),
+        lambda kept: json.dumps({**kept, "rates": [{"fps": 10**400, "accuracy": 1}, *kept["rates"]]}),
+        lambda kept: json.dumps({**kept, "num_clips": 10**400}),
+        lambda kept: json.dumps({**kept, "split": "\x1b[31mtest\nof 40 clips"}),
         lambda kept: json.dumps({name: value for name, value in kept.items() if name != "split"}),
     ],
 )

@@ -6,6 +6,7 @@ a single frame of 224x224 px in EfficientNet-lite0 these take a quarter of the t
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,12 +31,15 @@ def pack(model: nn.Module) -> None:
 
     The model computes the same up to rounding. Its modules keep their types, so that attention can be traced through
     them. Where gradients are recorded, and on anything but float32 on a CPU, the convolutions run as before. Where this
-    build of torch lacks the operators, which `torch.compile` uses and nothing documents, nothing changes.
+    build of torch lacks the operators, which `torch.compile` uses and nothing documents, nothing changes. Nor does it
+    where a weight is NaN or infinite: the operators make 0 of a NaN, and a broken model would seem to work.
+
+    A packed model can be copied, pickled, called in several threads, and given other weights.
 
     Args:
         model: a model that no longer learns, such as that of `folding.folded`.
     """
-    if not _works():
+    if not _works() or not all(bool(one.isfinite().all()) for one in chain(model.parameters(), model.buffers())):
         return
     for module in model.modules():
         children = list(module.named_children())
@@ -60,34 +64,42 @@ class _Packed:
     def __init__(self, layer: nn.Conv2d, activation: nn.Module | None) -> None:
         self._layer, self._activation = layer, activation
         self._extra = _NONE if activation is None else _ACTIVATIONS[type(activation)]
-        self._shape: torch.Size | None = None
-        self._weight: Tensor | None = None
-        self._rest: tuple[Any, ...] = ()
+        # In one attribute, since another thread may arrange for frames of another size meanwhile.
+        self._arranged: tuple[tuple[Any, ...], tuple[Any, ...]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_arranged": None}  # it cannot be copied
 
     def __call__(self, input: Float[Tensor, "batch in_channels height width"]) -> Tensor:
         if torch.is_grad_enabled() or input.dtype != torch.float32 or input.device.type != "cpu":
             return self._plain(input)
-        if input.shape != self._shape and not self._arrange(input.shape):
-            return self._plain(input)
-        return _convolve(input, self._weight, self._layer.bias, *self._rest, *self._extra)
+        weight = self._layer.weight
+        # Weights that have changed are arranged anew. Those made in inference mode count no changes.
+        what = input.shape, weight.data_ptr(), None if weight.is_inference() else weight._version
+        arranged = self._arranged
+        if arranged is None or arranged[0] != what:
+            if (found := self._arrange(input.shape)) is None:
+                return self._plain(input)
+            arranged = self._arranged = what, found
+        return _convolve(input, arranged[1][0], self._layer.bias, *arranged[1][1:], *self._extra)
 
     def _plain(self, input: Tensor) -> Tensor:
         found = type(self._layer).forward(self._layer, input)
         return found if self._activation is None else self._activation(found)
 
-    def _arrange(self, shape: torch.Size) -> bool:
+    def _arrange(self, shape: torch.Size) -> tuple[Any, ...] | None:
+        """Return the weight for frames of a shape, and the numbers that the operator takes behind it."""
         layer = self._layer
         weight, padding = layer.weight, layer.padding
         if isinstance(layer, SameConv2d):
             if shape[2] % 2 or shape[3] % 2:
-                return False
+                return None
             # Padding on one side only is a row and a column of zeros in the kernel.
             weight, padding = F.pad(weight, (1, 0, 1, 0)), (layer.kernel_size[0] // 2,) * 2
         if isinstance(padding, str):
-            return False
-        self._rest = list(padding), list(layer.stride), list(layer.dilation), layer.groups
-        self._weight, self._shape = _arranged(weight.contiguous(), *self._rest, list(shape)), shape
-        return True
+            return None
+        rest = list(padding), list(layer.stride), list(layer.dilation), layer.groups
+        return _arranged(weight.contiguous(), *rest, list(shape)), *rest
 
 
 def _convolve(*arguments: Any) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 from saccade import checkpoint, files, foreign
 
 NAME = "camera.json"
+_MOST_CLIPS = 10**9
 
 Cost = Callable[[float], str]
 """A function from the rate of a source, in frames per second, to what is known of its cost."""
@@ -41,7 +42,7 @@ class MeasuredRates:
         checkpoint_sha256: the SHA-256 of the checkpoint; figures of another one do not count.
 
     Raises:
-        ValueError: if there are not several rates, or a number is out of range.
+        ValueError: if there are not several rates, a number is out of range, or the split is another.
     """
 
     split: str
@@ -50,7 +51,10 @@ class MeasuredRates:
     checkpoint_sha256: str
 
     def __post_init__(self) -> None:
-        if len(self.rates) < 2 or self.num_clips < 1:
+        # The file may come from anywhere, and what it holds is printed.
+        if self.split not in ("validation", "test"):
+            raise ValueError(f"split is {foreign.shown(self.split)}; validation or test is needed")
+        if len(self.rates) < 2 or not 1 <= self.num_clips <= _MOST_CLIPS:
             raise ValueError(f"{len(self.rates)} rates and {self.num_clips} clips compare nothing")
         for one in self.rates:
             if not 0 < one.fps < math.inf or not 0 <= one.accuracy <= 1:
@@ -61,10 +65,12 @@ class MeasuredRates:
         """Create the figures from JSON.
 
         Raises:
-            TypeError, ValueError: if `described` does not describe such figures.
+            ArithmeticError, TypeError, ValueError: if `described` does not describe such figures.
         """
         foreign.check_types(described, cls)
-        return cls(**described | {"rates": tuple(AtRate(**one) for one in described["rates"])})
+        # JSON has numbers that are too large for a fraction.
+        rates = tuple(AtRate(**{name: float(value) for name, value in one.items()}) for one in described["rates"])
+        return cls(**described | {"rates": rates})
 
     def told(self, fps: float) -> str:
         """Return the accuracy at the lower rate that is nearest to a source's, beside that at the full one.
@@ -75,7 +81,7 @@ class MeasuredRates:
         """
         full = max(self.rates, key=lambda one: one.fps)
         lower = [one for one in self.rates if one.fps < full.fps] or [full]
-        nearest = min(lower, key=lambda one: abs(math.log(one.fps / fps)))
+        nearest = min(lower, key=lambda one: abs(math.log(one.fps) - math.log(fps)))
         return (
             f"{100 * nearest.accuracy:.1f} % of {self.num_clips} {self.split} clips were classified correctly at"
             f" {nearest.fps:.3g} frames/s, {100 * full.accuracy:.1f} % at {full.fps:.3g}"
