@@ -53,6 +53,11 @@ def events(found: Any) -> None:
     console.say(f"as a stream, clips that were not learned joined by background: {found.told}")
     if found.false_per_minute > MOST_FALSE_ALARMS:
         console.say("no threshold gives one false alarm a minute or fewer; more background in training helps")
+    elif found.recall < 0.5:
+        console.say(
+            "the model notices few events; more clips help, from more sessions. `saccade evaluate --stream` shows what"
+            " lower thresholds find, and --min-confidence of `saccade stream` takes one"
+        )
 
 
 def in_folds(num_folds: int, num_clips: int) -> str:
