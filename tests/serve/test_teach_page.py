@@ -176,7 +176,7 @@ def test_a_training_is_found_again_and_its_model_answers(browser_of, teaching, t
     write_run(folder, 1, {"ended": ENDED}, classes=("none", "wave"))
     tab.stream()  # without a reload
     assert tab.page.locator(".card h2").all_inner_texts() == ["STN-LSTM"]
-    tab.page.get_by_text("7 of 8 clips are named rightly").wait_for()
+    tab.page.locator("#teach-outcome", has_text="7 of 8 clips are named rightly").wait_for()
     write_run(folder, 2, {"ended": ENDED}, classes=("none", "wave"))
     tab.wait_for("document.querySelectorAll('.card').length === 2")
     tab.stream()

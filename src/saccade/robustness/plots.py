@@ -39,7 +39,6 @@ def plot(change: str, curves: Sequence[Curve], runs: Sequence[str], chance: Mapp
             axis.axhline(100 * level, color="#777777", linewidth=1.2, linestyle=(0, (1, 2)), label=label)
         axis.axvline(CHANGES[change].unchanged, color="#bbbbbb", linewidth=0.8, zorder=0)
         _label(axis, change, curves)
-        figure.tight_layout()
         content = io.BytesIO()
         figure.savefig(content, format="svg", metadata={"Date": None}, bbox_inches="tight", pad_inches=0.1)
         pyplot.close(figure)

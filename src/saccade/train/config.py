@@ -97,6 +97,8 @@ class TrainConfig:
             raise UsageError("both --steps and --minutes were given; give only one of them")
         self._settle_model()
         self._check_names()
+        if self.model == models.BUILT:
+            check_together(self.trunk, self.attention or "none")
         for name in ("batch_size", "learning_rate"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be above 0; got {value}")
@@ -151,7 +153,6 @@ class TrainConfig:
             )
         if settled.get("model", self.model) == models.BUILT:
             settled |= {"attention": "none", "temporal": default_temporal(settled["trunk"])} | parts
-            check_together(settled["trunk"], settled["attention"])
         for name, value in settled.items():
             object.__setattr__(self, name, value)
         if self.model in models.MODELS and self.model not in (*models.END_TO_END, models.BUILT):
