@@ -134,7 +134,8 @@ def test_the_stream_is_watched_and_its_loss_told(tab, live):
     assert serious_faults(tab) == []
 
 
-def test_a_stream_that_is_gone_is_told_and_tried_again_by_hand(tab, live):
+def test_a_stream_that_is_gone_is_told_and_tried_again_by_hand(tab, live, camera):
+    camera.__exit__()  # whatever ran before
     page = tab.page
     page.keyboard.press("Tab")
     page.focus("[name=source]:checked")
