@@ -1,7 +1,6 @@
 """The verb `stream`: lines on standard output, and pictures for the browser if they are asked for."""
 
 import json
-import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -9,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saccade.serve.mjpeg import MjpegServer
     from saccade.stream import Classifier, Moment, StreamConfig
-
-_BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
 
 
 def make(words: Sequence[str]) -> Callable[..., None]:
@@ -47,7 +44,9 @@ def _print(lines: Generator[dict[str, Any]]) -> None:
 
 def _refuse_without_passwords(words: Sequence[str], parsed: Callable[..., None]) -> None:
     """Let the parser refuse wrong words before it sees a password: its messages show the words."""
-    shown = [_BEFORE_HOST.sub("...@", word) for word in words]
+    from saccade.stream.address import BEFORE_HOST
+
+    shown = [BEFORE_HOST.sub("...@", word) for word in words]
     if shown != list(words):
         import tyro
 

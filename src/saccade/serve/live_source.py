@@ -13,12 +13,9 @@ from torch import Tensor
 from saccade.data.times import Resampler
 from saccade.serve.sources import Picture
 from saccade.stream.classifier import LONGEST_GAP_S
-from saccade.stream.feed import QUEUE_S
 from saccade.stream.live_frame import LiveFrame
 from saccade.stream.waiting import Waiting
 
-_USUAL_FPS = 30.0
-_FEWEST_WAITING = 4
 _MOST_LINES = 8
 
 Pixels = UInt8[Tensor, "channels height width"]
@@ -40,7 +37,7 @@ class LiveSource:
     def __init__(self, fps: float | None) -> None:
         self.has_ended = False
         self.problem: str | None = None
-        self._most = max(_FEWEST_WAITING, round(QUEUE_S * (fps or _USUAL_FPS)))
+        self._rate_fps = fps
         self._lock = threading.Lock()
         self._dropped = 0
         self._last_s: float | None = None
@@ -89,7 +86,7 @@ class LiveSource:
         return None
 
     def _empty(self) -> None:
-        self._waiting, self._num_put, self._num_taken = Waiting(self._most), 0, 0
+        self._waiting, self._num_put, self._num_taken = Waiting.at_rate(self._rate_fps), 0, 0
 
 
 class CameraSource(LiveSource):

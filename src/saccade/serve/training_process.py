@@ -20,10 +20,8 @@ from saccade import files
 from saccade.errors import DataError, SaccadeError, UsageError
 from saccade.serve.training import LOCK
 
-if TYPE_CHECKING:
-    from saccade.data import (
-        Folder,
-    )  # the lock is held before torch is imported, and processes that read clips import this
+if TYPE_CHECKING:  # the lock is held before torch is imported, and processes that read clips import this module
+    from saccade.data import Folder
 
 _MAX_FOLDS = 3
 _MAX_LEFT_OUT = 5

@@ -29,7 +29,7 @@ _OPTIONS = {scheme: {"rtsp_flags": "prefer_tcp"} for scheme in ("rtsp", "rtsps")
 _AT_ONCE = {"fpsprobesize": "0"}
 _CAMERAS = {"linux": "v4l2", "darwin": "avfoundation", "win32": "dshow"}
 # A password may hold any character, also "/" and "@".
-_BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
+BEFORE_HOST = re.compile(r"(?<=://).*@", re.DOTALL)
 # An address that is written wrongly is taken for a file, and may hold a password all the same.
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _NO_PIPED_VIDEO = (
@@ -142,7 +142,7 @@ def _of_network(scheme: str, text: str) -> Address:
         raise UsageError(f"what stands before :// is no kind of address; known: {', '.join(_PROTOCOLS)}")
     if scheme not in _PROTOCOLS:
         raise UsageError(f"no source begins with {scheme!r}://; known: {', '.join(_PROTOCOLS)}")
-    shown = re.split("[?#]", _BEFORE_HOST.sub("", text), maxsplit=1)[0]
+    shown = re.split("[?#]", BEFORE_HOST.sub("", text), maxsplit=1)[0]
     kind = SourceKind.WEB if _PROTOCOLS[scheme] == _WEB else SourceKind.NETWORK
     options = {"protocol_whitelist": _PROTOCOLS[scheme], **_AT_ONCE, **_OPTIONS.get(scheme, {})}
     return Address(kind, text, shown, options=options)

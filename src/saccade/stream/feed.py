@@ -14,7 +14,7 @@ from saccade.errors import DataError
 from saccade.stream import wire
 from saccade.stream.address import Address, SourceKind
 from saccade.stream.decoding import Task
-from saccade.stream.limits import Limits
+from saccade.stream.limits import USUAL_FPS, Limits
 from saccade.stream.live_frame import LiveFrame
 from saccade.stream.measured import Cost, not_measured
 from saccade.stream.process import ReadingProcess
@@ -23,11 +23,6 @@ from saccade.stream.waiting import Waiting
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """The pauses between attempts to connect again: each is twice the one before."""
 
-QUEUE_S = 0.5
-"""The longest piece of video that waits; a burst after a pause of the network fits."""
-
-_USUAL_FPS = 30.0
-_FEWEST_WAITING = 4
 # Over which the rate of the source is measured, and after which one is told that is slow from its start.
 _WINDOW_S, _ENOUGH_S = 5.0, 3.0
 # For which a source has to be slow to count as one that got slow, as in the dark; a pause leaves the window before.
@@ -58,7 +53,7 @@ class Feed:
         limits: Limits,
         cost: Cost = not_measured,
     ) -> None:
-        self.waiting = Waiting(max(_FEWEST_WAITING, round(QUEUE_S * (task.fps or _USUAL_FPS))))
+        self.waiting = Waiting.at_rate(task.fps)
         self.fps: float | None = None
         self._task, self._address, self._fit, self._limits = task, address, fit, limits
         self._cost = cost
@@ -160,7 +155,7 @@ class Feed:
     def _live_frame(self, shown: wire.Shown) -> LiveFrame:
         last = self._last
         if shown.begins:
-            period_s = 1 / (self._task.fps or _USUAL_FPS)
+            period_s = 1 / (self._task.fps or USUAL_FPS)
             # Time goes on over a gap, as long as it took.
             gap_s = 0.0 if last is None else max(period_s, shown.arrived_s - last.arrived_s)
             self._start_s = 0.0 if last is None else last.time_s + gap_s

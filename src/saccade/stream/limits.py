@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+USUAL_FPS = 30.0
+"""The frames per second of a usual camera, where the rate is unknown."""
+
 
 @dataclass(frozen=True)
 class Limits:

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
-_USUAL_FPS = 30.0
+from saccade.stream.limits import USUAL_FPS
+
 # The share of a frame's time that one thread may take. The rest is for decoding and for other programs.
 _ENOUGH = 0.6
 _TRIALS = 5
@@ -35,7 +36,7 @@ def enough_threads(step: Callable[[], object], fps: float | None) -> Iterator[in
     try:
         torch.set_num_threads(1)
         alone_s = _median_s(step)
-        if before > 1 and alone_s > _ENOUGH / (fps or _USUAL_FPS):
+        if before > 1 and alone_s > _ENOUGH / (fps or USUAL_FPS):
             torch.set_num_threads(before)
             if _median_s(step) > alone_s:
                 torch.set_num_threads(1)

@@ -7,10 +7,16 @@ import time
 from collections import deque
 from dataclasses import replace
 
+from saccade.stream.limits import USUAL_FPS
 from saccade.stream.live_frame import LiveFrame
+
+QUEUE_S = 0.5
+"""The longest piece of video that waits; a burst after a pause of the network fits."""
 
 LATE_S = 0.1
 """A consumer is behind once the oldest waiting frame has waited so long."""
+
+_FEWEST = 4
 
 
 class Waiting:
@@ -38,6 +44,11 @@ class Waiting:
         self._changed = threading.Condition()
         self._is_behind = self._has_ended = self._is_closed = False
         self._error: BaseException | None = None
+
+    @classmethod
+    def at_rate(cls, fps: float | None) -> Waiting:
+        """Create a queue for `QUEUE_S` of video; without a rate, for that of a usual camera."""
+        return cls(max(_FEWEST, round(QUEUE_S * (fps or USUAL_FPS))))
 
     def put(self, frame: LiveFrame) -> None:
         """Add a frame. If the source is not live, wait while the queue is full, until `close` is called."""
