@@ -19,6 +19,8 @@ from saccade import checkpoint, files, foreign
 from saccade.errors import DataError, UsageError
 
 RUN, LOG = "run.json", "log.jsonl"
+# A program that a killed process was starting, such as git, holds the lock of that process until it has begun.
+_STARTING_S = 1.0
 
 
 class _Run(TypedDict, total=False):
@@ -44,7 +46,7 @@ def held(out: Path, *, wait: bool = False) -> Iterator[None]:
     _check_folder(out)
     with ExitStack() as stack:
         try:
-            stack.enter_context(files.locked(out / RUN, timeout_s=-1 if wait else 0))
+            stack.enter_context(files.locked(out / RUN, timeout_s=-1 if wait else _STARTING_S))
         except TimeoutError as error:
             raise UsageError(
                 f"another process is writing to {out}; wait until it has ended, or choose another --out"
