@@ -217,6 +217,7 @@ def test_a_header_of_the_second_format_is_read(tmp_path):
         num_frames=12,
         frames_per_setting=3,
         short_fraction=0.25,
+        short_frames=4,  # the only length before this was an option
         angle=45.0,
     )
     assert header.facts == {"data": "moving digits", **OLD_DATA}
@@ -441,3 +442,13 @@ def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
         (tmp_path / name).touch()
     paths = (tmp_path / "a" / "checkpoint.safetensors", tmp_path / "weights" / "best.safetensors")
     assert checkpoint.distinct_names(["stn-lstm", "stn-lstm"], paths) == ["stn-lstm (a)", "stn-lstm (best)"]
+
+
+def test_a_header_that_does_not_tell_the_length_of_short_clips_had_four_frames(tmp_path):
+    described = DigitsConfig(digits="uci").as_json()
+    del described["short_frames"]
+    header = Header("lenet-lstm", {}, LABELS, data={"config": described, "facts": {}}, training={"data": described})
+    save(tmp_path / NAME, models.create("lenet-lstm", labels=LABELS), header)
+    again = read_header(tmp_path)
+    assert again.data_config() == DigitsConfig(digits="uci", short_frames=4)
+    assert again.training["data"]["short_frames"] == 4

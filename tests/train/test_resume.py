@@ -119,10 +119,11 @@ def as_version_01_wrote_it(out, config, digits):
 
 
 SETS = replace(DIGITS, scheme="digits", num_digits=(1, 3), clutter=2, noise=5.0, condition=("normal", "rotation"))
-SETS = replace(SETS, frames_per_setting=3, short_fraction=0.4, angle=60.0)
+SETS = replace(SETS, frames_per_setting=3, short_fraction=0.4, short_frames=4, angle=60.0)
+FIRST = replace(DIGITS, short_frames=4)  # the only length of short clips before it was an option
 
 
-@pytest.mark.parametrize("digits", [DIGITS, SETS], ids=["pairs", "sets"])
+@pytest.mark.parametrize("digits", [FIRST, SETS], ids=["pairs", "sets"])
 @pytest.mark.parametrize("data", ["as asked", "as learned"])
 def test_a_run_of_version_01_resumes(digits, data, tmp_path, whole):
     config = config_of(ema=0.5)
@@ -136,21 +137,21 @@ def test_a_run_of_version_01_resumes(digits, data, tmp_path, whole):
 
 
 def test_a_run_that_began_before_an_option_came_goes_on_as_with_its_default(tmp_path, whole):
-    as_version_01_wrote_it(stopped(tmp_path, 3), config_of(), DIGITS)
+    as_version_01_wrote_it(stopped(tmp_path, 3, config_of(), FIRST), config_of(), FIRST)
     header = json.loads((tmp_path / "checkpoint.json").read_text())
     for name in ("num_digits", "clutter", "noise", "ema"):
         del header["training"]["config"][name]
     save_file(tensors_of(tmp_path), tmp_path / checkpoint.NAME, {"saccade": json.dumps(header)})
     with pytest.raises(UsageError, match=r"made with ema=0\.0, now ema=0\.5"):
-        train(config_of(ema=0.5), DIGITS, tmp_path, resume=True)
-    train(config_of(), DIGITS, tmp_path, resume=True)
-    assert_same_bits(whole(config_of()), tmp_path)
+        train(config_of(ema=0.5), FIRST, tmp_path, resume=True)
+    train(config_of(), FIRST, tmp_path, resume=True)
+    assert_same_bits(whole(config_of(), FIRST), tmp_path)
 
 
 def test_a_run_of_the_first_format_resumes(tmp_path, whole):
     # There was one trunk, one optimiser, one condition, and none of them had a name.
     config = config_of(trunk="wide", muon_rate=0.0)
-    as_version_01_wrote_it(stopped(tmp_path, 3, config), config, DIGITS)
+    as_version_01_wrote_it(stopped(tmp_path, 3, config, FIRST), config, FIRST)
     header = json.loads((tmp_path / "checkpoint.json").read_text()) | {"format": 1}
     del header["arguments"]["trunk"], header["arguments"]["digit_pairs"]
     for name in ("trunk", "muon_rate", "num_digits", "clutter", "noise", "ema"):
@@ -158,8 +159,8 @@ def test_a_run_of_the_first_format_resumes(tmp_path, whole):
     header["training"]["config"]["condition"] = "rotation_scaling"
     tensors = {name.replace("optimizer.0.", "optimizer."): tensor for name, tensor in tensors_of(tmp_path).items()}
     save_file(tensors, tmp_path / checkpoint.NAME, {"saccade": json.dumps(header)})
-    train(config, DIGITS, tmp_path, resume=True)
-    assert_same_bits(whole(config), tmp_path)
+    train(config, FIRST, tmp_path, resume=True)
+    assert_same_bits(whole(config, FIRST), tmp_path)
 
 
 # --- Another run
@@ -209,7 +210,8 @@ def test_a_run_is_not_resumed_with_another_option(name, came, now, begun):
         ("scheme", "pair", "digits"),
         ("num_frames", 6, 8),
         ("frames_per_setting", 2, 3),
-        ("short_fraction", 0.5, 0.2),
+        ("short_fraction", 0.6, 0.2),
+        ("short_frames", 2, 3),
         ("angle", 90.0, 45.0),
         ("canvas", 64, 72),
         ("clutter", 0, 3),

@@ -26,6 +26,7 @@ def digits_in_memory(uci, monkeypatch):
         ({"num_clips": 0}, "num_clips must be at least 1"),
         ({"short_fraction": 1.5}, "short_fraction must lie in 0 to 1"),
         ({"short_fraction": math.nan}, "short_fraction must lie in 0 to 1"),
+        ({"short_frames": 0}, "short_frames must be at least 1; got 0"),
         ({"angle": 200.0}, "max_angle_deg|angle must lie in"),
         ({"condition": "rotated"}, "did you mean 'rotation'"),
         ({"condition": ("normal", "rotated")}, "did you mean 'rotation'"),
@@ -41,11 +42,12 @@ def test_what_cannot_be_is_refused_at_once(changes, message):
         DigitsConfig(**changes)
 
 
-def test_short_clips_have_four_frames_that_all_differ():
-    config = replace(TRAINING, num_frames=20, frames_per_setting=5)
+def test_the_frames_of_short_clips_all_differ():
+    config = replace(TRAINING, num_frames=20, frames_per_setting=5, short_frames=4)
     (long,), (short,) = config.motions(), config.motions(short=True)
     assert (long.num_frames, long.num_settings) == (20, 4)
     assert (short.num_frames, short.num_settings) == (4, 4)
+    assert TRAINING.motions(short=True)[0].num_frames == 2
     assert replace(config, num_frames=3).motions(short=True)[0].num_frames == 3
 
 
@@ -85,7 +87,8 @@ def generated(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "size"), [({}, 4), ({"num_frames": 3}, 4), ({"num_frames": 7}, 1), ({"short_fraction": 1.0}, 4)]
+    ("changes", "size"),
+    [({}, 4), ({"num_frames": 2}, 4), ({"num_frames": 7, "short_frames": 4}, 1), ({"short_fraction": 1.0}, 4)],
 )
 def test_no_clip_is_seen_twice(changes, size, generated):
     digits = replace(DIGITS, **changes)
@@ -98,12 +101,12 @@ def test_no_clip_is_seen_twice(changes, size, generated):
     for clips, part in generated:
         assert size * digits.num_frames - 4 < clips.motion.num_frames * len(part) <= size * digits.num_frames
     if not changes:
-        assert [clips.motion.num_frames for clips, _ in generated] == [4, 4, 4, 6, 6, 6]
+        assert [clips.motion.num_frames for clips, _ in generated] == [2, 2, 2, 2, 6, 6]
 
 
 def test_the_stages_of_short_clips_follow_each_other_and_then_come_the_long_ones(generated):
-    batches = replace(DIGITS, scheme="digits", num_digits=(1, 3), num_frames=8).batches(4, 0)
+    batches = replace(DIGITS, scheme="digits", num_digits=(1, 3), num_frames=8, short_fraction=0.5).batches(4, 0)
     for step in range(12):
         batches(step, 12)
     used = [(clips.num_digits, clips.motion.num_frames) for clips, _ in generated]
-    assert used == [(1, 4)] * 2 + [(2, 4)] * 2 + [(3, 4)] * 2 + [(3, 8)] * 6
+    assert used == [(1, 2)] * 2 + [(2, 2)] * 2 + [(3, 2)] * 2 + [(3, 8)] * 6

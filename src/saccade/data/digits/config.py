@@ -12,7 +12,7 @@ import tyro
 from saccade import files, foreign
 from saccade.clips import FrameFormat
 from saccade.data.digits import schemes, sources
-from saccade.data.digits.curriculum import SHORT_FRAMES, Curriculum
+from saccade.data.digits.curriculum import Curriculum
 from saccade.data.digits.mixture import Mixture
 from saccade.data.digits.motion import CONDITIONS, Motion
 from saccade.data.digits.moving_digits import DATA, MovingDigits
@@ -50,7 +50,8 @@ class DigitSourceConfig:
 class DigitsConfig(DigitSourceConfig):
     """The images, number, motion and labels of moving digits.
 
-    Clips are generated when they are needed. If the number of digits is a range, the short clips of training start with
+    Clips are generated when they are needed. Training begins with short clips, since a step then shows more different
+    digits. If the number of digits is a range, the short clips of training start with
     the smallest number, without clutter and noise. Number, clutter and noise then grow to their full ranges in equal
     stages. The model thus learns the shapes of digits from digits alone.
 
@@ -70,7 +71,8 @@ class DigitsConfig(DigitSourceConfig):
         num_frames: the number of frames in a clip.
         frames_per_setting: the number of frames between two draws of angle and scale; training has fewer than the test,
             because similar frames teach little.
-        short_fraction: the fraction of training steps that use clips of 4 frames; the frames per step stay the same.
+        short_fraction: the fraction of training steps that use short clips; the frames per step stay the same.
+        short_frames: the number of frames in a short clip.
         continuous: change angle and scale smoothly from setting to setting.
         canvas: the height and width of a frame in pixels.
         digit_size: the height and width of a digit in pixels at scale 1.
@@ -99,7 +101,8 @@ class DigitsConfig(DigitSourceConfig):
     clips_seed: int | None = None
     num_frames: int = 50
     frames_per_setting: int = 5
-    short_fraction: float = 0.5
+    short_fraction: float = 0.6
+    short_frames: int = 2
     continuous: bool = False
     canvas: int = 64
     digit_size: int = 28
@@ -119,6 +122,8 @@ class DigitsConfig(DigitSourceConfig):
             raise UsageError(f"num_clips must be at least 1; got {self.num_clips}")
         if not 0 <= self.short_fraction <= 1:
             raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
+        if self.short_frames < 1:
+            raise UsageError(f"short_frames must be at least 1; got {self.short_frames}")
         self.motions()
         schemes.create(self.scheme).check_num_digits(self.num_digits)
 
@@ -215,7 +220,7 @@ class DigitsConfig(DigitSourceConfig):
         return tuple(
             Motion(
                 condition,
-                min(SHORT_FRAMES, self.num_frames) if short else self.num_frames,
+                min(self.short_frames, self.num_frames) if short else self.num_frames,
                 1 if short else self.frames_per_setting,
                 self.continuous,
                 self.canvas,
@@ -271,5 +276,5 @@ class DigitsConfig(DigitSourceConfig):
         return config if config.clips_seed is not None else replace(config, clips_seed=seed)
 
 
-TRAINING = DigitsConfig(num_frames=16, frames_per_setting=2)
+TRAINING = DigitsConfig(num_frames=16, frames_per_setting=1)
 """The default clips of training: shorter than those of the test, with more frequent changes."""

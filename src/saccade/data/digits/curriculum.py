@@ -10,13 +10,12 @@ import torch
 from saccade.clips import CPU, ClipBatch
 from saccade.data.digits.mixture import Mixture
 
-# The order of the phases is fixed: short clips teach digits quickly, then long clips teach memory over time.
-SHORT_FRAMES = 4
-
 
 @dataclass(frozen=True)
 class Curriculum:
     """Batches of short clips in stages, then of clips of full length; no clip occurs twice.
+
+    The order of the phases is fixed: short clips teach many digits quickly, then long clips teach memory over time.
 
     Args:
         long: the clips of full length.
@@ -35,10 +34,11 @@ class Curriculum:
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
         num_frames, num_short = self.long.parts[0].motion.num_frames, self.short_fraction * num_steps
-        short = step < num_short and num_frames > SHORT_FRAMES
-        size = self.size * num_frames // SHORT_FRAMES if short else self.size
+        short_frames = self.short[0].parts[0].motion.num_frames
+        short = step < num_short and num_frames > short_frames
+        size = self.size * num_frames // short_frames if short else self.size
         # Every step advances by the larger batch size, so that no index occurs in both phases.
-        first = step * max(size, self.size * num_frames // SHORT_FRAMES)
+        first = step * max(size, self.size * num_frames // short_frames)
         clips = self.short[int(step * len(self.short) / num_short)] if short else self.long
         return clips.batch(torch.arange(first, first + size, device=self.device))
 

@@ -1,8 +1,9 @@
-"""Convert checkpoint headers of version 0.1 and earlier, when all data was moving digits."""
+"""Convert checkpoint headers of earlier versions; until version 0.1, all data was moving digits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from saccade.data.digits import schemes
@@ -10,6 +11,8 @@ from saccade.data.digits.config import TRAINING, DigitsConfig
 from saccade.data.digits.moving_digits import DATA
 
 NEWEST = 3
+_SHORT_FRAMES = 4  # of all runs before this was an option
+_FIRST = replace(TRAINING, frames_per_setting=2, short_fraction=0.5, short_frames=_SHORT_FRAMES)
 # Former options of training that are now options of the digits: old names and current names.
 _OF_DIGITS = {
     **{
@@ -29,7 +32,7 @@ def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(described)
     if found["format"] == NEWEST:
-        return found
+        return _with_short_frames(found)
     arguments, training = dict(found["arguments"]), dict(found["training"])
     matched = not str(found["model"]).endswith("-published")
     if found["format"] == 1 and matched:
@@ -62,7 +65,7 @@ def _data(data: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     if not data:
         return {}
     protocol = data.pop("protocol", None)
-    asked = TRAINING.as_json() | {_OF_DIGITS[name]: value for name, value in config.items() if name in _OF_DIGITS}
+    asked = _FIRST.as_json() | {_OF_DIGITS[name]: value for name, value in config.items() if name in _OF_DIGITS}
     for name, old in (("condition", "condition"), ("scheme", "labels"), ("order", "order"), ("digits", "digits")):
         # The header names the source; if the source is a folder, only the configuration has its path.
         if old in data and not (name == "digits" and config.get("digits") not in (None, "auto")):
@@ -71,3 +74,12 @@ def _data(data: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
         asked["condition"] = asked["condition"].split("+")
     facts = {"data": DATA} | data | ({"protocol": protocol} if protocol else {})
     return {"config": DigitsConfig.from_json(asked).as_json(), "facts": facts}
+
+
+def _with_short_frames(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a header that tells how long short clips were."""
+    for part, name in (("data", "config"), ("training", "data")):
+        config = (found.get(part) or {}).get(name)
+        if isinstance(config, Mapping) and config.get("kind") == DigitsConfig.KIND and "short_frames" not in config:
+            found[part] = dict(found[part]) | {name: dict(config) | {"short_frames": _SHORT_FRAMES}}
+    return found
