@@ -44,6 +44,16 @@ def test_the_verdict_is_that_of_the_last_frame(make_clips):
     found = evaluate(Canned(by_frame), clips, batch_size=4)
     assert found.accuracy == 1.0
     assert found.accuracy_by_frame == [0.0, 0.5, 1.0]
+    # In the mean, clips 0 to 2 have two right frames of three, and the others one of three with three verdicts.
+    assert found.accuracy_of_mean_logits == 0.5
+
+
+def test_the_mean_of_the_logits_can_be_right_where_the_last_frame_is_not(make_clips):
+    labels = torch.arange(4)
+    by_frame = torch.stack([one_hot(labels), one_hot(labels), one_hot((labels + 1) % 55, height=15.0)], 1)
+    found = evaluate(Canned(by_frame), make_clips(4, num_frames=3), batch_size=3)
+    assert (found.accuracy, found.accuracy_of_mean_logits) == (0.0, 1.0)
+    assert found.row(model="canned", seed=0)["accuracy_of_mean_logits"] == 1.0
 
 
 def test_a_model_with_one_prediction_a_clip_has_no_accuracy_by_frame(make_clips):
@@ -52,6 +62,7 @@ def test_a_model_with_one_prediction_a_clip_has_no_accuracy_by_frame(make_clips)
     found = evaluate(model, make_clips(6))
     assert found.accuracy == 1.0
     assert found.accuracy_by_frame is None
+    assert found.accuracy_of_mean_logits is None
 
 
 def test_presence_of_digits(make_clips):
@@ -265,6 +276,8 @@ def test_padded_clips_are_measured_like_each_alone(loud):
     wanted = [[clip[t] for clip in right if t < len(clip)] for t in range(max(LENGTHS))]
     assert together.accuracy_by_frame == [sum(some) / len(some) for some in wanted]
     assert len({tuple(clip) for clip in right}) > 2  # the verdicts do change
+    of_means = [(said.mean(0).argmax() == target).item() for said, target in zip(alone, targets, strict=True)]
+    assert together.accuracy_of_mean_logits == sum(of_means) / len(of_means)
     each = [evaluate(loud, stored(index), precision="float32") for index in range(len(LENGTHS))]
     for size in (1, 2, 5):
         found = evaluate(loud, stored(), batch_size=size, precision="float32")

@@ -41,6 +41,8 @@ class Evaluation:
         confusion_matrix: see `metrics.confusion_matrix`.
         accuracy_by_frame: the accuracy of the verdict at each frame, over the clips that have this frame; None for a
             model that is not causal.
+        accuracy_of_mean_logits: the accuracy if a clip's verdict is the mean of its logits over frames; None for a
+            model that is not causal.
         clips: the verdict of each clip.
         looks: where each attention layer looked, by its module name.
     """
@@ -55,6 +57,7 @@ class Evaluation:
     recall: dict[str, float | None]
     confusion_matrix: list[Any]
     accuracy_by_frame: list[float] | None
+    accuracy_of_mean_logits: float | None
     clips: list[ClipVerdict]
     looks: dict[str, LayerAttention]
 
@@ -91,6 +94,7 @@ class Evaluation:
         if missing := [name for name in identity if facts.get(name) is None]:
             raise UsageError(f"a result row lacks {', '.join(missing)}; pass it as a keyword argument")
         measured = {name: getattr(self, name) for name in ("accuracy", "cross_entropy", "num_clips")}
+        measured |= {"accuracy_of_mean_logits": self.accuracy_of_mean_logits}
         measured |= {"top5_accuracy": self.top5_accuracy, "calibration_error": self.calibration_error}
         recall = {f"{RECALL}{name}": value for name, value in self.recall.items()}
         further = {name: value for name, value in facts.items() if name not in identity}
@@ -158,6 +162,7 @@ def evaluate(
         recall=metrics.recall(logits, targets, labels),
         confusion_matrix=metrics.confusion_matrix(logits, targets, labels).tolist(),
         accuracy_by_frame=found.accuracy_by_frame,
+        accuracy_of_mean_logits=found.accuracy_of_mean_logits,
         clips=clip_verdicts(clips, found),
         looks=watch.layers(),
     )

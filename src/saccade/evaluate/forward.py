@@ -48,14 +48,16 @@ class Setup:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The logits at each clip's last frame, the targets, and for a causal model the accuracy at every frame.
+    """The logits at each clip's last frame and the targets.
 
-    If clips differ in length, the accuracy at a frame is over the clips that have this frame.
+    For a causal model also the accuracy at every frame, and that of the mean of the logits over frames. If clips
+    differ in length, the accuracy at a frame is over the clips that have this frame.
     """
 
     logits: Float[Tensor, "clips classes"]
     targets: Targets
     accuracy_by_frame: list[float] | None
+    accuracy_of_mean_logits: float | None
 
 
 @torch.no_grad()
@@ -83,7 +85,7 @@ def run_clips(
     model.to(setup.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     clips = clips.to(setup.device)
     causal = bool(getattr(model, "causal", False))
-    logits, targets, by_frame = [], [], _ByFrame()
+    logits, targets, by_frame, right_in_mean = [], [], _ByFrame(), 0
     with evaluating(model):
         for first in range(0, setup.num_clips, setup.batch_size):
             last = min(first + setup.batch_size, setup.num_clips)
@@ -95,9 +97,11 @@ def run_clips(
             targets.append(batch.targets.cpu())
             if causal:
                 by_frame.add(clips.labels.right(said, batch.targets), batch)
+                right_in_mean += int(clips.labels.right(_mean(said, batch), batch.targets).sum())
             if progress is not None:
                 progress(last, setup.num_clips)
-    return Verdicts(torch.cat(logits), torch.cat(targets), by_frame.accuracy() if causal else None)
+    of_mean = right_in_mean / setup.num_clips if causal else None
+    return Verdicts(torch.cat(logits), torch.cat(targets), by_frame.accuracy() if causal else None, of_mean)
 
 
 class _ByFrame:
@@ -144,6 +148,12 @@ def _forward(
 def _valid(logits: Float[Tensor, "batch time classes"], batch: ClipBatch) -> Float[Tensor, "batch time classes"]:
     """Return logits with zeros at padded frames."""
     return logits if batch.valid is None else torch.where(batch.valid.unsqueeze(-1), logits, 0)
+
+
+def _mean(logits: Float[Tensor, "batch time classes"], batch: ClipBatch) -> Float[Tensor, "batch classes"]:
+    """Return the mean of the logits over each clip's frames."""
+    total = _valid(logits, batch).sum(1)
+    return total / (logits.shape[1] if batch.lengths is None else batch.lengths.unsqueeze(-1))
 
 
 def _check_classes(model: nn.Module, num_classes: int, labels: Labels) -> None:

@@ -29,6 +29,7 @@ MEASURED = frozenset(
     {
         "accuracy",
         "cross_entropy",
+        "accuracy_of_mean_logits",
         "top5_accuracy",
         "calibration_error",
         "offset_px_rms",
