@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from saccade.nn import Glimpses, attention_layers
-from saccade.nn.glimpses import spread_positions
+from saccade.nn import attention_layers
 
 
 def looking_around(model):
@@ -15,6 +14,4 @@ def looking_around(model):
             nn.init.normal_(parameter, std=0.05)
             if parameter.numel() == 6:
                 parameter.data += torch.eye(2, 3).flatten()
-            elif parameter.dim() == 1 and isinstance(layer, Glimpses):
-                parameter.data += spread_positions(layer.num_glimpses, layer.mode)
     return model

@@ -12,8 +12,12 @@ from torch.nn import functional as F
 from saccade.clips import MIN_PX
 from saccade.models.small_trunks import ConvBlock
 from saccade.nn.glimpses import Glimpses
+from saccade.nn.grid_pool import GridPool
 from saccade.nn.shapes import check_dtype
-from saccade.nn.spatial_transformer import IdentityLinear, PositionLinear
+from saccade.nn.spatial_transformer import IdentityLinear
+
+GRID = 4
+"""The number of cells along each axis of what `GlimpseEncoder` reads of a crop."""
 
 
 class Trunk(Protocol):
@@ -73,8 +77,9 @@ class FrameEncoder(nn.Module):
 class GlimpseEncoder(nn.Module):
     """Turn a frame into a feature: several crops of it, and one trunk and dense layer for all; the mean over crops.
 
-    The dense layer reads the global maximum and mean of a crop's feature map, and the numbers of its affine map, since
-    where a crop comes from says where an object is. What it learns of an object in one crop holds for all crops.
+    An object is in the middle of its crop. So the dense layer reads where in the crop's feature map something is, a
+    grid of `GRID` by `GRID` cells. It also reads the numbers of the crop's affine map, since where a crop comes from
+    says where the object is. What it learns of an object in one crop holds for all crops.
 
     Args:
         attention: the layer from frames to crops.
@@ -89,8 +94,9 @@ class GlimpseEncoder(nn.Module):
     def __init__(self, *, attention: Glimpses, trunk: nn.Module, channels: int, num_features: int) -> None:
         super().__init__()
         self.attention, self.trunk, self.channels = attention, trunk, channels
-        size = int(trunk.out_channels)  # type: ignore[arg-type]
-        self.dense = nn.Sequential(nn.Linear(2 * size + 6, num_features), nn.ReLU(inplace=True))
+        self.pool = GridPool(GRID)
+        size = int(trunk.out_channels) * self.pool.num_cells  # type: ignore[arg-type]
+        self.dense = nn.Sequential(nn.Linear(size + 6, num_features), nn.ReLU(inplace=True))
 
     def path(self) -> list[nn.Module]:
         """Return the layers between the pixels and the feature maps of the crops, in order."""
@@ -102,7 +108,7 @@ class GlimpseEncoder(nn.Module):
         positions = self.attention.positions(self.attention.glance(frames))
         maps = self.attention.maps(positions, (frames.shape[-2], frames.shape[-1]))
         crops = self.attention(frames, positions)
-        pooled = _pooled(self.trunk(crops.flatten(0, 1)))
+        pooled = self.pool(self.trunk(crops.flatten(0, 1)))
         of_crops = self.dense(torch.cat((pooled, maps.flatten(0, 1).flatten(1).to(pooled)), -1))
         feature: Tensor = of_crops.unflatten(0, (-1, self.attention.num_glimpses)).mean(1)
         return feature
@@ -131,17 +137,16 @@ class Localisation(nn.Module):
     Args:
         channels: the number of channels of the frames.
         mode: the mode of the transformer.
-        start: what it predicts at first; None for the identity.
     """
 
-    def __init__(self, channels: int, mode: str = "affine", start: Float[Tensor, "k"] | None = None) -> None:
+    def __init__(self, channels: int, mode: str = "affine") -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             ConvBlock(nn.Conv2d(channels, 12, 5, padding=2, bias=False), 12, pool=True),
             ConvBlock(nn.Conv2d(12, 24, 3, padding=1, bias=False), 24, pool=True),
         )
         self.hidden = nn.Linear(24 * 16, 48)
-        self.to_map = IdentityLinear(48, mode) if start is None else PositionLinear(48, start)
+        self.to_map = IdentityLinear(48, mode)
 
     def forward(self, frames: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch k"]:
         """Return the map for every frame, in the form that `SpatialTransformer` expects."""

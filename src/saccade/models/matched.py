@@ -10,7 +10,9 @@ from saccade.labels import Labels
 from saccade.models.encoder import FrameEncoder, GlimpseEncoder, Localisation
 from saccade.models.inputs import INPUTS
 from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncoder
+from saccade.models.small_trunks import searching
 from saccade.models.trunks import (
+    CROP_TRUNKS,
     OLD_NAMES,
     PICTURE_PX,
     PICTURE_TRUNKS,
@@ -20,8 +22,9 @@ from saccade.models.trunks import (
     expected,
 )
 from saccade.models.video_classifier import VideoClassifier
-from saccade.nn.glimpses import Glimpses, spread_positions
+from saccade.nn.glimpses import Glimpses
 from saccade.nn.heads import PairHead
+from saccade.nn.peaks import PeakLocalisation
 from saccade.nn.spatial_transformer import CloserLook, SpatialTransformer
 from saccade.nn.temporal import TEMPORAL
 
@@ -34,7 +37,7 @@ COMBINATIONS = tuple(
 )
 """The trunks and the kinds of attention that go together."""
 NUM_UNITS = 128
-NUM_GLIMPSES, MAX_GLIMPSES, GLIMPSE_PX = 2, 4, 48
+NUM_GLIMPSES, MAX_GLIMPSES, GLIMPSE_PX = 2, 4, 32
 # Sizes of the feature that the LSTM reads. It is wider without attention, so that all models have about as many
 # parameters.
 PLAIN_FEATURES = {"small": 128, "wide": 160}
@@ -57,7 +60,7 @@ def build(
     temporal: str | None = None,
     input: str = "frames",
     num_features: int = 128,
-    mode: str | None = None,
+    mode: str = "affine",
     num_glimpses: int | None = None,
 ) -> VideoClassifier:
     """Build a video classifier with fresh weights.
@@ -75,12 +78,12 @@ def build(
         attention: `none`, `stn`, `dcn` or `multi-stn`. `stn` predicts one map per frame, before the trunk; with a trunk
             for pictures it looks at the frame small and samples it in full resolution, see `CloserLook`. `dcn` makes
             the trunk's deepest layers deformable, or puts a deformable layer on the map of `efficientnet-lite0`.
-            `multi-stn` predicts several maps per frame, and one small trunk reads all crops, see `Glimpses`.
+            `multi-stn` places several maps per frame on the peaks of a map, see `PeakLocalisation`, and one small trunk
+            reads all crops, see `Glimpses`.
         temporal: one of `TEMPORAL`; None takes `trunks.default_temporal`.
         input: one of `INPUTS`.
         num_features: the size of the feature of a frame.
-        mode: the mode of the spatial transformer, `affine` or `similarity`; None takes `affine` for `stn`, and
-            `similarity` for `multi-stn`.
+        mode: the mode of the spatial transformer of `stn`, `affine` or `similarity`.
         num_glimpses: the number of maps per frame of `multi-stn`; None takes two.
 
     Raises:
@@ -104,8 +107,6 @@ def build(
         raise UsageError(f"num_glimpses was given beside attention {attention}; only multi-stn has several glimpses")
     if num_glimpses is not None and not 1 <= num_glimpses <= MAX_GLIMPSES:
         raise UsageError(f"num_glimpses must lie in 1 to {MAX_GLIMPSES}; got {num_glimpses}")
-    if mode is None:
-        mode = "similarity" if attention == "multi-stn" else "affine"
     frame_format = frame_format or expected(trunk, FrameFormat(3 if trunk in PICTURE_TRUNKS else 1))
     seen = INPUTS[input](frame_format.channels)
     channels = int(seen.out_channels)  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ def build(
         encoder=(
             _picture_encoder(trunk, attention, frame_format.channels, _GAINS[input], num_features, mode)
             if trunk in PICTURE_TRUNKS
-            else _glimpse_encoder(trunk, channels, num_features, mode, num_glimpses or NUM_GLIMPSES)
+            else _glimpse_encoder(trunk, channels, num_features, num_glimpses or NUM_GLIMPSES)
             if attention == "multi-stn"
             else _frame_encoder(trunk, attention, channels, num_features, mode)
         ),
@@ -144,11 +145,12 @@ def _frame_encoder(trunk: str, attention: str, channels: int, num_features: int,
     return FrameEncoder(attention=transformer, trunk=convolutions, channels=channels, num_features=num_features)
 
 
-def _glimpse_encoder(trunk: str, channels: int, num_features: int, mode: str, num_glimpses: int) -> GlimpseEncoder:
-    localisation = Localisation(channels, mode, spread_positions(num_glimpses, mode))
-    glimpses = Glimpses(localisation, num_glimpses=num_glimpses, out_px=GLIMPSE_PX, mode=mode)
-    convolutions = SMALL_TRUNKS[trunk](channels, deformable=False)
-    return GlimpseEncoder(attention=glimpses, trunk=convolutions, channels=channels, num_features=num_features)
+def _glimpse_encoder(trunk: str, channels: int, num_features: int, num_glimpses: int) -> GlimpseEncoder:
+    localisation = PeakLocalisation(searching(channels), num_glimpses=num_glimpses)
+    glimpses = Glimpses(localisation, num_glimpses=num_glimpses, out_px=GLIMPSE_PX)
+    return GlimpseEncoder(
+        attention=glimpses, trunk=CROP_TRUNKS[trunk](channels), channels=channels, num_features=num_features
+    )
 
 
 def _picture_encoder(
@@ -238,10 +240,9 @@ def multi_stn_lstm(
     trunk: str = "small",
     temporal: str = "lstm",
     input: str = "frames",
-    mode: str = "similarity",
     num_glimpses: int = NUM_GLIMPSES,
 ) -> VideoClassifier:
-    """Build the model with several spatial transformers side by side, whose crops one trunk reads.
+    """Build the model with several spatial transformers, each on an object of its own, whose crops one trunk reads.
 
     Source: Jaderberg et al. 2015, arXiv 1506.02025, appendix A.1, which adds two digits with two transformers.
     """
@@ -252,7 +253,5 @@ def multi_stn_lstm(
         attention="multi-stn",
         temporal=temporal,
         input=input,
-        num_features=ATTENDED_FEATURES.get(OLD_NAMES.get(trunk, trunk), 128),
-        mode=mode,
         num_glimpses=num_glimpses,
     )

@@ -1,4 +1,6 @@
-"""Small trunks: four convolutions from a frame to a feature map, plain or with the two deepest deformable.
+"""Small trunks: four convolutions from a frame or a crop to a feature map.
+
+For frames they are plain, or the two deepest convolutions are deformable.
 
 Pooling comes before normalisation, which then processes a quarter of the pixels.
 """
@@ -59,4 +61,35 @@ def wide(channels: int, *, deformable: bool) -> SmallTrunk:
         ConvBlock(deep(48, 96, 3, padding=1, bias=False), 96, pool=True),
         ConvBlock(deep(96, 128, 3, padding=1, bias=False), 128, pool=False),
         out_channels=128,
+    )
+
+
+# A crop has fewer pixels than a frame, and one object in place of several: layers can be wider in equal time.
+def close(channels: int) -> SmallTrunk:
+    """Build the trunk for crops of 32 pixels, which become a map of 4x4."""
+    return _close(channels, 96, 128)
+
+
+def close_wide(channels: int) -> SmallTrunk:
+    """Build the trunk for crops with wider deep layers, for long trainings."""
+    return _close(channels, 128, 160)
+
+
+def _close(channels: int, third: int, fourth: int) -> SmallTrunk:
+    return SmallTrunk(
+        ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
+        ConvBlock(nn.Conv2d(24, 64, 3, stride=2, padding=1, bias=False), 64, pool=False),
+        ConvBlock(nn.Conv2d(64, third, 3, padding=1, bias=False), third, pool=True),
+        ConvBlock(nn.Conv2d(third, fourth, 3, padding=1, bias=False), fourth, pool=False),
+        out_channels=fourth,
+    )
+
+
+def searching(channels: int) -> SmallTrunk:
+    """Build the trunk that looks for the places of crops: it halves its input, and keeps the places of things."""
+    return SmallTrunk(
+        ConvBlock(nn.Conv2d(channels, 16, 5, stride=2, padding=2, bias=False), 16, pool=False),
+        ConvBlock(nn.Conv2d(16, 16, 3, padding=1, bias=False), 16, pool=False),
+        ConvBlock(nn.Conv2d(16, 16, 3, padding=1, bias=False), 16, pool=False),
+        out_channels=16,
     )

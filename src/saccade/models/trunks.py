@@ -12,11 +12,14 @@ from torch import nn
 
 from saccade.clips import FrameFormat
 from saccade.models import efficientnet, resnet
-from saccade.models.small_trunks import light, wide
+from saccade.models.small_trunks import close, close_wide, light, wide
 
 SMALL_TRUNKS: dict[str, Callable[..., nn.Module]] = {"small": light, "wide": wide}
 """Constructors of trunks that learn from scratch; each takes the number of channels of the encoder's input, and
 `deformable`: whether its last layers deform."""
+
+CROP_TRUNKS: dict[str, Callable[..., nn.Module]] = {"small": close, "wide": close_wide}
+"""The same for crops of several glimpses, by the same names."""
 
 
 class PictureTrunk(NamedTuple):

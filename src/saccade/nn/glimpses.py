@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,9 +27,9 @@ class Glimpses(CloserLook):
         UsageError: if the mode is unknown.
         ValueError: if a size or `num_glimpses` is below 1; in `forward`, if frames or positions do not fit.
 
-    >>> from saccade.nn.spatial_transformer import PositionLinear
-    >>> last = PositionLinear(1, spread_positions(2, "similarity"))
-    >>> layer = Glimpses(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last), num_glimpses=2, out_px=28)
+    >>> from saccade.nn.peaks import PeakLocalisation
+    >>> trunk = nn.Conv2d(1, 8, 5, stride=2, padding=2)
+    >>> layer = Glimpses(PeakLocalisation(trunk, num_glimpses=2), num_glimpses=2, out_px=28)
     >>> layer(torch.rand(5, 1, 64, 96)).shape
     torch.Size([5, 2, 1, 28, 42])
     """
@@ -50,8 +47,8 @@ class Glimpses(CloserLook):
         self.num_glimpses = count(num_glimpses, "num_glimpses")
 
     def samples_per_edge(self, frame_px: int) -> int:
-        """Return of how many samples a pixel of a crop is the mean along each axis: of fewer, since it shows a part."""
-        return max(1, frame_px // self.out_px)
+        """Return of how many samples a pixel of a crop is the mean along each axis: half as many, for half a frame."""
+        return max(1, frame_px // (2 * self.out_px))
 
     def neutral(self, positions: Float[Tensor, "batch k"]) -> Float[Tensor, "batch k"]:
         """Return identity maps: every glimpse is the whole frame."""
@@ -85,25 +82,3 @@ class Glimpses(CloserLook):
         if positions is None:
             positions = self.positions(self.glance(frames))
         return self.sampled(frames, self.maps(positions, (frames.shape[-2], frames.shape[-1])))
-
-
-def spread_positions(num_glimpses: int, mode: str, zoom: float = 0.75) -> Float[Tensor, "k"]:
-    """Return maps of different regions, for glimpses that are to differ from the start: each as far out as fits.
-
-    One glimpse is in the middle, two are in opposite corners, four in all corners.
-
-    Args:
-        num_glimpses: the number of maps.
-        mode: `affine` or `similarity`.
-        zoom: the side of a region as a fraction of the frame's.
-
-    >>> spread_positions(2, "similarity").view(2, 4).tolist()[1]  # zoom, angle, shift in x and in y
-    [0.75, 0.0, 0.25, 0.25]
-    """
-    # From the upper left corner, clockwise as seen on the screen.
-    angle = 2 * math.pi * (torch.arange(num_glimpses, dtype=torch.float64) / num_glimpses - 3 / 8)
-    way = torch.stack((angle.cos(), angle.sin()), -1)
-    shift = (1 - zoom) * way / way.abs().amax(-1, keepdim=True) * (num_glimpses > 1)
-    found = identity_positions(mode).repeat(num_glimpses, 1) * zoom
-    found[:, [2, 5] if mode == "affine" else [2, 3]] = shift.float()
-    return found.flatten()

@@ -199,34 +199,23 @@ def identity_positions(mode: str) -> Float[Tensor, "k"]:
     return torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0] if mode == "affine" else [1.0, 0.0, 0.0, 0.0])
 
 
-class PositionLinear(nn.Linear):
-    """The last layer of a localisation network: zero weights, and a bias that is what it initially predicts.
+class IdentityLinear(nn.Linear):
+    """The last layer of a localisation network that initially predicts the identity.
 
     It is computed in float32 under any autocast, since its output is a position.
-
-    Args:
-        in_features: the size of its input.
-        start: what it predicts at first.
     """
 
-    def __init__(self, in_features: int, start: Float[Tensor, "k"]) -> None:
-        super().__init__(in_features, len(start))
+    def __init__(self, in_features: int, mode: str = "affine") -> None:
+        if mode not in NUM_POSITIONS:
+            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
+        super().__init__(in_features, NUM_POSITIONS[mode])
         nn.init.zeros_(self.weight)
-        self.bias.data.copy_(start)
+        self.bias.data.copy_(identity_positions(mode))
 
     def forward(self, input: Float[Tensor, "batch features"]) -> Float[Tensor, "batch k"]:
         """Return one row of positions per frame."""
         with torch.autocast(input.device.type, enabled=False):
             return F.linear(input.float(), self.weight, self.bias)
-
-
-class IdentityLinear(PositionLinear):
-    """The last layer of a localisation network that initially predicts the identity."""
-
-    def __init__(self, in_features: int, mode: str = "affine") -> None:
-        if mode not in NUM_POSITIONS:
-            raise unknown_name("transformer mode", mode, NUM_POSITIONS)
-        super().__init__(in_features, identity_positions(mode))
 
 
 class Identity(nn.Module):
