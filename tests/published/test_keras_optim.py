@@ -56,6 +56,25 @@ def test_adadelta(gradients: Sequence[float]) -> None:
     assert taken(KerasAdadelta, 1.0, gradients) == pytest.approx(expected, rel=1e-14)
 
 
+def test_adadelta_in_pieces_takes_the_steps_of_torchs() -> None:
+    shapes = [(3, 5, 2, 2), (300, 400), (7,), ()]  # one larger than a piece, one with channels last
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    for parameters in (ours, theirs):
+        parameters[0].data = parameters[0].data.to(memory_format=torch.channels_last)
+    optimizers = KerasAdadelta(ours), torch.optim.Adadelta(theirs, lr=1.0, rho=0.95, eps=1e-8, foreach=False)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
+        for name, value in optimizers[1].state[other].items():
+            assert torch.allclose(optimizers[0].state[one][name], value, rtol=1e-6), name
+
+
 def test_rmsprop_of_torch_would_go_further() -> None:
     twenty = [1.0] * 20
     ours = 1 - taken(KerasRMSprop, 1.0, twenty)[-1]
