@@ -85,6 +85,22 @@ def test_what_is_left_open_is_as_in_training(trained):
     assert row["map_deviation"] > 0.1
 
 
+def test_the_pass_without_attention_can_be_left_out(trained):
+    whole = measured(trained).row
+    row = run(EvaluateConfig(trained, without_attention=False), standard_test(trained, **SMALL)).row
+    missing = {name for name, value in row.items() if value is None and whole[name] is not None}
+    assert missing == {f"{name}_without_attention" for name in ("accuracy", "cross_entropy")} | {
+        "verdicts_changed_by_attention"
+    }
+    assert row["attention_summary"].startswith("affine maps with spread")
+    assert row["attention_summary"] in whole["attention_summary"]
+    assert "without" not in row["attention_summary"]
+    assert {**row, **dict.fromkeys([*missing, "attention_summary"])} == {
+        **whole,
+        **dict.fromkeys([*missing, "attention_summary"]),
+    }
+
+
 def test_the_command_gives_what_the_function_gives(trained):
     model, _ = checkpoint.load(trained)
     clips = MovingDigits(digit_sources.load("uci", "test"), Motion("rotation", 3), num_clips=6, seed=4)

@@ -48,9 +48,10 @@ class AttentionEffect:
     Args:
         layers: where each layer looked, by its module name; empty for a model without attention.
         accuracy: the accuracy with attention.
-        accuracy_without: the accuracy with attention switched off; None for a model without attention.
-        cross_entropy_without: the cross entropy with attention switched off; None for a model without attention.
-        num_changed: the number of clips whose verdict changes when attention is switched off.
+        accuracy_without: the accuracy with attention switched off; None if it was not measured, and without
+            attention.
+        cross_entropy_without: the cross entropy with attention switched off; None as well.
+        num_changed: the number of clips whose verdict changes when attention is switched off; None as well.
         num_clips: the number of clips.
     """
 
@@ -58,7 +59,7 @@ class AttentionEffect:
     accuracy: float
     accuracy_without: float | None
     cross_entropy_without: float | None
-    num_changed: int
+    num_changed: int | None
     num_clips: int
 
     @property
@@ -88,8 +89,10 @@ class AttentionEffect:
     @property
     def summary(self) -> str:
         """The effect in one sentence."""
-        if not self.layers or self.accuracy_without is None:
+        if not self.layers:
             return "no attention"
+        if self.accuracy_without is None:
+            return self._looks()
         if self.changes_nothing:
             return f"changes nothing: {self._looks()}, and all {self.num_clips} verdicts are the same without them"
         before, after = (f"{100 * value:.1f} %" for value in (self.accuracy, self.accuracy_without))

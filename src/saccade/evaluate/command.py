@@ -42,6 +42,7 @@ class EvaluateConfig:
             few hundred clips are enough; gradients take several times the memory of a forward pass.
         camera: also measure the accuracy with a slower camera and with lost frames, which takes six more passes. A run
             folder keeps it, and `saccade stream` tells it of a slow source.
+        without_attention: also measure the accuracy with attention switched off, which takes as long again.
         confusion: an SVG file for a picture of the confusion matrix.
 
     Raises:
@@ -56,6 +57,7 @@ class EvaluateConfig:
     out: Path | None = None
     attention: Path | None = None
     camera: bool = False
+    without_attention: bool = True
     confusion: Path | None = None
 
     def __post_init__(self) -> None:
@@ -177,7 +179,9 @@ def _measured(config: EvaluateConfig, data: DataConfig | None, progress: Progres
         "progress": progress,
     }
     evaluation = evaluate(model, clips, **asked)
-    effect = attention_effect(model, clips, **asked, with_attention=evaluation)
+    effect = AttentionEffect(evaluation.looks, evaluation.accuracy, None, None, None, evaluation.num_clips)
+    if config.without_attention:
+        effect = attention_effect(model, clips, **asked, with_attention=evaluation)
     facts = _facts(path, header)
     row = evaluation.row(attention=effect, **facts)
     looks: list[Row] = []
