@@ -27,6 +27,7 @@ class Glimpses(CloserLook):
         UsageError: if the mode is unknown.
         ValueError: if a size or `num_glimpses` is below 1; in `forward`, if frames or positions do not fit.
 
+    >>> import torch
     >>> from saccade.nn.peaks import PeakLocalisation
     >>> trunk = nn.Conv2d(1, 8, 5, stride=2, padding=2)
     >>> layer = Glimpses(PeakLocalisation(trunk, num_glimpses=2), num_glimpses=2, out_px=28)
