@@ -23,7 +23,7 @@ from saccade.evaluate import append_rows, evaluate
 from saccade.intervals import wilson_interval
 
 NUM_PICTURES, FRAMES_SHOWN, SHOWN_PX, TEXT_PX = 12, 10, 64, 150
-APART = 0.8
+APART = 0.5
 Clip = dict[str, Any]
 SUBSETS: dict[str, Callable[[Clip], bool]] = {
     "all": lambda clip: True,
@@ -77,7 +77,8 @@ def main(options: Options) -> None:
             for index, (verdict, apart) in enumerate(zip(found.clips, shares_apart(clips), strict=True))
         ]
         facts = {"model": header.model, "seed": header.seed, **clips.facts}
-        rows = [facts | {"subset": name} | figures(filter(holds, described)) for name, holds in SUBSETS.items()]
+        subsets = {name: [clip for clip in described if holds(clip)] for name, holds in SUBSETS.items()}
+        rows = [facts | {"subset": name} | figures(some) for name, some in subsets.items() if some]
         append_rows(options.out / "errors.csv", rows)
         for row in rows:
             low, high = wilson_interval(round(row["accuracy"] * row["num_clips"]), row["num_clips"])
@@ -89,15 +90,13 @@ def main(options: Options) -> None:
         picture(clips, wrong[:NUM_PICTURES]).save(options.out / f"{part.condition[0]}.png")
 
 
-def figures(clips: Any) -> dict[str, Any]:
+def figures(clips: list[Clip]) -> dict[str, Any]:
     """Return accuracy and cross entropy on some clips, and their number."""
-    some = list(clips)
-    losses = [-math.log(max(clip["of_target"], 1e-300)) for clip in some]
-    num = max(1, len(some))
+    num = len(clips)
     return {
-        "accuracy": sum(clip["right"] for clip in some) / num,
-        "cross_entropy": sum(losses) / num,
-        "num_clips": len(some),
+        "accuracy": sum(clip["right"] for clip in clips) / num,
+        "cross_entropy": sum(-math.log(max(clip["of_target"], 1e-300)) for clip in clips) / num,
+        "num_clips": num,
     }
 
 
