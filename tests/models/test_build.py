@@ -12,6 +12,7 @@ from saccade.clips import FrameFormat
 from saccade.errors import UsageError
 from saccade.labels import Labels
 from saccade.models import efficientnet, resnet
+from saccade.models.encoder import GRID
 from saccade.models.picture_encoder import CHANGE_GAIN, MapEncoder, PictureEncoder
 from saccade.models.trunks import CLOSER_PX, PICTURE_PX, expected, frame_px
 from saccade.nn import TEMPORAL, CloserLook, GridPool, attention_layers
@@ -50,7 +51,8 @@ def attending(trunk, attention):
 @pytest.mark.parametrize(("trunk", "attention"), models.COMBINATIONS)
 def test_streaming_is_the_whole_clip(trunk, attention, temporal):
     like = attending(trunk, attention)
-    model = build("small", temporal=temporal, input="both", frame_format=like.frame_format)
+    num_features = like.temporal.in_features
+    model = build("small", temporal=temporal, input="both", frame_format=like.frame_format, num_features=num_features)
     model.encoder = like.encoder
     clips, state, parts = clips_of(model, batch=1), None, []
     for part in clips.split([1, 2], 1):
@@ -118,6 +120,12 @@ def test_several_glimpses_are_refused_where_they_do_not_fit():
             build("small", "multi-stn", num_glimpses=num)
 
 
+@pytest.mark.parametrize("attention", ["none", "dcn", "multi-stn"])
+def test_a_mode_is_refused_where_it_would_change_nothing(attention):
+    with pytest.raises(UsageError, match=f"mode 'similarity' was given beside attention {attention}; only stn has"):
+        build("small", attention, mode="similarity")
+
+
 @pytest.mark.parametrize("trunk", ["small", "wide"])
 @pytest.mark.parametrize("num", [1, 3, 4])
 def test_a_model_has_as_many_glimpses_as_were_asked_for(num, trunk):
@@ -136,7 +144,7 @@ def test_a_feature_is_made_of_each_crop_and_of_where_it_lies():
     features = []
     for glimpse in range(2):
         found = encoder.trunk(crops[:, glimpse])
-        parts = (F.adaptive_avg_pool2d(found, 4).flatten(1), maps[:, glimpse].flatten(1))
+        parts = (F.adaptive_avg_pool2d(found, GRID).flatten(1), maps[:, glimpse].flatten(1))
         features.append(encoder.dense(torch.cat(parts, 1)))
     assert torch.allclose(encoder(frames), (features[0] + features[1]) / 2, atol=1e-5)
     assert not torch.allclose(features[0], features[1], atol=1e-3)

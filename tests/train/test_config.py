@@ -48,6 +48,8 @@ def test_it_goes_through_json():
         ({"ema": math.nan}, "ema must be at least 0"),
         ({"model": "dcn-lstm-published"}, "saccade reproduce --preset published"),
         ({"trunk": "resnet18", "attention": "multi-stn"}, "attention multi-stn needs a trunk for small crops"),
+        ({"model": "stn-lstm", "num_glimpses": 2}, "only multi-stn has several glimpses"),
+        ({"model": "multi-stn-lstm", "num_glimpses": 5}, "num_glimpses must lie in 1 to 4; got 5"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(changes, message):

@@ -221,6 +221,18 @@ def test_training_starts_from_a_checkpoint(tmp_path):
     assert training["config"]["steps"] == 2
 
 
+def test_the_number_of_glimpses_belongs_to_the_model(tmp_path):
+    config, first = config_of(model="multi-stn-lstm", num_glimpses=3, steps=1), tmp_path / "first"
+    train(config, DIGITS, first)
+    assert checkpoint.load(first)[0].encoder.attention.num_glimpses == 3
+    # A checkpoint in the place of a model's name stands for its parts.
+    assert start(config_of(model=str(first), steps=1), DIGITS).model.encoder.attention.num_glimpses == 3
+    with pytest.raises(UsageError, match="num_glimpses"):
+        train(replace(config, num_glimpses=2), DIGITS, first, resume=True)
+    # Weights are those of one glimpse, so that a model of another number can begin with them.
+    assert start(replace(config, num_glimpses=1, start_from=first), DIGITS).model.encoder.attention.num_glimpses == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "scheme", "message"),
     [

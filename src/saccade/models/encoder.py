@@ -75,11 +75,14 @@ class FrameEncoder(nn.Module):
 
 
 class GlimpseEncoder(nn.Module):
-    """Turn a frame into a feature: several crops of it, and one trunk and dense layer for all; the mean over crops.
+    """Turn a frame into a feature: several crops of it, one trunk and dense layers for all; the mean over crops.
 
-    An object is in the middle of its crop. So the dense layer reads where in the crop's feature map something is, a
-    grid of `GRID` by `GRID` cells. It also reads the numbers of the crop's affine map, since where a crop comes from
-    says where the object is. What it learns of an object in one crop holds for all crops.
+    An object is in the middle of its crop. So the dense layers read where in the crop's feature map something is, a
+    grid of `GRID` by `GRID` cells. They also read the numbers of the crop's affine map, since where a crop comes from
+    says where the object is. What they learn of an object in one crop holds for all crops.
+
+    The mean over crops has to tell which objects they show. So the second dense layer is wide, and its results are
+    normalised: no crop outweighs the others.
 
     Args:
         attention: the layer from frames to crops.
@@ -96,7 +99,14 @@ class GlimpseEncoder(nn.Module):
         self.attention, self.trunk, self.channels = attention, trunk, channels
         self.pool = GridPool(GRID)
         size = int(trunk.out_channels) * self.pool.num_cells  # type: ignore[arg-type]
-        self.dense = nn.Sequential(nn.Linear(size + 6, num_features), nn.ReLU(inplace=True))
+        hidden = max(1, num_features // 2)
+        self.dense = nn.Sequential(
+            nn.Linear(size + 6, hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, num_features),
+            nn.LayerNorm(num_features),
+            nn.ReLU(inplace=True),
+        )
 
     def path(self) -> list[nn.Module]:
         """Return the layers between the pixels and the feature maps of the crops, in order."""

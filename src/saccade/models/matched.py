@@ -42,6 +42,7 @@ NUM_GLIMPSES, MAX_GLIMPSES, GLIMPSE_PX = 2, 4, 32
 # parameters.
 PLAIN_FEATURES = {"small": 128, "wide": 160}
 ATTENDED_FEATURES = {"small": 112, "wide": 128}
+GLIMPSES_FEATURES = 256
 # The factors of the pictures of a frame, by input.
 _GAINS = {"frames": (1.0,), "differences": (CHANGE_GAIN,), "both": (1.0, CHANGE_GAIN)}
 PAIRS = Labels(
@@ -59,8 +60,8 @@ def build(
     attention: str = "none",
     temporal: str | None = None,
     input: str = "frames",
-    num_features: int = 128,
-    mode: str = "affine",
+    num_features: int | None = None,
+    mode: str | None = None,
     num_glimpses: int | None = None,
 ) -> VideoClassifier:
     """Build a video classifier with fresh weights.
@@ -82,12 +83,13 @@ def build(
             reads all crops, see `Glimpses`.
         temporal: one of `TEMPORAL`; None takes `trunks.default_temporal`.
         input: one of `INPUTS`.
-        num_features: the size of the feature of a frame.
-        mode: the mode of the spatial transformer of `stn`, `affine` or `similarity`.
+        num_features: the size of the feature of a frame; None takes 256 for `multi-stn`, whose feature tells of several
+            crops, and 128 otherwise.
+        mode: the mode of the spatial transformer of `stn`, `affine` (also None) or `similarity`.
         num_glimpses: the number of maps per frame of `multi-stn`; None takes two.
 
     Raises:
-        UsageError: if a name is unknown, or if trunk, attention and number of glimpses do not go together.
+        UsageError: if a name is unknown, or if trunk, attention, its mode and number of glimpses do not go together.
 
     >>> build(labels=Labels(("wave", "clap")), attention="dcn", input="both").encoder.channels
     2
@@ -103,21 +105,21 @@ def build(
         if name not in known:
             raise unknown_name(kind, name, known)
     check_together(trunk, attention)
-    if num_glimpses is not None and attention != "multi-stn":
-        raise UsageError(f"num_glimpses was given beside attention {attention}; only multi-stn has several glimpses")
-    if num_glimpses is not None and not 1 <= num_glimpses <= MAX_GLIMPSES:
-        raise UsageError(f"num_glimpses must lie in 1 to {MAX_GLIMPSES}; got {num_glimpses}")
+    check_num_glimpses(num_glimpses, attention)
+    if mode is not None and attention != "stn":
+        raise UsageError(f"mode {mode!r} was given beside attention {attention}; only stn has a mode")
     frame_format = frame_format or expected(trunk, FrameFormat(3 if trunk in PICTURE_TRUNKS else 1))
+    num_features = num_features or (GLIMPSES_FEATURES if attention == "multi-stn" else 128)
     seen = INPUTS[input](frame_format.channels)
     channels = int(seen.out_channels)  # type: ignore[arg-type]
     return VideoClassifier(
         input=seen,
         encoder=(
-            _picture_encoder(trunk, attention, frame_format.channels, _GAINS[input], num_features, mode)
+            _picture_encoder(trunk, attention, frame_format.channels, _GAINS[input], num_features, mode or "affine")
             if trunk in PICTURE_TRUNKS
             else _glimpse_encoder(trunk, channels, num_features, num_glimpses or NUM_GLIMPSES)
             if attention == "multi-stn"
-            else _frame_encoder(trunk, attention, channels, num_features, mode)
+            else _frame_encoder(trunk, attention, channels, num_features, mode or "affine")
         ),
         temporal=TEMPORAL[temporal](num_features, NUM_UNITS),
         head=_head(labels),
@@ -136,6 +138,21 @@ def check_together(trunk: str, attention: str) -> None:
             f"attention {attention} needs a trunk for small crops ({' or '.join(SMALL_TRUNKS)}); {trunk} reads pictures"
             f" of {PICTURE_PX} px: choose another trunk, or stn"
         )
+
+
+def check_num_glimpses(num_glimpses: int | None, attention: str | None) -> None:
+    """Raise UsageError if an attention cannot have a number of glimpses; None is its default.
+
+    >>> check_num_glimpses(3, "multi-stn")
+    """
+    if num_glimpses is None:
+        return
+    if attention != "multi-stn":
+        raise UsageError(
+            f"num_glimpses was given beside attention {attention or 'none'}; only multi-stn has several glimpses"
+        )
+    if not 1 <= num_glimpses <= MAX_GLIMPSES:
+        raise UsageError(f"num_glimpses must lie in 1 to {MAX_GLIMPSES}; got {num_glimpses}")
 
 
 def _frame_encoder(trunk: str, attention: str, channels: int, num_features: int, mode: str) -> FrameEncoder:

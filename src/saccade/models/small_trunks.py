@@ -71,8 +71,8 @@ def close(channels: int) -> SmallTrunk:
 
 
 def close_wide(channels: int) -> SmallTrunk:
-    """Build the trunk for crops with wider deep layers, for long trainings."""
-    return _close(channels, 128, 160)
+    """Build the trunk for crops with a wider third layer, for long trainings."""
+    return _close(channels, 128, 128)
 
 
 def _close(channels: int, third: int, fourth: int) -> SmallTrunk:

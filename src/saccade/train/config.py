@@ -12,7 +12,7 @@ import tyro
 from saccade import files, models
 from saccade.device import choose_device, choose_precision
 from saccade.errors import UsageError, unknown_name
-from saccade.models.matched import check_together
+from saccade.models.matched import check_num_glimpses, check_together
 from saccade.models.trunks import OLD_NAMES, PICTURE_TRUNKS, default_temporal
 from saccade.nn.temporal import TEMPORAL
 
@@ -43,6 +43,7 @@ class TrainConfig:
         temporal: lstm, gru, mean or transformer; without a model. By default mean for the trunks resnet18 and
             efficientnet-lite0, lstm for the others.
         finetune: let a pretrained trunk learn too, with rates that fall from layer to layer towards the pixels.
+        num_glimpses: the number of maps per frame of multi-stn; by default two.
         input: the input of the encoder: frames, differences (from the previous frame) or both; by default the choice
             that suits the clips.
         steps: the number of optimiser steps.
@@ -77,6 +78,7 @@ class TrainConfig:
     attention: str | None = None
     temporal: str | None = None
     finetune: bool = False
+    num_glimpses: ForScripts[int | None] = None
     input: ForScripts[str | None] = None
     steps: int | None = None
     minutes: float | None = None
@@ -99,6 +101,7 @@ class TrainConfig:
         self._check_names()
         if self.model == models.BUILT:
             check_together(self.trunk, self.attention or "none")
+        check_num_glimpses(self.num_glimpses, "multi-stn" if self.model == "multi-stn-lstm" else self.attention)
         for name in ("batch_size", "learning_rate"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise UsageError(f"{name} must be above 0; got {value}")

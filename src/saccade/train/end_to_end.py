@@ -248,7 +248,9 @@ def named(config: TrainConfig) -> TrainConfig:
     """
     if config.model not in models.MODELS and Path(config.model).exists():
         header = checkpoint.read_header(Path(config.model))
-        arguments = {name: header.arguments[name] for name in (*_PARTS, "input") if name in header.arguments}
+        arguments = {
+            name: header.arguments[name] for name in (*_PARTS, "num_glimpses", "input") if name in header.arguments
+        }
         try:
             check_types(arguments, TrainConfig)
         except TypeError as error:

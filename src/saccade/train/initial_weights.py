@@ -67,7 +67,8 @@ def file_of(config: TrainConfig) -> Path | None:
 def arguments_of(config: TrainConfig) -> dict[str, Any]:
     """Return the arguments of the model, without those that depend on the clips."""
     parts = ("trunk", "attention", "temporal") if config.model == models.BUILT else ("trunk",)
-    return {name: getattr(config, name) for name in (*parts, "input")}
+    counts = {} if config.num_glimpses is None else {"num_glimpses": config.num_glimpses}
+    return {name: getattr(config, name) for name in (*parts, "input")} | counts
 
 
 def take(model: nn.Module, config: TrainConfig, header: checkpoint.Header, say: Say) -> str:
