@@ -1,7 +1,7 @@
 """Measure training clips per second of `saccade train` and of a plain float32 NCHW loop with the same model and AdamW.
 
 Both use the same batch size and threads, and generate their clips. `saccade train` runs in float32, and in bfloat16
-where the processor computes it natively. Run:
+where the processor gains from it. Run:
 
     python benchmarks/training.py [--steps 15]
 

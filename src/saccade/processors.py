@@ -1,4 +1,4 @@
-"""The number of processors, and the memory, that this process may use."""
+"""The number of processors and the memory that this process may use, and who made the processors."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
             with suppress(ValueError):  # the limit may be "max", or missing
                 limits.append(int(_read(folder / name)))
     return min(limits)
+
+
+def vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return who made the processors, as the system says it (`GenuineIntel`, `AuthenticAMD`); "" where it does not.
+
+    Args:
+        cpuinfo: Linux's description of the processors.
+    """
+    for line in _read(cpuinfo).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "vendor_id":
+            return value.strip()
+    return ""
 
 
 def _quotas(groups: Path, own: Path) -> Iterator[float]:

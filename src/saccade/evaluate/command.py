@@ -35,7 +35,7 @@ class EvaluateConfig:
         split: test or validation. Choose models by validation, and use test only once.
         batch_size: the number of clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 if the processor computes it natively), float32 or bfloat16.
+        precision: auto (bfloat16 where the processor gains from it), float32 or bfloat16.
         out: a CSV file to which the row is added.
         attention: a CSV file to which measurements of where the model looks are added. They are made on the same clips,
             also with attention switched off and for untrained networks. The clips must have known object positions. A

@@ -127,7 +127,7 @@ def evaluate(
         num_clips: the number of clips, from clip 0 on; None takes all clips.
         batch_size: the number of clips in a forward pass; fewer need less memory.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 if the processor computes it natively), float32 or bfloat16.
+        precision: auto (bfloat16 where the processor gains from it), float32 or bfloat16.
         progress: called after every batch with the number of clips done and the total number.
 
     Raises:

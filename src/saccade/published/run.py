@@ -52,7 +52,7 @@ class PublishedConfig:
         retrainings: the number of retrainings of the recurrent part in stage 3.
         seed: the seed of weights, batches and clips.
         device: auto, cpu or cuda.
-        precision: the precision of stages 1 and 2: auto (bfloat16 where the processor computes it natively),
+        precision: the precision of stages 1 and 2: auto (bfloat16 where the processor gains from it),
             float32 or bfloat16.
 
     Raises:

@@ -115,7 +115,7 @@ class ReproduceConfig:
         jobs: the number of models that train at once, each in its own process; by default the number of cores, but at
             least three, or one on a GPU. Not for `published`.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16. Not for `published`.
+        precision: auto (bfloat16 where the processor gains from it), float32 or bfloat16. Not for `published`.
 
     Raises:
         UsageError: if a name is unknown, a number is not above zero, or an option does not apply to the preset.

@@ -63,7 +63,7 @@ class TrainConfig:
             leaves clips as they are. Moving digits are never changed.
         seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
-        precision: auto (bfloat16 where the processor computes it natively), float32 or bfloat16.
+        precision: auto (bfloat16 where the processor gains from it), float32 or bfloat16.
         start_from: a checkpoint to take the initial weights from; or a file of weights for the trunk alone (.pth, .pt,
             .safetensors), with the names of torchvision's resnet18 or of efficientnet-lite0; or hf://USER/NAME for
             either on the Hugging Face Hub. By default weights are random, except those of efficientnet-lite0, which
