@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from . import accuracy, attention, speed
+from . import accuracy, attention, robustness, speed
 
 PAGES = ("README.md", "docs/results.md", "docs/attention.md", "docs/guide.md", "docs/deform_conv.md")
 RENDERERS: dict[str, Callable[..., str]] = {
@@ -17,6 +17,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
         accuracy.attention_off,
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed),
+        *(robustness.turned, robustness.changed),
         *(speed.training, speed.streaming, speed.generator),
         *(speed.operator, speed.operator_in_training, speed.operator_memory, speed.gpu_large, speed.gpu_small),
     )
