@@ -150,6 +150,18 @@ def test_a_feature_is_made_of_each_crop_and_of_where_it_lies():
     assert not torch.allclose(features[0], features[1], atol=1e-3)
 
 
+@torch.no_grad()
+def test_no_crop_outweighs_another():
+    model = looking_around(build("small", "multi-stn"))
+    encoder, frames = model.encoder, clips_of(model, 1, 4, (48, 64))[0]
+    before = encoder(frames)
+    for parameter in encoder.dense[2].parameters():
+        parameter.mul_(10)
+    after = encoder(frames)
+    assert (after - before).abs().max() < 0.05 * before.max(), (after - before).abs().max()
+    assert before.std() > 0.1
+
+
 def test_the_places_of_glimpses_learn():
     model = looking_around(build("small", "multi-stn", num_glimpses=3)).train()
     logits = model(clips_of(model, size=(64, 64)))
