@@ -9,7 +9,7 @@ import torch
 
 from saccade import device
 from saccade.device import limit_threads
-from saccade.processors import memory_bytes, num_processors, vendor
+from saccade.processors import described, memory_bytes, num_processors
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,15 @@ def test_freed_memory_is_kept():
 def test_bfloat16_is_chosen_where_steps_are_shorter(amx, avx512, maker, chosen, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(device, "vendor", lambda: maker)
+    monkeypatch.setattr(device, "described", lambda name: maker if name == "vendor_id" else "")
     assert device.choose_precision("auto", torch.device("cpu")) == chosen
     assert device.choose_precision("bfloat16", torch.device("cpu")) == torch.bfloat16
 
 
 def test_the_maker_is_read_from_the_description_of_the_processors(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: vendor_id: x\n")
-    assert vendor(tmp_path / "cpuinfo") == "AuthenticAMD"
+    assert described("vendor_id", tmp_path / "cpuinfo") == "AuthenticAMD"
+    assert described("model name", tmp_path / "cpuinfo") == "vendor_id: x"
     (tmp_path / "arm").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
-    assert vendor(tmp_path / "arm") == ""
-    assert vendor(tmp_path / "none") == ""
+    assert described("vendor_id", tmp_path / "arm") == ""
+    assert described("vendor_id", tmp_path / "none") == ""

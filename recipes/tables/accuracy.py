@@ -51,18 +51,6 @@ def trainings(path: Path) -> str:
     return table(["model", "condition", "steps", "accuracy", "cross entropy"], lines)
 
 
-def mixture(path: Path) -> str:
-    """Show one set of weights tested in every condition, by model: accuracy and cross entropy."""
-    rows = read_rows(path)
-    names = {"multi-stn-lstm": "glimpses (multi-STN-LSTM)"} | MODELS
-    lines = []
-    for model in sorted({row["model"] for row in rows}, key=list(names).index):
-        found = _where(rows, model=model)
-        cells = [_where(found, condition=condition) for condition in CONDITIONS]
-        lines.append([names[model], _all(found, "seed"), _all(found, "steps"), *(_precise(cell) for cell in cells)])
-    return table(["model", "seeds", "steps", *CONDITIONS.values()], lines)
-
-
 def attention_off(path: Path) -> str:
     """Show how accuracy changes when the attention of a trained model is switched off."""
     lines = [
@@ -148,13 +136,6 @@ def _accuracy(rows: Sequence[Row]) -> str:
     found = interval(rows)
     mean = sum(row["accuracy"] for row in rows) / len(rows)
     return f"{percent(mean)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
-
-
-def _precise(rows: Sequence[Row]) -> str:
-    """Return accuracy to two places with its interval, and the cross entropy: means over the seeds of one cell."""
-    found, num = interval(rows), len(rows)
-    accuracy, entropy = (sum(row[name] for row in rows) / num for name in ("accuracy", "cross_entropy"))
-    return f"{100 * accuracy:.2f} % ({100 * found.low:.2f} to {100 * found.high:.2f}), {entropy:.3f}"
 
 
 def _both(rows: Sequence[Row]) -> str:

@@ -13,8 +13,7 @@ PAGES = ("README.md", "docs/results.md", "docs/attention.md", "docs/guide.md", "
 RENDERERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
-        *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.mixture),
-        accuracy.attention_off,
+        *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed),
         *(robustness.turned, robustness.changed),

@@ -7,7 +7,7 @@ import ctypes
 import torch
 
 from saccade.errors import UsageError, unknown_name
-from saccade.processors import num_processors, vendor
+from saccade.processors import described, num_processors
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 # Of glibc's mallopt.
@@ -61,7 +61,7 @@ def _cpu_gains() -> bool:
     # torch has no public functions for this.
     if torch.cpu._is_amx_tile_supported():
         return True
-    return bool(torch.cpu._is_avx512_bf16_supported()) and vendor() == "AuthenticAMD"
+    return bool(torch.cpu._is_avx512_bf16_supported()) and described("vendor_id") == "AuthenticAMD"
 
 
 def keep_freed_memory() -> bool:

@@ -1,4 +1,4 @@
-"""The number of processors and the memory that this process may use, and who made the processors."""
+"""The number of processors and the memory that this process may use, and what the processors are."""
 
 from __future__ import annotations
 
@@ -48,15 +48,16 @@ def memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
     return min(limits)
 
 
-def vendor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return who made the processors, as the system says it (`GenuineIntel`, `AuthenticAMD`); "" where it does not.
+def described(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what the system says of the first processor; "" where it says nothing.
 
     Args:
+        name: what is asked for, in Linux's words: `vendor_id` (`GenuineIntel`, `AuthenticAMD`) or `model name`.
         cpuinfo: Linux's description of the processors.
     """
     for line in _read(cpuinfo).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "vendor_id":
+        before, _, value = line.partition(":")
+        if before.strip() == name:
             return value.strip()
     return ""
 

@@ -17,6 +17,7 @@ import torch
 
 from saccade import checkpoint, files, foreign
 from saccade.errors import DataError, UsageError
+from saccade.processors import described
 
 RUN, LOG = "run.json", "log.jsonl"
 # A program that a killed process was starting, such as git, holds the lock of that process until it has begun.
@@ -213,16 +214,8 @@ def device_name(device: str) -> str:
     """Return a readable name of the device."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"{_processor()} CPU ({torch.backends.cpu.get_cpu_capability()})"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    processor = described("model name") or platform.processor() or platform.machine()
+    return f"{processor} CPU ({torch.backends.cpu.get_cpu_capability()})"
 
 
 @contextmanager
