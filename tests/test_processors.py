@@ -148,7 +148,9 @@ def test_bfloat16_is_chosen_where_steps_are_shorter(amx, avx512, maker, chosen, 
 
 
 def test_the_maker_is_read_from_the_description_of_the_processors(tmp_path):
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: vendor_id: x\n")
+    (tmp_path / "cpuinfo").write_text(
+        "processor\t: 0\nno vendor_id\t: x\nvendor_id\t: AuthenticAMD\nmodel name\t: vendor_id: x\n"
+    )
     assert described("vendor_id", tmp_path / "cpuinfo") == "AuthenticAMD"
     assert described("model name", tmp_path / "cpuinfo") == "vendor_id: x"
     (tmp_path / "arm").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")

@@ -133,6 +133,7 @@ def test_a_model_has_as_many_glimpses_as_were_asked_for(num, trunk):
     clips = clips_of(model, size=(48, 64))
     assert model.encoder.attention(clips[0]).shape == (3, num, 1, 40, 53)
     assert model(clips).isfinite().all()
+    assert model.temporal.in_features == 256
     assert sum(p.numel() for p in model.parameters()) < 750_000
 
 
