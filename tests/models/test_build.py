@@ -113,7 +113,7 @@ def test_the_former_name_of_the_small_trunk_is_accepted(tmp_path):
 def test_several_glimpses_are_refused_where_they_do_not_fit():
     with pytest.raises(UsageError, match=r"multi-stn needs a trunk for small crops \(small or wide\); resnet18 reads"):
         build("resnet18", "multi-stn")
-    with pytest.raises(UsageError, match="num_glimpses was given beside attention stn; only multi-stn has several"):
+    with pytest.raises(UsageError, match="num_glimpses=2 was given; only the attention multi-stn"):
         build("small", "stn", num_glimpses=2)
     for num in (0, 5):
         with pytest.raises(UsageError, match=f"num_glimpses must lie in 1 to 4; got {num}"):

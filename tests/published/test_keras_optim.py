@@ -71,8 +71,8 @@ def test_adadelta_in_pieces_takes_the_steps_of_torchs() -> None:
             optimizer.step()
     for one, other in zip(ours, theirs, strict=True):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-8)
-        for name, value in optimizers[1].state[other].items():
-            assert torch.allclose(optimizers[0].state[one][name], value, rtol=1e-6), name
+        for name in ("square_avg", "acc_delta"):
+            assert torch.allclose(optimizers[0].state[one][name], optimizers[1].state[other][name], rtol=1e-6), name
 
 
 def test_rmsprop_of_torch_would_go_further() -> None:

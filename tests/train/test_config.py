@@ -48,7 +48,7 @@ def test_it_goes_through_json():
         ({"ema": math.nan}, "ema must be at least 0"),
         ({"model": "dcn-lstm-published"}, "saccade reproduce --preset published"),
         ({"trunk": "resnet18", "attention": "multi-stn"}, "attention multi-stn needs a trunk for small crops"),
-        ({"model": "stn-lstm", "num_glimpses": 2}, "only multi-stn has several glimpses"),
+        ({"model": "stn-lstm", "num_glimpses": 2}, "num_glimpses=2 was given; only the attention multi-stn"),
         ({"model": "multi-stn-lstm", "num_glimpses": 5}, "num_glimpses must lie in 1 to 4; got 5"),
     ],
 )

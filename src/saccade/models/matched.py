@@ -149,7 +149,7 @@ def check_num_glimpses(num_glimpses: int | None, attention: str | None) -> None:
         return
     if attention != "multi-stn":
         raise UsageError(
-            f"num_glimpses was given beside attention {attention or 'none'}; only multi-stn has several glimpses"
+            f"num_glimpses={num_glimpses} was given; only the attention multi-stn and the model multi-stn-lstm have it"
         )
     if not 1 <= num_glimpses <= MAX_GLIMPSES:
         raise UsageError(f"num_glimpses must lie in 1 to {MAX_GLIMPSES}; got {num_glimpses}")

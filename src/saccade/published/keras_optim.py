@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from saccade.train.per_parameter import PerParameter
+
 # So many numbers of parameter, gradient and both averages fit into a core's cache.
 _CHUNK = 1 << 15
 
@@ -39,7 +41,7 @@ class KerasRMSprop(torch.optim.RMSprop):
 
 
 @final
-class KerasAdadelta(torch.optim.Adadelta):
+class KerasAdadelta(PerParameter):
     """Scale the gradient such that a step has the size of earlier steps.
 
     `a = rho a + (1 - rho) g²; u = g √(d + eps) / √(a + eps); p -= lr u; d = rho d + (1 - rho) u²`.
@@ -61,28 +63,14 @@ class KerasAdadelta(torch.optim.Adadelta):
     """
 
     def __init__(self, params: ParamsT, lr: float = 1.0) -> None:
-        super().__init__(params, lr=lr, rho=0.95, eps=1e-8)
+        super().__init__(params, {"lr": lr, "rho": 0.95, "eps": 1e-8})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take a step; if `closure` is given, it first recomputes loss and gradients, and its loss is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    state["square_avg"], state["acc_delta"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-                state["step"] += 1
-                tensors = (parameter, parameter.grad, state["square_avg"], state["acc_delta"])
-                for pieces in _pieces(*tensors):
-                    _update(*pieces, lr=group["lr"], rho=group["rho"], eps=group["eps"])
-        return loss
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Change a parameter and both averages in place."""
+        if not state:
+            state["square_avg"], state["acc_delta"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        for pieces in _pieces(parameter, gradient, state["square_avg"], state["acc_delta"]):
+            _update(*pieces, lr=group["lr"], rho=group["rho"], eps=group["eps"])
 
 
 def _pieces(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

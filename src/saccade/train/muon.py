@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from saccade.train.per_parameter import PerParameter
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _NUM_ITERATIONS = 5
@@ -38,7 +40,8 @@ def orthogonalised(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows
     return nearest
 
 
-class Muon(torch.optim.Optimizer):
+@final
+class Muon(PerParameter):
     """Step along the orthogonalised momentum of the gradient.
 
     A step changes the weights by about the same amount in every direction of a layer's input, including directions that
@@ -55,24 +58,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """Take a step; if `closure` is given, it first recomputes loss and gradients, and its loss is returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                momentum: Tensor = state["momentum"].lerp_(parameter.grad, 1 - _MOMENTUM)
-                ahead = parameter.grad.lerp(momentum, _MOMENTUM).flatten(1)
-                rows, columns = ahead.shape
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                step = orthogonalised(ahead).view(parameter.shape)
-                parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
-        return loss
+    def update(self, parameter: Tensor, gradient: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Change a parameter and its momentum in place."""
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        ahead = gradient.lerp(momentum, _MOMENTUM).flatten(1)
+        rows, columns = ahead.shape
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        step = orthogonalised(ahead).view(parameter.shape)
+        parameter.add_(step, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
