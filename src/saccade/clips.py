@@ -265,6 +265,15 @@ class Batches(Protocol):
         ...
 
 
+@runtime_checkable
+class ShardableBatches(Batches, Protocol):
+    """Training batches that can be divided among processes."""
+
+    def shard(self, number: int, num: int) -> ShardableBatches:
+        """Return batches of part `number` of `num` of each batch; the parts together are the whole batch, in order."""
+        ...
+
+
 class DataConfig(Protocol):
     """The source of labelled clips; a checkpoint stores it as JSON."""
 

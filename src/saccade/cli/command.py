@@ -14,6 +14,7 @@ from pathlib import Path
 
 import saccade
 from saccade import files
+from saccade.cli import processes
 from saccade.cli.options import by_names_of_today
 from saccade.cli.verbs import VERBS
 from saccade.errors import DataError, Interrupted, SaccadeError, UsageError, unknown_name
@@ -58,7 +59,8 @@ def _run(words: list[str]) -> int:
     except SaccadeError as error:
         return _fail(error, error.exit_code, debug)
     except KeyboardInterrupt as error:
-        print(_interrupted(error, words), file=sys.stderr)
+        if processes.is_first():
+            print(_interrupted(error, words), file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
@@ -75,24 +77,28 @@ def _call(name: str, words: list[str]) -> None:
     if name not in VERBS:
         raise unknown_name("verb", name, VERBS)
     verb = VERBS[name]
+    processes.check(name)
     if "" in words:
         raise UsageError("an argument is empty; is a variable of the shell not set?")
     known = by_names_of_today(name, words)
     with _no_interrupt_lost():
         import tyro
 
+        from saccade import console, distributed
         from saccade.device import keep_freed_memory, limit_threads
 
         call = verb.make(known)  # imports torch
     limit_threads()
     keep_freed_memory()
-    tyro.cli(
-        call,
-        prog=f"saccade {name}",
-        description=f"{verb.summary[0].upper()}{verb.summary[1:]}. {verb.about}Example: {verb.example}",
-        args=known,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
+    with distributed.joined():
+        console.err.quiet = console.out.quiet = not processes.is_first()
+        tyro.cli(
+            call,
+            prog=f"saccade {name}",
+            description=f"{verb.summary[0].upper()}{verb.summary[1:]}. {verb.about}Example: {verb.example}",
+            args=known,
+            config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        )
 
 
 @contextmanager
@@ -122,6 +128,8 @@ def _no_interrupt_lost() -> Iterator[None]:
 
 
 def _fail(error: BaseException, status: int, debug: bool) -> int:
+    if processes.is_told_by_first(error):
+        return status
     if debug:
         traceback.print_exception(error)
     else:
@@ -141,7 +149,7 @@ def _interrupted(error: KeyboardInterrupt, words: list[str]) -> str:
         return "interrupted"
     # These need an option to continue; the other verbs continue from the files in their folder.
     resume = ["--resume"] if words[0] in ("train", "robustness") and "--resume" not in words else []
-    return f"interrupted: {error}\ncontinue with: {shlex.join(['saccade', *words, *resume])}"
+    return f"interrupted: {error}\ncontinue with: {shlex.join([*processes.launcher(), *words, *resume])}"
 
 
 def _help() -> str:

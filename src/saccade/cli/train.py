@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saccade.cli import train_folds, train_told, training_kind
+from saccade.cli import processes, train_folds, train_told, training_kind
 from saccade.cli.options import flag, given
 from saccade.cli.resuming import as_begun, check_folds
 from saccade.errors import UsageError
@@ -22,7 +22,7 @@ ABOUT = (
 
 def make(words: Sequence[str]) -> Callable[..., None]:
     """Return the function of the verb, for the words that were typed."""
-    from saccade import checkpoint, console, run_folder
+    from saccade import checkpoint, console, distributed, run_folder
     from saccade.clips import DataConfig
     from saccade.data import Folder
     from saccade.data.digits import TRAINING, DigitsConfig
@@ -59,6 +59,8 @@ def make(words: Sequence[str]) -> Callable[..., None]:
             resume: continue the run in the folder --out.
         """
         typed = given(words, digits)
+        # A launcher starts failed processes again with the arguments of the beginning.
+        resume = resume or (processes.are_restarted() and run_folder.begun(out))
         of_clips = {"--folds": None if resume else folds, "--group": group, "--none": none}
         _check_options(typed, data, of_clips, folds)
         learned: DataConfig
@@ -70,28 +72,33 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         else:
             run_folder.check_free(out)
             initial_weights.check(named(config))
-        run_folder.check_writable(out)
+        if distributed.is_first():
+            run_folder.check_writable(out)
         if data is not None:
             collection = partial(Folder, data, group=group, seed=split_seed, none=none)
             if not resume:
                 if (line := training_kind.told(words, config)) is not None:
                     console.say(line)
                 if training_kind.is_pretrained(words, config):
+                    _check_alone("a head is fitted at once; options such as --steps train by steps")
                     _train_pretrained(config, collection, folds, out)
                     return
-            learned, records = _read_folder(collection, data, folds, config)
+            with distributed.first_before_others():
+                learned, records = _read_folder(collection, data, folds, config)
         elif resume:
             learned = replace(begun, **typed) if isinstance(begun, DigitsConfig) else begun
         else:
             console.say(f"digits: {digits.resolve()}")
             learned = digits
         if folds is not None:
+            _check_alone("folds are trained one after the other; leave out --folds")
             path = train_folds.train(config, learned, records, out, folds, resume=resume)
         else:
             parts = {name: getattr(config, name) for name in ("trunk", "attention", "temporal")}
             with console.training_bar(checkpoint.Header(config.model, parts).kind) as progress:
                 path = train(config, learned, out, resume=resume, progress=progress, say=console.say)
-            _print_ladder(path, learned, records)
+            if distributed.is_first():
+                _print_ladder(path, learned, records)
         train_told.written(path, learned)
 
     return run
@@ -107,6 +114,14 @@ def _check_options(
     for name, value in of_clips.items():
         if data is None and value is not None:
             raise UsageError(f"{name} is an option for a folder of clips; name the folder with --data")
+
+
+def _check_alone(reason: str) -> None:
+    """Raise UsageError if this is one of several processes."""
+    from saccade import distributed
+
+    if distributed.size() > 1:
+        raise UsageError(f"this training needs one process and runs without torchrun: {reason}")
 
 
 def _print_ladder(path: Path, learned: Any, records: Any) -> None:

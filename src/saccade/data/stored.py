@@ -100,6 +100,7 @@ class StoredBatches:
         views: changed views of the clips that are ready, each a sequence in the order of the clips. Each time a clip
             comes, the clip or one of its views is drawn, all with the same probability.
         background: what some clips are joined with, so that the model learns from streams; None for no joined clips.
+        part: which part of each batch comes, and of how many: (0, 1) for all of it.
     """
 
     clips: StoredClips
@@ -109,10 +110,14 @@ class StoredBatches:
     augmentation: Augmentation | None = None
     views: Sequence[Sequence[Tensor]] = ()
     background: Background | None = None
+    part: tuple[int, int] = (0, 1)
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
-        places = range(step * self.size, (step + 1) * self.size)
+        number, num = self.part
+        places = range(step * self.size, (step + 1) * self.size)[
+            self.size * number // num : self.size * (number + 1) // num
+        ]
         chosen = self._clips_at(places)
         frames = [self._view(index, place) for index, place in zip(chosen, places, strict=True)]
         targets, frame_targets = self.clips.targets[chosen], None
@@ -130,6 +135,10 @@ class StoredBatches:
     def to(self, device: torch.device | str) -> StoredBatches:
         """Return the same batches on a device."""
         return replace(self, clips=self.clips.to(device))
+
+    def shard(self, number: int, num: int) -> StoredBatches:
+        """Return batches of part `number` of `num` of each batch."""
+        return replace(self, part=(number, num))
 
     @property
     def epoch_size(self) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from saccade import distributed
 from saccade.clips import ClipBatch, DataConfig
 from saccade.data.stored import StoredBatches
 from saccade.errors import UsageError
@@ -51,10 +53,12 @@ def check_memory(trainer: Trainer, data: DataConfig, size: int, seed: int) -> No
         return
     batches = trainer.batches
     if isinstance(batches, StoredBatches):
-        one = replace(batches, size=1)(0, 1)
+        one = replace(batches, size=1, part=(0, 1))(0, 1)
     else:
         one = data.batches(1, seed).to(trainer.device)(0, 1)
-    needed = size * (one.frames.nbytes + (_kept_bytes(trainer, one) if trainer.device.type == "cpu" else 0))
+    needed = math.ceil(size / distributed.size()) * (
+        one.frames.nbytes + (_kept_bytes(trainer, one) if trainer.device.type == "cpu" else 0)
+    )
     if needed > (there := memory_bytes()):
         raise UsageError(
             f"--batch-size {size} needs about {_shown(needed)} of memory, this machine has {_shown(there)}; choose at"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade import checkpoint, models, run_folder
+from saccade import checkpoint, distributed, models, run_folder
 from saccade.clips import ClipBatch, DataConfig
 from saccade.data.augment import Augmentation
 from saccade.data.background import Background
@@ -22,7 +23,7 @@ from saccade.foreign import check_types
 from saccade.labels import Labels
 from saccade.models import verdict
 from saccade.models.trunks import expected
-from saccade.train import batch_size, events, fixed_maps, initial_weights, lines, loop, optimizer, tables
+from saccade.train import batch_size, events, fixed_maps, initial_weights, lines, loop, optimizer, shares, tables
 from saccade.train.config import TrainConfig
 from saccade.train.loop import Progress
 from saccade.train.trainer import Objective, Trainer, keep_best, moving_average, restore, save
@@ -79,12 +80,14 @@ def train(
         Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     out = Path(out)
-    with run_folder.held(out):
-        say = say or (lambda _line: None)
+    first = distributed.is_first()
+    with run_folder.held(out) if first else nullcontext():
+        say = say if say and first else (lambda _line: None)
         trainer = _resumed(config, data, out, progress, say) if resume else _begun(config, data, out, progress, say)
         if trainer is not None:
             facts = _run(trainer, out, progress, say)
-            run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1), **facts)
+            if first:
+                run_folder.update(out, finished=True, elapsed_s=round(trainer.elapsed_s, 1), **facts)
     return out / checkpoint.NAME
 
 
@@ -96,7 +99,7 @@ def _run(trainer: Trainer, out: Path, progress: Progress | None, say: initial_we
         if trainer.is_done:  # the disk is full, or the folder has gone: the figures are not lost too
             _finished(trainer, say)
         raise
-    if (found := _finished(trainer, say)) is None:
+    if (found := _finished(trainer, say)) is None or not distributed.is_first():
         return {}
     if (in_stream := events.choose_threshold(trainer, say)) is not None:
         found["events"] = asdict(in_stream)
@@ -120,7 +123,9 @@ def _begun(
     trainer = start(config, data, say=say)
     minutes = math.inf if config.steps else config.minutes or _DEFAULT_MINUTES
     minutes -= fixed_maps.use_maps(trainer, progress, say, minutes=minutes)
-    batch_size.check_memory(trainer, data, _settled(config, data).clips_per_step, config.seed)
+    num_clips = _settled(config, data).clips_per_step
+    shares.divide(trainer, num_clips)
+    batch_size.check_memory(trainer, data, num_clips, config.seed)
     if isinstance(trainer.batches, StoredBatches) and trainer.validation is None:
         say("no clips for validation: the last step is kept, and probabilities are not calibrated")
     trainer.num_steps = config.steps or loop.steps_within(trainer, minutes)
@@ -129,9 +134,10 @@ def _begun(
             say(line)
     # The checkpoint comes first, so that a folder with `run.json` can be resumed.
     save(trainer, out)
-    _describe(trainer, out)
-    if isinstance(data, Folder):
-        tables.write_left_out(out, data.left_out)
+    if distributed.is_first():
+        _describe(trainer, out)
+        if isinstance(data, Folder):
+            tables.write_left_out(out, data.left_out)
     return trainer
 
 
@@ -154,9 +160,11 @@ def _resumed(
     restore(trainer, out, before)
     # Maps of a run of an older version had no changed views.
     fixed_maps.use_maps(trainer, progress, say, num_views=trainer.header.training.get("num_views", 1))
-    run_folder.rewind_log(out / run_folder.LOG, trainer.step)
-    if not (out / run_folder.RUN).exists():  # the process was killed before it wrote this file
-        _describe(trainer, out)
+    shares.divide(trainer, _settled(config, data).clips_per_step)
+    if distributed.is_first():
+        run_folder.rewind_log(out / run_folder.LOG, trainer.step)
+        if not (out / run_folder.RUN).exists():  # the process was killed before it wrote this file
+            _describe(trainer, out)
     return trainer
 
 

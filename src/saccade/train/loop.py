@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from saccade import files, run_folder
+from saccade import distributed, files, run_folder
 from saccade.errors import DataError, Interrupted, NonFiniteError
 from saccade.nn import attention
+from saccade.train import shares
 from saccade.train.interrupts import held_back
 from saccade.train.trainer import Trainer, save
 from saccade.train.validation import VALIDATION_LOSS
@@ -48,12 +51,9 @@ def run(
         Interrupted: if Ctrl-C or SIGTERM stops training; the state is saved.
     """
     saved = logged = time.monotonic()
-    with (
-        held_back() as interrupted,
-        (out / run_folder.LOG).open("ab", buffering=0) as log,
-        run_folder.scalars(out, trainer.step) as write_scalars,
-    ):
-        while not trainer.is_done and not interrupted():
+    with held_back() as interrupted, _log(out, trainer.step) as write:
+        parent = distributed.Parent()
+        while not distributed.any_of(trainer.is_done or interrupted() or parent.is_gone):
             try:
                 row = advance(trainer)
             except DataError:  # a clip cannot be read any more; no step has begun
@@ -64,9 +64,7 @@ def run(
                 progress(row)
             now = time.monotonic()
             if now - logged > LOG_EVERY_S or trainer.is_done or VALIDATION_LOSS in row:
-                with files.errors_named(out / run_folder.LOG):
-                    log.write((json.dumps(row) + "\n").encode())
-                write_scalars(row)
+                write(row)
                 logged = now
             if now - saved > save_every_s:
                 save(trainer, out)
@@ -76,10 +74,28 @@ def run(
         raise Interrupted(f"saved at step {trainer.step} of {trainer.num_steps} in {out}")
 
 
+@contextmanager
+def _log(out: Path, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Yield a function that writes a row of the log; of several processes, the first writes."""
+    if not distributed.is_first():
+        yield lambda _row: None
+        return
+    with (out / run_folder.LOG).open("ab", buffering=0) as log, run_folder.scalars(out, step) as write_scalars:
+
+        def write(row: dict[str, float]) -> None:
+            with files.errors_named(out / run_folder.LOG):
+                log.write((json.dumps(row) + "\n").encode())
+            write_scalars(row)
+
+        yield write
+
+
 def advance(trainer: Trainer) -> dict[str, float]:
     """Take one step; return its row of the log."""
     started = time.perf_counter()
-    batch = trainer.batches(trainer.step, trainer.num_steps)
+    with distributed.failing_together():
+        batch = trainer.batches(trainer.step, trainer.num_steps)
+    batch, share = shares.alike(batch)
     generated = time.perf_counter()
     objective = trainer.objective
     factor = objective.rate(trainer.step, trainer.num_steps)
@@ -87,12 +103,16 @@ def advance(trainer: Trainer) -> dict[str, float]:
     trainer.model.train()
     lengths = () if batch.lengths is None else (batch.lengths,)
     with attention.recorded(trainer.model) as trainer.positions, _autocast(trainer):
-        output = (trainer.reader or trainer.model)(batch.frames, *lengths)
+        output = trainer.learner(batch.frames, *lengths)
     loss = objective.loss(output, batch)
     trainer.optimizer.zero_grad()
-    loss.backward()
-    norm = _norm(trainer.model, objective.max_gradient_norm)
-    _check_finite(trainer, loss, norm)
+    # The processes' gradients are averaged, and shares may differ in size.
+    (loss * share * distributed.size()).backward()
+    norm = _norm(trainer.model, objective.max_gradient_norm).item()
+    figures = {"loss": loss.item()}
+    if objective.accuracy is not None:
+        figures["accuracy"] = objective.accuracy(output.detach(), batch)
+    figures = _checked(trainer, figures, norm, share)
     trainer.optimizer.step()
     if trainer.average is not None:
         trainer.average.update_parameters(trainer.model)
@@ -102,16 +122,14 @@ def advance(trainer: Trainer) -> dict[str, float]:
     row = {
         "step": trainer.step,
         "num_steps": trainer.num_steps,
-        "loss": loss.item(),
+        "loss": figures["loss"],
         "learning_rate": trainer.optimizer.param_groups[0]["base_lr"] * factor,
-        "gradient_norm": norm.item(),
-        "clips_per_s": len(batch.frames) / spent,
+        "gradient_norm": norm,
+        "clips_per_s": len(batch.frames) / share / spent,
         "generation_share": (generated - started) / spent,
         "elapsed_s": trainer.elapsed_s,
     }
-    if objective.accuracy is not None:
-        row["accuracy"] = objective.accuracy(output.detach(), batch)
-    return row
+    return row | figures
 
 
 def _validated(trainer: Trainer) -> dict[str, float]:
@@ -153,10 +171,10 @@ def steps_within(trainer: Trainer, minutes: float) -> int:
         validation.verdicts(trainer.product, trainer.device, trainer.dtype)
         seconds.append(time.perf_counter() - started)
         typical += seconds[-1] / validation.least_interval
-    return max(1, round((minutes * 60 - sum(seconds)) / typical))
+    return distributed.from_first(max(1, round((minutes * 60 - sum(seconds)) / typical)))
 
 
-def _norm(model: nn.Module, longest: float | None) -> Tensor:
+def _norm(model: nn.Module, longest: float | None) -> torch.Tensor:
     """Return the norm of the whole gradient, and clip the gradient if it is longer than `longest`."""
     if longest is None:
         return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
@@ -167,17 +185,18 @@ def _autocast(trainer: Trainer) -> torch.autocast:
     return torch.autocast(trainer.device.type, dtype=torch.bfloat16, enabled=trainer.dtype == torch.bfloat16)
 
 
-def _check_finite(trainer: Trainer, loss: Tensor, norm: Tensor) -> None:
-    # The gradient norm is finite only if every gradient is; weights change only by finite gradients.
+def _checked(trainer: Trainer, figures: dict[str, float], norm: float, share: float) -> dict[str, float]:
+    """Return the figures of the whole batch; raise NonFiniteError in all processes if a number is not finite in one."""
     found = {
-        "loss": loss,
-        "gradient norm": norm,
-        **{f"positions of {n}": p for n, p in trainer.positions.items()},
+        f"positions of {n}": 0.0 if bool(torch.isfinite(p).all()) else math.nan for n, p in trainer.positions.items()
     }
-    bad = [name for name, value in found.items() if not bool(torch.isfinite(value).all())]
+    whole = shares.mean(figures | found, share)
+    # The gradient norm is finite only if every gradient is; weights change only by finite gradients.
+    bad = [name for name, value in {**whole, "gradient norm": norm}.items() if not math.isfinite(value)]
     if bad:
         rate = trainer.optimizer.param_groups[0]["lr"]
         raise NonFiniteError(
             f"{bad[0]} is not finite at step {trainer.step}"
-            f" (learning rate {rate:.2e}, gradient norm {norm.item():.3g}); {trainer.remedy}"
+            f" (learning rate {rate:.2e}, gradient norm {norm:.3g}); {trainer.remedy}"
         )
+    return {name: whole[name] for name in figures}

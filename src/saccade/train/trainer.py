@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from saccade import checkpoint, foreign, run_folder
+from saccade import checkpoint, distributed, foreign, run_folder
 from saccade.clips import CPU, Batches, ClipBatch
 from saccade.errors import DataError, NonFiniteError
 from saccade.train.optimizer import Optimizers
@@ -71,6 +71,12 @@ class Trainer:
     average: AveragedModel | None = None  # the moving average of the weights, if one is kept
     reader: nn.Module | None = None  # the part of the model that reads the batches, if they hold maps
     validation: Validation | None = None
+    parallel: nn.Module | None = None  # around what learns, if several processes average their gradients
+
+    @property
+    def learner(self) -> nn.Module:
+        """The module that a step calls."""
+        return self.parallel or self.reader or self.model
 
     @property
     def precision(self) -> str:
@@ -117,7 +123,7 @@ def moving_average(model: nn.Module, longest_decay: float) -> AveragedModel | No
 
 
 def save(trainer: Trainer, out: Path, **facts: Any) -> None:
-    """Save the weights, optimiser, random state and progress of a training run.
+    """Save the weights, optimiser, random state and progress of a training run; of several processes, the first does.
 
     Args:
         trainer: the trainer to save.
@@ -131,6 +137,8 @@ def save(trainer: Trainer, out: Path, **facts: Any) -> None:
     for name, tensor in trainer.model.state_dict().items():
         if not bool(torch.isfinite(tensor).all()):
             raise NonFiniteError(f"{name} is not finite at step {trainer.step}; {trainer.remedy}")
+    if not distributed.is_first():
+        return
     state = {_OPTIMIZER + name: tensor for name, tensor in trainer.optimizer.tensors().items()}
     state["random.cpu"] = torch.get_rng_state()
     if trainer.average is not None:
@@ -164,6 +172,8 @@ def keep_best(trainer: Trainer, out: Path, found: Mapping[str, Any]) -> None:
         out: the run folder.
         found: the result of `Validation.finish`, which becomes the entry `validation` of the header.
     """
+    if not distributed.is_first():
+        return
     training = {**trainer.header.training, **_progress(trainer), "step": found["kept_step"], "validation": dict(found)}
     checkpoint.save(out / checkpoint.NAME, trainer.product, replace(trainer.header, training=training))
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from saccade import distributed
 from saccade.clips import DataConfig
 from saccade.data.lazy_frames import LazyFrames
 from saccade.data.stored import StoredBatches, StoredClips
@@ -120,8 +121,15 @@ class Validation:
         }
 
     def verdicts(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> Verdicts:
-        """Return the verdicts of a model on all clips."""
-        return run_clips(self.reader(model), self.clips, Setup(len(self.clips), self.batch_size, device, dtype))
+        """Return the logits of a model on all clips; each process runs it on a part of them."""
+        mine = distributed.part(len(self.clips)) if len(self.clips) >= distributed.size() else range(len(self.clips))
+        clips = some(self.clips, np.array(mine)) if len(mine) < len(self.clips) else self.clips
+        with distributed.failing_together():
+            found = run_clips(self.reader(model), clips, Setup(len(mine), self.batch_size, device, dtype))
+        if len(mine) == len(self.clips):
+            return found
+        logits, targets = zip(*distributed.gathered((found.logits, found.targets)), strict=True)
+        return Verdicts(torch.cat(logits), torch.cat(targets), None, None)
 
     def as_json(self) -> dict[str, Any]:
         """Return the progress, without the weights."""

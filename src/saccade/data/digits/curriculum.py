@@ -23,6 +23,7 @@ class Curriculum:
         size: the number of full-length clips in a batch.
         short_fraction: the fraction of steps that use short clips.
         device: the device on which batches are generated.
+        part: which part of each batch comes, and of how many: (0, 1) for all of it.
     """
 
     long: Mixture
@@ -30,6 +31,7 @@ class Curriculum:
     size: int
     short_fraction: float
     device: torch.device = CPU
+    part: tuple[int, int] = (0, 1)
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
@@ -40,7 +42,13 @@ class Curriculum:
         # Every step advances by the larger batch size, so that no index occurs in both phases.
         first = step * max(size, self.size * num_frames // short_frames)
         clips = self.short[int(step * len(self.short) / num_short)] if short else self.long
-        return clips.batch(torch.arange(first, first + size, device=self.device))
+        number, num = self.part
+        own = range(first + size * number // num, first + size * (number + 1) // num)
+        return clips.batch(torch.arange(own.start, own.stop, device=self.device))
+
+    def shard(self, number: int, num: int) -> Curriculum:
+        """Return batches of part `number` of `num` of each batch."""
+        return replace(self, part=(number, num))
 
     def to(self, device: torch.device | str) -> Curriculum:
         """Return the same batches on a device."""

@@ -1,0 +1,163 @@
+"""`saccade train` in processes that torchrun starts: what a user has at the end, also if a process fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from tests.own_clips import write_folder
+
+from saccade import checkpoint, run_folder
+from saccade.cli import main
+from saccade.evaluate import read_rows
+
+TINY = ("--digits", "uci", "--num-frames", "4", "--short-fraction", "0", "--batch-size", "5", "--precision", "float32")
+
+
+@contextmanager
+def launched(*words, num=2, restarts=0):
+    """Start `saccade` in several processes; kill what is left of them at the end."""
+    launcher = ["torch.distributed.run", "--nproc-per-node", num, "--max-restarts", restarts, "-m", "saccade"]
+    command = [sys.executable, "-m", *map(str, (*launcher, *words))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as agent:
+        started = []
+        try:
+            yield agent, started
+        finally:
+            for number in {*workers(agent), *started}:
+                end(number, signal.SIGKILL)
+            agent.kill()
+
+
+def workers(agent):
+    """Return the processes that torchrun has started, in the order of their ranks."""
+    path = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+    numbers = [int(number) for number in path.read_text().split()] if path.exists() else []
+    return sorted(number for number in numbers if "saccade" in Path(f"/proc/{number}/cmdline").read_text())
+
+
+def end(number, how):
+    with suppress(ProcessLookupError):
+        os.kill(number, how)
+
+
+def wait(until, deadline_s=120):
+    stop = time.monotonic() + deadline_s
+    while not until():
+        assert time.monotonic() < stop
+        time.sleep(0.05)
+
+
+def trained(*words, num=2):
+    with launched("train", *words, num=num) as (agent, _):
+        told, _ = agent.communicate(timeout=300)
+    assert agent.returncode == 0, told
+    return told
+
+
+def steps(out):
+    return [row["step"] for row in run_folder.read_log(out / "log.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A training in two processes, of which the second got SIGTERM."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with launched("train", *TINY, "--steps", 100_000, "--out", out) as (agent, _):
+        wait(lambda: steps(out) and len(workers(agent)) == 2)
+        end(workers(agent)[1], signal.SIGTERM)
+        told, _ = agent.communicate(timeout=60)
+    return out, agent.returncode, told
+
+
+def test_a_signal_to_one_process_ends_all_with_a_checkpoint(stopped):
+    out, status, told = stopped
+    assert status != 0
+    step = checkpoint.read_header(out).training["step"]
+    assert 0 < step < 100_000
+    assert f"interrupted: saved at step {step} of 100000" in told
+    assert told.count("interrupted: saved") == 1  # one process tells
+    assert "continue with: torchrun --nproc-per-node 2 -m saccade train --digits uci" in told
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_a_run_continues_in_another_number_of_processes(num, stopped, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    for path in stopped[0].iterdir():
+        if path.is_file():
+            (out / path.name).write_bytes(path.read_bytes())
+    # The schedule is that of the run, so that a few steps more are taken by hand.
+    header = json.loads((out / "checkpoint.json").read_text())
+    step = header["training"]["step"]
+    assert step > 0
+    with launched("train", "--resume", "--out", out, num=num) as (agent, _):
+        wait(lambda: steps(out) and steps(out)[-1] > step)
+        end(agent.pid, signal.SIGTERM)
+        agent.communicate(timeout=60)
+    assert checkpoint.read_header(out).training["step"] > step
+
+
+def test_own_clips_give_one_run(tmp_path):
+    clips, out = write_folder(tmp_path / "clips", per_class=10), tmp_path / "run"
+    words = ("--data", clips, "--trunk", "small", "--steps", 6, "--batch-size", 3, "--out", out)
+    told = trained(*words)
+    assert told.count("wrote ") == 1
+    header = checkpoint.read_header(out)
+    assert header.training["validation"]["num_clips"] == 4
+    assert run_folder.read(out)["finished"]
+    # Looked at in two parts or together, by two processes or by one, the clips give the same figures.
+    found = header.training["validation"]
+    assert main(["evaluate", "--model", str(out), "--split", "validation", "--out", str(tmp_path / "rows.csv")]) == 0
+    (row,) = read_rows(tmp_path / "rows.csv")
+    assert row["accuracy"] == pytest.approx(found["accuracy"])
+    assert row["cross_entropy"] == pytest.approx(found["cross_entropy"], rel=1e-4)
+
+
+def test_a_killed_process_is_started_again_and_resumes(tmp_path):
+    out = tmp_path / "run"
+    with launched("train", *TINY, "--steps", 300, "--out", out, restarts=1) as (agent, _):
+        wait(lambda: steps(out) and len(workers(agent)) == 2)
+        end(workers(agent)[1], signal.SIGKILL)
+        told, _ = agent.communicate(timeout=200)
+    assert agent.returncode == 0, told
+    assert checkpoint.read_header(out).training["step"] == 300
+    assert steps(out) == sorted(set(steps(out)))
+    assert run_folder.read(out)["finished"]
+
+
+def test_processes_do_not_outlive_their_launcher(tmp_path):
+    out = tmp_path / "run"
+    with launched("train", *TINY, "--steps", 100_000, "--out", out) as (agent, started):
+        wait(lambda: steps(out) and len(workers(agent)) == 2)
+        started += workers(agent)
+        agent.kill()
+        wait(lambda: not any(Path(f"/proc/{number}").exists() for number in started), deadline_s=30)
+    assert checkpoint.read_header(out).training["step"] > 0
+    with run_folder.held(out):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("evaluate", "--model", "lenet-lstm"), "saccade evaluate runs in one process; start it without torchrun"),
+        (
+            ("train", *TINY, "--steps", "1", "--batch-size", "1"),
+            "a batch of 1 clips cannot be divided among 2 processes",
+        ),
+    ],
+)
+def test_what_cannot_be_divided_is_refused(words, told, tmp_path):
+    with launched(*words, "--out", tmp_path / "run") as (agent, _):
+        found, _ = agent.communicate(timeout=100)
+    assert agent.returncode != 0
+    assert told in found
