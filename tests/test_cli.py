@@ -361,6 +361,16 @@ def test_augmentation_can_be_switched_off(own, capsys, tmp_path):
     assert any(not torch.equal(plain[name], augmented[name]) for name in plain)
 
 
+def test_clips_can_be_turned_by_any_angle_and_digits_turn_by_themselves(own, capsys, tmp_path):
+    words = ["train", "--steps", "1", "--batch-size", "2", "--precision", "float32", "--max-angle-deg", "180"]
+    assert main([*words, "--data", str(own), "--out", str(tmp_path / "turned")]) == 0
+    assert main([*words[:-2], "--data", str(own), "--out", str(tmp_path / "plain")]) == 0
+    turned, plain = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("turned", "plain"))
+    assert any(not torch.equal(turned[name], plain[name]) for name in plain)
+    assert main([*words, "--digits", "uci", "--out", str(tmp_path / "digits")]) == 2
+    assert "max_angle_deg turns stored clips" in capsys.readouterr().err
+
+
 def test_preview_draws_clips_and_tells_what_it_left_out(own, capsys, tmp_path):
     root = shutil.copytree(own, tmp_path / "clips")
     broken = next((root / "down").glob("*.mp4"))

@@ -46,6 +46,8 @@ def test_it_goes_through_json():
         ({"weight_decay": -1.0}, "weight_decay must"),
         ({"ema": 1.0}, "ema must be at least 0 and below 1; got 1.0"),
         ({"ema": math.nan}, "ema must be at least 0"),
+        ({"max_angle_deg": 181.0}, "max_angle_deg must lie in 0 to 180; got 181"),
+        ({"max_angle_deg": math.nan}, "max_angle_deg must lie in"),
         ({"model": "dcn-lstm-published"}, "saccade reproduce --preset published"),
         ({"trunk": "resnet18", "attention": "multi-stn"}, "attention multi-stn needs a trunk for small crops"),
         ({"model": "stn-lstm", "num_glimpses": 2}, "num_glimpses=2 was given; only the attention multi-stn"),

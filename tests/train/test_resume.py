@@ -84,7 +84,7 @@ def test_a_run_that_was_killed_is_logged_without_repetition(tmp_path, monkeypatc
 # --- Of version 0.1
 
 
-_NEWER = ("input", "augment", "attention", "temporal", "finetune")
+_NEWER = ("input", "augment", "attention", "temporal", "finetune", "max_angle_deg")
 
 
 def as_version_01_wrote_it(out, config, digits):

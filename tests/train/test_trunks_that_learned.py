@@ -227,6 +227,8 @@ def test_views_fit_into_memory_and_time(stored, learned, monkeypatch):
     trainer, said = on_maps(stored, learned)
     assert (trainer.reader, said) == (None, [])  # frames, changed at every step
     assert trainer.batches.augmentation == Augmentation()
+    wide = start(config(start_from=learned, augment=True, max_angle_deg=180.0), stored)
+    assert wide.batches.augmentation == Augmentation(max_angle_deg=180.0)
 
 
 def test_a_training_on_views_resumes_to_the_same_bits(stored, learned, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from saccade import files, models
+from saccade.data.augment import Augmentation
 from saccade.device import choose_device, choose_precision
 from saccade.errors import UsageError, unknown_name
 from saccade.models.matched import check_num_glimpses, check_together
@@ -61,6 +62,9 @@ class TrainConfig:
         augment: whether own clips are changed at random, each time in another way. By default they are; a trunk that
             does not learn sees a few changed views of each clip, or none where attention reads its maps. --no-augment
             leaves clips as they are. Moving digits are never changed.
+        max_angle_deg: the largest rotation of clips that are changed at random, 0 to 180 degrees. With 180 the model
+            learns clips in every direction, as of a camera that may be held in any way; with the default, which is
+            small, up and left can be classes.
         seed: the seed of the weights and of the batches.
         device: auto, cpu or cuda.
         precision: auto (bfloat16 where the processor gains from it), float32 or bfloat16.
@@ -89,6 +93,7 @@ class TrainConfig:
     weight_decay: ForScripts[float] = 0.01
     ema: ForScripts[float] = 0.0
     augment: bool = True
+    max_angle_deg: float = Augmentation.max_angle_deg
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
@@ -108,6 +113,8 @@ class TrainConfig:
         for name in ("muon_rate", "attention_rate", "weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{name} must be 0 or above; got {getattr(self, name)}")
+        if not 0 <= self.max_angle_deg <= 180:
+            raise UsageError(f"max_angle_deg must lie in 0 to 180; got {self.max_angle_deg}")
         if not 0 <= self.seed < 1 << 63:
             raise UsageError(f"seed must lie in 0 to {(1 << 63) - 1}; got {self.seed}")
         if self.steps is not None and self.steps < 1:

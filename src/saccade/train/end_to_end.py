@@ -18,7 +18,7 @@ from saccade.data.background import Background
 from saccade.data.folder import Folder
 from saccade.data.stored import StoredBatches
 from saccade.device import choose_device, choose_precision
-from saccade.errors import DataError
+from saccade.errors import DataError, UsageError
 from saccade.foreign import check_types
 from saccade.labels import Labels
 from saccade.models import verdict
@@ -201,9 +201,13 @@ def start(
         batch_size.check_num_clips(batches.size, len(batches.clips))
         validation = validation_of(data, batches)
         background = Background.of(batches.clips.targets, data.labels)
-        augmentation = Augmentation() if config.augment else None
+        augmentation = Augmentation(max_angle_deg=config.max_angle_deg) if config.augment else None
         batches = replace(batches, augmentation=augmentation, background=background)
     else:  # generated clips come once
+        if config.max_angle_deg != Augmentation.max_angle_deg:
+            raise UsageError(
+                "max_angle_deg turns stored clips; generated ones, such as moving digits, turn by themselves"
+            )
         config = replace(config, augment=False)
         header.training["config"] = config.as_json()
     dtype = choose_precision(config.precision, device)
