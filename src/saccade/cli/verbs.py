@@ -54,6 +54,23 @@ def _check(_words: Sequence[str]) -> Callable[..., None]:
     return check
 
 
+def _shard(_words: Sequence[str]) -> Callable[..., None]:
+    from saccade import console
+    from saccade import shard as verb
+
+    def shard(config: verb.ShardConfig) -> None:
+        with console.stages() as begin:
+            written = verb.shard(config, begin=begin)
+        for name, why in written.left_out.items():
+            console.say(f"left out: {name}: {why}")
+        clips = ", ".join(f"{num} for {split}" for split, num in written.num_clips.items() if num)
+        before = f", {written.num_before} of them before" if written.num_before else ""
+        console.say(f"wrote {len(written.archives)} archives to {config.out}{before}; clips: {clips}")
+        console.say(f"train on them with: saccade train --data '{config.out}/*.tar'")
+
+    return shard
+
+
 def _preview(_words: Sequence[str]) -> Callable[..., None]:
     from saccade import console
     from saccade import preview as verb
@@ -263,6 +280,11 @@ VERBS: dict[str, Verb] = {
         _generate,
     ),
     "check": Verb("check a collection of clips before training", "saccade check clips", _check),
+    "shard": Verb(
+        "write a collection of clips into tar archives, which training reads in place",
+        "saccade shard --data clips --out shards",
+        _shard,
+    ),
     "preview": Verb("draw clips as a model sees them", "saccade preview --data clips", _preview),
     "train": Verb(
         "train a model on your own clips, or on moving digits",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from saccade.data import csv_rows, video
+from saccade.data import archives, csv_rows, video
 from saccade.data.collection_checks import check_classes, check_splits, like_splits, rare_classes
 from saccade.data.finding import captured, check_pattern, find_clips, unreadable, visible_files
 from saccade.data.grouping import parts_together
@@ -124,6 +124,11 @@ def read(source: Path, *, group: str | None = None) -> Collection:
     In a folder, the first folder below it names the class, and deeper folders belong to that class. If all folders
     below it are called train, test, validation or val, they are splits, and the folders in them name the classes.
 
+    Tar archives, named by a pattern such as `shards/*.tar`, hold clips as webdataset does: beside `000017.mp4`, the
+    file `000017.json` has the entries `class`, and if needed `split`, `group`, `start_s` and `end_s`, as in a CSV file;
+    or `000017.cls` has the class alone. Without these entries, the beginning of the archive's name tells the split, if
+    it is that of one: `train-000000.tar`.
+
     A CSV file has a header with the columns `path` and `class`, and any of `split`, `group`, `start_s` and `end_s`;
     other columns are not used. It is separated by commas, semicolons or tabs. Paths are relative to the folder of the
     file. Classes that are joined by `|` are present together. A row without a class is a clip that shows none of them.
@@ -144,7 +149,9 @@ def read(source: Path, *, group: str | None = None) -> Collection:
     """
     if group is not None:
         check_pattern(group)
-    if source.is_dir():
+    if archives.are_named_by(source):
+        found = _of_rows(source, COLUMNS, archives.rows(source))
+    elif source.is_dir():
         found = _in_folder(source)
     elif source.exists():
         found = _in_csv(source)
@@ -207,31 +214,36 @@ def _is_in_splits(root: Path, paths: Sequence[tuple[str, ...]]) -> bool:
 
 def _in_csv(source: Path) -> Collection:
     columns, rows = csv_rows.read(source, needed=COLUMNS[:2])
+    return _of_rows(source, columns, [(f"line {line}", cells) for line, cells in rows])
+
+
+def _of_rows(source: Path, columns: Sequence[str], rows: Sequence[tuple[str, Mapping[str, str]]]) -> Collection:
+    """Return the clips that rows name; each has a place, such as the number of its line, for messages."""
     entries: dict[tuple[Path, float | None, float | None], Entry] = {}
-    lines: dict[Entry, int] = {}
+    places: dict[Entry, str] = {}
     left_out = []
-    for line, cells in rows:
-        entry = _entry(source, line, cells)
+    for place, cells in rows:
+        entry = _entry(source, place, cells)
         before = entries.setdefault((entry.path, entry.start_s, entry.end_s), entry)
         if before is entry:
-            lines[entry] = line
+            places[entry] = place
         elif before == entry:
-            left_out.append((entry.path, f"line {line} names it again, after line {lines[before]}"))
+            left_out.append((entry.path, f"{place} names it again, after {places[before]}"))
         else:
             raise DataError(
-                f"{source} line {line} names {entry.path.name!r} again with other cells than line {lines[before]};"
+                f"{source} {place} names {entry.path.name!r} again with other cells than {places[before]};"
                 f" keep one of them, or join classes that are present together with {CLASS_SEPARATOR!r}"
             )
-    exclusive = all(len(entry.classes) < 2 for entry in lines)
-    if exclusive and (empty := [line for entry, line in lines.items() if not entry.classes]):
-        raise DataError(f"{source} line {empty[0]} has no class; write its class, or remove the line")
-    reasons = {entry: unreadable(entry.path) for entry in lines}
+    exclusive = all(len(entry.classes) < 2 for entry in places)
+    if exclusive and (empty := [place for entry, place in places.items() if not entry.classes]):
+        raise DataError(f"{source} {empty[0]} has no class; write its class, or remove the line")
+    reasons = {entry: unreadable(entry.path) for entry in places}
     kept = tuple(entry for entry, why in reasons.items() if why is None)
     if not kept:
-        first = next(iter(lines)).path if lines else None
-        came = f"none of its {len(lines)} clips can be read, such as {first}" if lines else "it names no clip"
+        first = next(iter(places)).path if places else None
+        came = f"none of its {len(places)} clips can be read, such as {first}" if places else "it names no clip"
         raise DataError(f"{source}: {came}; paths are relative to the folder of the CSV file")
-    left_out += [(entry.path, f"{why} (line {lines[entry]})") for entry, why in reasons.items() if why]
+    left_out += [(entry.path, f"{why} ({places[entry]})") for entry, why in reasons.items() if why]
     unused = [name for name in columns if name not in COLUMNS]
     problems = (f"columns that are not used: {', '.join(unused)}; known: {', '.join(COLUMNS)}",) if unused else ()
     found = Collection(source, kept, exclusive, tuple(left_out), problems)
@@ -244,8 +256,8 @@ def _place(found: Collection, entry: Entry) -> tuple[tuple[str, ...], float, flo
     return PurePosixPath(found.name_of(entry.path)).parts, entry.start_s or 0.0, end_s
 
 
-def _entry(source: Path, line: int, cells: Mapping[str, str]) -> Entry:
-    place = f"{source} line {line}"
+def _entry(source: Path, place: str, cells: Mapping[str, str]) -> Entry:
+    place = f"{source} {place}"
     if not cells["path"]:
         raise DataError(f"{place} has no path; write the file of the clip, or remove the line")
     for name, most in _MAX_LETTERS.items():
@@ -263,7 +275,7 @@ def _entry(source: Path, line: int, cells: Mapping[str, str]) -> Entry:
     start_s, end_s = (_seconds(place, name, cells.get(name, "")) for name in ("start_s", "end_s"))
     if end_s is not None and (start_s or 0.0) >= end_s:
         raise DataError(f"{place} starts at {start_s or 0.0:g} s and ends at {end_s:g} s; end_s must be above start_s")
-    path, names = source.parent / cells["path"], tuple(sorted(set(classes)))
+    path, names = (source if source.is_dir() else source.parent) / cells["path"], tuple(sorted(set(classes)))
     return Entry(path, names, cells.get("group") or None, SPLIT_NAMES.get(split), start_s, end_s)
 
 

@@ -14,6 +14,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from saccade.data import members
 from saccade.data.ending import is_cut_off
 from saccade.data.times import ROUNDING_S, Part, Times, duration_s
 from saccade.errors import DataError
@@ -39,9 +40,8 @@ def opened(path: Path) -> InputContainer:
         DataError: if the file is not a video.
     """
     try:
-        # Without "file:", FFmpeg takes the part of the file name before a colon for a protocol.
         # FFmpeg decodes a frame already here where a header does not tell the format.
-        container = av.open(f"file:{path}", metadata_errors="replace", options=_LIMITS)
+        container = av.open(members.address(path), metadata_errors="replace", options=_LIMITS)
     except av.FFmpegError as error:
         raise DataError(f"{path} cannot be read as a video ({error.strerror}); {ADVICE}") from error
     if container.format.name == "tty":
@@ -295,6 +295,6 @@ def _is_cover(stream: object) -> bool:
 
 
 def _is_animated_webp(path: Path) -> bool:
-    with path.open("rb") as file:
+    with members.opened(path) as file:
         head = file.read(21)
     return head[8:16] == b"WEBPVP8X" and len(head) == 21 and bool(head[20] & _ANIMATION_FLAG)

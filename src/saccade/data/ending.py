@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from saccade.data import members
+
 _LAST_PAGE_FLAG, _ASF_BROADCAST_FLAG = 0x04, 0x01
 _FLV_SIZE = b"\0\x08filesize\0"  # a name and the mark of a number, in the data of the first tag
 _FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -25,7 +27,7 @@ def is_cut_off(path: Path) -> bool:
     MP4 and QuickTime, Matroska and WebM, AVI, FLV, ASF, Ogg, GIF and PNG record a length or mark their end. Other
     formats, and files that were written as a live stream, count as complete.
     """
-    with path.open("rb") as file:
+    with members.opened(path) as file:
         head = file.read(12)
         check = _check_for(head)
         if check is None:

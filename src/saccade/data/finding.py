@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from saccade.data import video
+from saccade.data import members, video
 from saccade.errors import DataError, UsageError
 
 Closed = Callable[[Path, str], None]
@@ -100,11 +100,11 @@ def captured(pattern: str, path: Path) -> str:
 def unreadable(path: Path) -> str | None:
     """Return why a file cannot be opened, or None."""
     try:
-        if not path.is_file():  # to open a pipe would wait for ever
+        if not members.is_file(path):  # to open a pipe would wait for ever
             if path.is_symlink() and not path.exists():
                 return "does not exist: the file that it links to is missing"
             return "is not a file" if path.exists() else "does not exist"
-        path.open("rb").close()
+        members.opened(path).close()
     except (OSError, ValueError) as error:
         return f"cannot be opened: {getattr(error, 'strerror', None) or error}"
     return None

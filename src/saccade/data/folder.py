@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from saccade.clips import FrameFormat
-from saccade.data import collection, video
+from saccade.data import archives, collection, video
 from saccade.data.collection import Collection
 from saccade.data.finding import check_pattern
 from saccade.data.folder_summary import summary
@@ -120,7 +120,7 @@ class Folder:
             "frame_format": self.frame_format.as_json(),
             "classes": list(self.labels.names),
             "held_out": {split: sorted(groups) for split, groups in self._held_out.items()},
-            "clips": {split: [clip.name for clip in self._of_split(split)] for split in self._held_out},
+            "clips": {split: [clip.name for clip in self.of_split(split)] for split in self._held_out},
         }
         # Files that are damaged must not count as new ones when training continues.
         left_out = {"left_out": sorted(self.left_out)} if self.left_out else {}
@@ -132,7 +132,7 @@ class Folder:
         leave = ("root", "clips", "left_out")
         described = {name: value for name, value in self.as_json().items() if name not in leave}
         described["split_seed"] = described.pop("seed")  # training has a seed of its own
-        learned = [f"{clip.name} {clip.digest}" for clip in self._of_split("train")]
+        learned = [f"{clip.name} {clip.digest}" for clip in self.of_split("train")]
         return described | {"clips_sha256": hashlib.sha256(os.fsencode("\n".join(learned))).hexdigest()}
 
     @property
@@ -143,7 +143,7 @@ class Folder:
     @cached_property
     def collection(self) -> Collection:
         """What the folder or the CSV file holds."""
-        if self._remembered and not self.root.exists():
+        if self._remembered and not (self.root.exists() or archives.are_named_by(self.root)):
             raise DataError(
                 f"the model learned from clips in {self.root}, which does not exist; name their current folder or CSV"
                 " file with --data"
@@ -189,7 +189,7 @@ class Folder:
         if failed := list(self._descriptions.failed(described).values()):
             more = f"; and {len(failed) - 1} more clips cannot be read" if len(failed) > 1 else ""
             raise DataError(f"{failed[0]}, or take it out of {self.root}{more}")
-        learned = {clip.name for clip in self._of_split("train")}
+        learned = {clip.name for clip in self.of_split("train")}
         return self.frame_choice.of(self._descriptions.of([clip for clip in described if clip.name in learned]))
 
     def parts(self) -> list[Folder]:
@@ -222,7 +222,7 @@ class Folder:
         for split in splits:
             if split not in SPLITS:
                 raise unknown_name("split", split, SPLITS)
-            inside = self._of_split(split)
+            inside = self.of_split(split)
             if not inside:
                 raise UsageError(
                     f"no clip of {self.root} was held out for {split}: the model learned from all of them; the figures"
@@ -236,6 +236,11 @@ class Folder:
         has_groups = any(clip.entry.group is not None for clip in self.files)
         targets = targets_of(found, self.labels)
         return StoredClips(frames, targets, self.labels, facts, names=names, groups=groups if has_groups else None)
+
+    def of_split(self, split: str) -> list[LabelledClip]:
+        """Return the clips of a split, with their files and classes; none if none was held out for it."""
+        listed = self._remembered.get("clips")
+        return clips_of(split, self.files, self._held_out, hold_out=self.hold_out, listed=listed)
 
     def batches(self, size: int, seed: int) -> StoredBatches:
         """Return training batches of `size` clips."""
@@ -266,7 +271,7 @@ class Folder:
 
     def summary(self) -> str:
         """Return a line that sums the clips up, and a line for each doubt."""
-        sizes = {split: len(self._of_split(split)) for split in SPLITS}
+        sizes = {split: len(self.of_split(split)) for split in SPLITS}
         return summary(self.collection, self.files, self.duplicates, sizes, hold_out=self.hold_out)
 
     @property
@@ -286,7 +291,7 @@ class Folder:
     @property
     def _sample(self) -> Sequence[LabelledClip]:
         """The clips that are described, also those of the test: some training clips, if there are many."""
-        return self.files if len(self.files) <= MAX_DESCRIBED else sample(self._of_split("train"), self.seed)
+        return self.files if len(self.files) <= MAX_DESCRIBED else sample(self.of_split("train"), self.seed)
 
     def _leave_out(self, failed: Mapping[str, str]) -> None:
         self._unread |= failed
@@ -300,7 +305,3 @@ class Folder:
         if "held_out" in self._remembered:
             return {split: frozenset(groups) for split, groups in self._remembered["held_out"].items()}
         return held_out(self.files, self.seed, hold_out=self.hold_out)
-
-    def _of_split(self, split: str) -> list[LabelledClip]:
-        listed = self._remembered.get("clips")
-        return clips_of(split, self.files, self._held_out, hold_out=self.hold_out, listed=listed)

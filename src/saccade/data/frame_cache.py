@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from saccade import files, foreign
+from saccade.data import members
 from saccade.data.pixels import Size
 from saccade.data.reading import Source
 from saccade.data.video import Clip, read_clip
@@ -195,13 +196,13 @@ class FrameCache:
     def _described(self, path: Path) -> dict[str, Any] | None:
         """Return digest and shown size of a file; the content of a known and unchanged file is not read."""
         try:
-            status = path.stat()
-            state = {"path": str(path.resolve()), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+            size, changed_ns = members.state(path)
+            state = {"path": str(path.resolve()), "size": size, "mtime_ns": changed_ns}
             with suppress(*_UNREADABLE):
                 known: dict[str, Any] = json.loads(self._note_path(path).read_text(encoding="utf-8"))
                 if known | state == known and isinstance(known["digest"], str):
                     return known
-            digest = files.digest_of(path)
+            digest = members.digest_of(path)
         except OSError:
             return None  # reading it tells why
         return state | {"digest": digest, "shown_size": None}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from saccade import files
+from saccade.data import members
 from saccade.data.collection import CLASS_SEPARATOR, Collection, Entry
 from saccade.data.grouping import check_not_torn, parts_together
 from saccade.errors import DataError
@@ -77,7 +77,7 @@ def labelled(collection: Collection, without: Container[str] = ()) -> tuple[list
             continue
         try:
             if entry.path not in digests:  # of which there may be many parts
-                digests[entry.path] = files.digest_of(entry.path)
+                digests[entry.path] = members.digest_of(entry.path)
         except OSError as error:
             failed[name] = f"{entry.path} cannot be opened: {error.strerror}"
             continue

@@ -13,6 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from saccade import foreign
+from saccade.data import members
 from saccade.errors import DataError
 
 _NAME = "frames"
@@ -30,7 +31,11 @@ def read_frames(path: Path) -> Generator[NDArray[np.uint8]]:
         DataError: if the file is not a complete `.npz` file, or does not hold such an array of uint8.
     """
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_member_of(archive, path)) as member:
+        with (
+            members.opened(path) as file,
+            zipfile.ZipFile(file) as archive,
+            archive.open(_member_of(archive, path)) as member,
+        ):
             shape, lies_reversed = _header_of(member, path)
             frames = _transposed(member, shape) if lies_reversed else _one_by_one(member, shape)
             for frame in frames:

@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from saccade import files
-from saccade.data import video
+from saccade.data import members, video
 from saccade.data.collection import Collection, Entry
 from saccade.data.duplicates import fingerprint
 from saccade.data.frame_cache import FrameCache, default_folder, default_max_bytes
@@ -182,7 +181,7 @@ def record_of(entry: Entry, read: Callable[[Entry], video.Clip]) -> Record:
     """Return the record of one clip, read in this process; whatever goes wrong in reading becomes its error."""
     record = Record(entry)
     try:
-        record = replace(record, digest=files.digest_of(entry.path), num_bytes=entry.path.stat().st_size)
+        record = replace(record, digest=members.digest_of(entry.path), num_bytes=members.state(entry.path)[0])
         clip = read(entry)
         marks = fingerprint(clip.frames)
     except DataError as error:

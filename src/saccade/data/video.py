@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from saccade.data import npz
+from saccade.data import members, npz
 from saccade.data.container import ADVICE, decoding, rate
 from saccade.data.pixels import Converter, Size
 from saccade.data.reading import ArrayFrames, Frames, VideoFrames
@@ -85,7 +85,7 @@ def is_named_as_clip(path: Path) -> bool:
     if ending != ".ts":
         return ending in SUFFIXES
     try:
-        with path.open("rb") as file:
+        with members.opened(path) as file:
             return file.read(1) == b"G"
     except OSError:
         return True  # reading it tells why it cannot be read
@@ -203,10 +203,10 @@ def frames(
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames is {max_frames}; at least 1 is needed")
     part = Part(start_s or 0.0, math.inf if end_s is None else end_s)
-    if not path.is_file():
+    if not members.is_file(path):
         raise DataError(f"no clip at {path}; {ADVICE}")
     try:
-        path.open("rb").close()
+        members.opened(path).close()
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from error
     convert = Converter(size, num_channels)
