@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -46,6 +47,23 @@ def memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/
             with suppress(ValueError):  # the limit may be "max", or missing
                 limits.append(int(_read(folder / name)))
     return min(limits)
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Limit the memory that this process may take from now on, so that one clip cannot take all of it; only on Linux.
+
+    Args:
+        more_bytes: how many bytes more than now.
+    """
+    if sys.platform != "linux":
+        return
+    import resource
+
+    lines = _read(Path("/proc/self/status")).splitlines()
+    taken_kib = next(int(line.split()[1]) for line in lines if line.startswith("VmData:"))
+    wanted, (_, hard) = (taken_kib << 10) + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)
+    # RLIMIT_AS would count the gigabytes of address space that libraries only reserve.
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def described(name: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -160,6 +160,11 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
             json: print the predictions as JSON, one line per clip, instead of a table; they include the verdicts over
                 time.
         """
+        if config.out is not None:
+            if json:
+                raise UsageError("--out writes Parquet files; leave out --json")
+            _predict_into(config)
+            return
         predictions: list[verb.Prediction] = []
         failures: list[SaccadeError] = []
         results = sys.stdout  # the bar takes over sys.stdout
@@ -202,6 +207,30 @@ def _predict(_words: Sequence[str]) -> Callable[..., None]:
             raise DataError(f"{len(failures)} of {num} clips cannot be read; see the messages above")
 
     return predict
+
+
+def _predict_into(config: Any) -> None:
+    """Write the predictions of a large collection, and tell how many clips could not be classified."""
+    from saccade import console
+    from saccade.predict import bulk
+
+    call = bulk.Call.of(config)
+    num, num_left = (sum(len(part.clips) for part in parts) for parts in (call.parts, call.left))
+    num_done = num - num_left
+    if num_done:
+        console.say(f"continuing: {num_done} of {num} clips are done")
+    num_failed = 0
+    with console.counting_bar("clips") as progress:
+        progress(num_done, num)
+        for done in call.each():
+            num_done, num_failed = num_done + done.num_clips, num_failed + done.num_failed
+            progress(num_done, num)
+    console.say(
+        f"wrote {len(call.left)} of {len(call.parts)} files to {call.out.address}, for {num_left} of {num} clips"
+    )
+    if num_failed:
+        told = "1 clip cannot" if num_failed == 1 else f"{num_failed} clips cannot"
+        raise DataError(f"{told} be classified; the column error says why")
 
 
 def _reproduce(_words: Sequence[str]) -> Callable[..., None]:

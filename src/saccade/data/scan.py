@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -27,7 +26,7 @@ from saccade.data.duplicates import fingerprint
 from saccade.data.frame_cache import FrameCache, default_folder, default_max_bytes
 from saccade.data.pixels import Size
 from saccade.errors import DataError, UsageError
-from saccade.processors import num_processors
+from saccade.processors import limit_memory, num_processors
 
 TIME_LIMIT_S = 120.0
 MEMORY_LIMIT_BYTES = 4 << 30
@@ -275,23 +274,10 @@ def _serve(connection: Connection, *, read: Callable[[Entry], video.Clip], memor
     """Read clips in this process until the other end of the connection is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the scan ends its processes itself
     torch.set_num_threads(1)
-    _limit_memory(memory_limit_bytes)
+    limit_memory(memory_limit_bytes)
     try:
         connection.send((None, None))
         while True:
             connection.send((record_of(connection.recv(), read), cache_warning()))
     except (EOFError, OSError):
         return
-
-
-def _limit_memory(more_bytes: int) -> None:
-    """Limit the memory that this process may take from now on, so that one clip cannot take all of it."""
-    if sys.platform != "linux":
-        return
-    import resource
-
-    with Path("/proc/self/status").open() as file:
-        taken_kib = next(int(line.split()[1]) for line in file if line.startswith("VmData:"))
-    wanted, (_, hard) = (taken_kib << 10) + more_bytes, resource.getrlimit(resource.RLIMIT_DATA)
-    # RLIMIT_AS would count the gigabytes of address space that libraries only reserve.
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

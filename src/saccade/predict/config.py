@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,10 @@ from tyro.conf import Positional
 
 from saccade.data import video
 from saccade.data.finding import find_clips
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, UsageError, unknown_name
+
+ENGINES = ("local", "ray")
+"""What runs the prediction of large collections."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,17 @@ class PredictConfig:
             frame of each second. The table shows each change with the probability at that moment.
         csv: a CSV file with one row per clip. Until all clips are done, its rows are in a file whose name ends in
             `.part`; after an interruption, the same command continues it.
+        out: a folder for Parquet files, local or of any address that fsspec knows, such as s3://BUCKET/FOLDER; for
+            large collections. Clips may have such addresses too. A file is there as a whole or not at all; after an
+            interruption, the same command makes those that are missing.
+        engine: with --out: local, or ray for Ray Data, on the cluster that RAY_ADDRESS names or on this machine.
+        per_file: with --out: the number of clips of a file.
+        memory_gb: with --out: how much memory a worker may take for a clip, in gigabytes; a clip that needs more is
+            named as failed.
 
     Raises:
-        UsageError: if no clip is given, or a number is out of range.
+        UsageError: if no clip is given, a number is out of range, the engine is unknown, or options do not fit
+            together.
     """
 
     clips: Positional[tuple[Path, ...]]
@@ -48,11 +60,23 @@ class PredictConfig:
     min_confidence: float | None = None
     over_time: bool = False
     csv: Path | None = None
+    out: Path | None = None
+    engine: str = "local"
+    per_file: int = 1000
+    memory_gb: float = 2.0
 
     def __post_init__(self) -> None:
         if not self.clips:
             raise UsageError("no clip was given; name a video, GIF or .npz file, or a folder of such files")
-        for name, value in (("max_frames", self.max_frames), ("workers", self.workers)):
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, ENGINES)
+        if self.out is None and self.engine != "local":
+            raise UsageError(f"--engine {self.engine} writes files; name their folder with --out")
+        if self.out is not None and (self.csv is not None or self.over_time):
+            raise UsageError("--out writes Parquet files of last verdicts; leave out --csv and --over-time")
+        if not 0 < self.memory_gb < math.inf:
+            raise UsageError(f"memory_gb must be above 0; got {self.memory_gb}")
+        for name, value in (("max_frames", self.max_frames), ("workers", self.workers), ("per_file", self.per_file)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; got {value}")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:

@@ -76,6 +76,61 @@ def in_order(
         pool.close()
 
 
+class Isolated(Generic[Job, Result]):
+    """One process that does one job at a time; a job that ends it costs only itself, and another process follows.
+
+    Args:
+        prepare: as for `in_order`.
+        lost: as for `in_order`.
+
+    Raises:
+        DataError: in a call, if no process can start.
+        Exception: in a call, what `prepare` or the job raises.
+    """
+
+    def __init__(self, prepare: Callable[[], Callable[[Job], Result]], lost: Callable[[Job, str], Result]) -> None:
+        self._prepare, self._lost = prepare, lost
+        self._worker: _Worker | None = None
+
+    def __call__(self, job: Job) -> Result:
+        """Do a job, and return its result."""
+        worker = self._worker or self._started()
+        worker.begin(0, job)
+        found = self._told(worker)
+        if isinstance(found, str):
+            return self._lost(job, found)
+        result: Result = found[0]
+        return result
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
+
+    def _started(self) -> _Worker:
+        try:
+            self._worker = _Worker(self._prepare)
+        except OSError as error:
+            raise _not_started(error.strerror or str(error)) from error
+        worker = self._worker
+        if isinstance(why := self._told(worker), str):
+            raise _not_started(why)
+        return worker
+
+    def _told(self, worker: _Worker) -> tuple[Any] | str:
+        """Return the content of the next message, or how the process ended that should have sent it."""
+        try:
+            kind, content = worker.connection.recv()
+        except (EOFError, OSError):
+            self._worker = None
+            return worker.died()
+        if kind == _RAISED:
+            self.close()
+            raise content
+        return (content,)
+
+
 class _Pool(Generic[Job, Result]):
     """Processes, and the jobs that wait for one; arguments as for `in_order`."""
 

@@ -1,0 +1,25 @@
+"""The engine for one machine: the processes of `saccade predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from saccade.predict.bulk import Done, Output, Part, Predictor, lost
+from saccade.predict.processes import in_order
+from saccade.processors import num_processors
+
+
+def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: int | None) -> Iterator[Done]:
+    """Make some parts, and yield each once it is written.
+
+    Args:
+        parts: the parts.
+        work: what a worker does.
+        out: where the parts are written.
+        num_workers: the number of processes; None for one per processor, and one for a GPU.
+    """
+    clips = [clip for part in parts for clip in part.clips]
+    num = num_workers or (num_processors() if work.device.type == "cpu" else 1)
+    rows = in_order(work, clips, num_processes=min(num, max(1, len(clips))), lost=lost)
+    for part in parts:
+        yield out.write(part, [next(rows) for _ in part.clips])

@@ -1,0 +1,77 @@
+"""The engine for a cluster: Ray Data, whose actors each hold the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from saccade.predict.bulk import Done, Output, Part, Predictor, lost
+from saccade.predict.processes import Isolated
+from saccade.processors import num_processors
+
+
+class Maker:
+    """What an actor does: it makes whole parts, and holds the model in a process of its own, which a clip may end."""
+
+    work: Predictor
+    out: Output
+
+    def __init__(self) -> None:
+        self._predict = Isolated(self.work, lost)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        """Make the parts of a batch."""
+        parts = [Part(told["number"], tuple(told["clips"])) for told in map(json.loads, batch["part"])]
+        done = [self.out.write(part, [self._predict(clip) for clip in part.clips]) for part in parts]
+        return {name: [getattr(one, name) for one in done] for name in ("number", "num_clips", "num_failed")}
+
+
+def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: int | None) -> Iterator[Done]:
+    """Make some parts on the cluster that the environment names, or on this machine; yield each once it is written.
+
+    Ray starts an actor that was lost anew, and gives its part to another.
+
+    Args:
+        parts: the parts.
+        work: what a worker does.
+        out: where the parts are written.
+        num_workers: the largest number of actors; None for one per processor of this machine.
+    """
+    if not parts:
+        return
+    import ray
+
+    # Arguments of a constructor would lie in the store of objects, and an actor that starts anew could miss them.
+    maker = type("Maker", (Maker,), {"work": work, "out": out})
+    told = [{"part": json.dumps({"number": part.number, "clips": part.clips})} for part in parts]
+    with _connected():
+        made = ray.data.from_items(told, override_num_blocks=len(parts)).map_batches(
+            maker,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(num_workers or num_processors(), len(parts))),
+            num_cpus=1,
+            num_gpus=1 if work.device.type == "cuda" else 0,
+            memory=work.memory_bytes,
+        )
+        for row in made.iter_rows():
+            yield Done(int(row["number"]), int(row["num_clips"]), int(row["num_failed"]))
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """Connect to Ray, quietly; disconnect at the end unless the caller had connected before."""
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
