@@ -139,6 +139,7 @@ def _change(path: Path) -> None:
         path.write_text(json.dumps(_changed(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
         return
     figures = {"accuracy", "accuracy_without_attention", "ratio_min", "ratio_min_gain", "scale_slope"}
+    figures |= {"accuracy_of_mean_logits"}
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     with path.open("w", encoding="utf-8", newline="") as file:

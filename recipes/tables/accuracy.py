@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade import models
 from saccade.evaluate import interval, read_rows
 from saccade.reproduce.published_figures import PUBLISHED
 
@@ -18,6 +19,7 @@ CONDITIONS = {
     "rotation_scaling": "Rotation+Scaling",
 }
 MODELS = {"lenet-lstm": "LeNet-LSTM", "stn-lstm": "STN-LSTM", "dcn-lstm": "DCN-LSTM"}
+ALL_MODELS = {"multi-stn-lstm": "Multi-STN-LSTM", **MODELS}
 # What the models of the package are tested on: the values of (digits, num_digits) in their rows.
 TEST_SETS = {
     ("mnist", 2): "two digits, MNIST",
@@ -49,6 +51,23 @@ def trainings(path: Path) -> str:
         [*_named(row), f"{row['steps']:,}", _accuracy([row]), f"{row['cross_entropy']:.3f}"] for row in _sorted(rows)
     ]
     return table(["model", "condition", "steps", "accuracy", "cross entropy"], lines)
+
+
+def mixture(path: Path) -> str:
+    """Show one set of weights in every condition, by model: accuracy and cross entropy, means over seeds."""
+    rows = read_rows(path)
+    names = _mixed(rows)
+    sizes = [sum(p.numel() for p in models.create(model, trunk="wide").parameters()) for model in names]
+    facts = [["parameters", *(f"{size:,}" for size in sizes)]]
+    for column, name in (("seed", "seeds"), ("steps", "steps")):
+        facts.append([name, *(_all(_where(rows, model=model), column) for model in names)])
+    return table(["", *names.values()], facts + _of_mixture(rows, "accuracy"))
+
+
+def mixture_of_mean_logits(path: Path) -> str:
+    """Show the same accuracy where the logits of all frames are averaged, in place of those of the last frame."""
+    rows = read_rows(path)
+    return table(["", *_mixed(rows).values()], _of_mixture(rows, "accuracy_of_mean_logits"))
 
 
 def attention_off(path: Path) -> str:
@@ -113,6 +132,32 @@ def _by_condition(rows: Sequence[Row]) -> list[list[str]]:
         [name, *(_accuracy(_where(rows, condition=condition, model=model)) for model in MODELS)]
         for condition, name in CONDITIONS.items()
     ]
+
+
+def _of_mixture(rows: Sequence[Row], figure: str) -> list[list[str]]:
+    return [
+        [name, *(_with_entropy(_where(rows, condition=condition, model=model), figure) for model in _mixed(rows))]
+        for condition, name in CONDITIONS.items()
+    ]
+
+
+def _mixed(rows: Sequence[Row]) -> dict[str, str]:
+    """Return the models of some rows, with their names, in one order."""
+    return {model: name for model, name in ALL_MODELS.items() if _where(rows, model=model)}
+
+
+def _with_entropy(rows: Sequence[Row], figure: str) -> str:
+    """Return a figure as accuracy to two places; with that of the last frame, also the cross entropy."""
+    told = _precise([row | {"accuracy": row[figure]} for row in rows])
+    return told if figure != "accuracy" else f"{told}, {sum(row['cross_entropy'] for row in rows) / len(rows):.3f}"
+
+
+def _precise(rows: Sequence[Row]) -> str:
+    """Return accuracy to two places with its interval."""
+    if not rows:
+        return ""
+    found, mean = interval(rows), sum(row["accuracy"] for row in rows) / len(rows)
+    return f"{100 * mean:.2f} % ({100 * found.low:.2f} to {100 * found.high:.2f})"
 
 
 def _where(rows: Sequence[Row], **values: object) -> list[Row]:

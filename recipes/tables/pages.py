@@ -14,6 +14,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
+        *(accuracy.mixture, accuracy.mixture_of_mean_logits),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed),
         *(robustness.turned, robustness.changed),
