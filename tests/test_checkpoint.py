@@ -446,7 +446,7 @@ def test_a_file_has_its_own_name_and_a_checkpoint_its_folders(tmp_path):
 
 def test_a_header_that_does_not_tell_the_length_of_short_clips_had_four_frames(tmp_path):
     described = DigitsConfig(digits="uci").as_json()
-    del described["short_frames"]
+    del described["short_frames"], described["jitter"]
     header = Header("lenet-lstm", {}, LABELS, data={"config": described, "facts": {}}, training={"data": described})
     save(tmp_path / NAME, models.create("lenet-lstm", labels=LABELS), header)
     again = read_header(tmp_path)

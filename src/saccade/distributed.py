@@ -6,6 +6,7 @@ A process by itself is the first and only one, so that callers need no second wa
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,23 @@ _OWN: tuple[type[SaccadeError], ...] = (UsageError, DataError, NonFiniteError)
 
 def is_launched() -> bool:
     """Return whether torchrun, or another launcher that sets its variables, started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    num = os.environ.get("WORLD_SIZE", "")
+    return "RANK" in os.environ and num.isdecimal() and int(num) > 1
+
+
+def is_restarted() -> bool:
+    """Return whether torchrun started the processes anew, with the same arguments, after one of them had failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launcher() -> str | None:
+    """Return what tells this launch from others; None without a launcher."""
+    return f"{platform.node()} {os.getppid()}" if is_launched() else None
+
+
+def num_here() -> int:
+    """Return the number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if size() > 1 else 1
 
 
 @contextmanager

@@ -70,6 +70,36 @@ def test_a_video_in_an_archive_is_that_video(archive):
         video.read_clip(path / "none.mp4")
 
 
+def test_names_lead_nowhere_else(tmp_path):
+    secret = tmp_path / "secret.json"
+    secret.write_text("{}")
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as written:
+        for name in (str(secret), "../secret.json", "in/../../secret.json", "good.json"):
+            header = tarfile.TarInfo(name)
+            header.size = 2
+            written.addfile(header, io.BytesIO(b"{}"))
+    assert members.names(path) == ["good.json"]
+
+
+def test_an_archive_with_a_damaged_header_is_told(archive):
+    path, _ = archive
+    held = bytearray(path.read_bytes())
+    held[1024] ^= 1  # in the header of the video
+    path.write_bytes(held)
+    with pytest.raises(DataError, match=r"cannot be read as a tar archive \(damaged at byte 1024"):
+        members.names(path)
+
+
+def test_an_archive_without_its_end_is_told(archive):
+    path, _ = archive
+    with tarfile.open(path) as read:
+        end = max(member.offset_data + -(-member.size // 512) * 512 for member in read)
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(DataError, match="cannot be read as a tar archive"):
+        members.names(path)
+
+
 def test_a_changed_archive_is_read_again(archive):
     path, plain = archive
     assert not members.is_file(path / "late.mp4")

@@ -118,7 +118,7 @@ def test_clips_and_files_may_be_remote(clips, model, tmp_path):
     local, remote = config_of(clips, model, tmp_path / "out"), "memory://bucket"
     made(local)
     # A worker in another process would not see this one's memory.
-    config = config_of(Path(remote), model, Path("memory://found"))
+    config = config_of(remote, model, "memory://found")
     call = bulk.Call.of(config)
     assert [Path(clip).name for part in call.parts for clip in part.clips] == sorted(
         path.name for path in clips.iterdir()
@@ -135,6 +135,50 @@ def test_clips_and_files_may_be_remote(clips, model, tmp_path):
     assert found[0]["clip"].startswith("memory://")
 
 
+def test_an_interrupted_call_writes_no_part_with_gaps(model, tmp_path):
+    clips = tmp_path / "clips"
+    write_npz(clips / "a.npz", 50, num_frames=6000)  # the slow one comes first
+    for number in range(8):
+        write_npz(clips / f"b{number}.npz", 20 * number)
+    words = ["predict", clips, "--model", model, "--device", "cpu", "--per-file", "2", "--workers", "2"]
+    command = [sys.executable, "-m", "saccade", *map(str, words), "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "out" / bulk.MANIFEST).exists() and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(4)  # the short ones are done, the long one may be
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert process.returncode in (0, 130), told
+    config = config_of(clips, model, tmp_path / "out")
+    made(config)
+    made(replace(config, out=tmp_path / "whole"))
+    assert rows(config.out) == rows(tmp_path / "whole")
+    assert [Path(row["clip"]).name for row in rows(config.out)] == ["a.npz", *(f"b{number}.npz" for number in range(8))]
+
+
+def test_names_stay_as_they_were_given(model, tmp_path, monkeypatch):
+    blob = write_npz(tmp_path / "store" / "blob.npz", 40).rename(tmp_path / "store" / "blob")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "link.npz").symlink_to(blob)
+    odd = os.fsencode(clips / "caf") + b"\xe9.npz"
+    Path(os.fsdecode(odd)).write_bytes(blob.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for out in (f"file://{tmp_path}/one", "a::b"):
+        made(config_of(Path("clips"), model, out))
+    found = rows(tmp_path / "one")
+    assert {row["clip"] for row in found} == {f"{clips}/caf\\udce9.npz", f"{clips}/link.npz"}
+    assert [row["error"] for row in found] == [None, None]
+    assert rows(tmp_path / "a::b") == found
+
+
+@pytest.mark.parametrize("address", ["nosuch://a/b", "s3://bucket/clips"])
+def test_addresses_that_cannot_be_reached_are_told(address, clips, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UsageError, match="cannot be reached"):
+        made(config_of(clips, model, address))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -143,7 +187,7 @@ def test_clips_and_files_may_be_remote(clips, model, tmp_path):
         (["--out", "x", "--csv", "y"], "--out writes Parquet files of last verdicts"),
         (["--out", "x", "--json"], "--out writes Parquet files; leave out --json"),
         (["--out", "x", "--per-file", "0"], "per_file must be at least 1; got 0"),
-        (["--out", "x", "--memory-gb", "0"], "memory_gb must be above 0; got 0"),
+        (["--out", "x", "--memory-gb", "0"], "memory_gb must be at least 0.1; got 0"),
     ],
 )
 def test_calls_that_cannot_be_are_refused(words, told, clips, model, capsys):
@@ -156,8 +200,8 @@ def test_the_command_tells_what_it_made(clips, model, tmp_path, capsys):
     assert main([*words, "--workers", "1"]) == 1
     told = capsys.readouterr().err
     assert f"wrote 2 of 2 files to {tmp_path / 'out'}, for 7 of 7 clips" in told
-    assert "1 clip cannot be classified; the column error says why" in told
-    assert main(words) == 0
+    assert "1 clip could not be classified; the column error says why" in told
+    assert main(words) == 1  # the clip is still one that failed
     assert "continuing: 7 of 7 clips are done" in capsys.readouterr().err
 
 
@@ -180,7 +224,7 @@ def test_ray_makes_the_same_files_also_if_an_actor_is_killed(clips, model, tmp_p
         told = process.stderr.read()
     assert process.returncode == 1, told  # one clip is no video
     assert killed
-    assert "1 clip cannot be classified" in told
+    assert "1 clip could not be classified" in told
     assert rows(tmp_path / "ray") == rows(tmp_path / "local")
 
 

@@ -106,6 +106,41 @@ def test_broken_clips_are_left_out_and_named(tmp_path, capsys):
     assert len(Folder(tmp_path / "out").files) == 10
 
 
+def test_what_is_missing_or_hidden_is_told_or_left_out(clips, tmp_path):
+    out = tmp_path / "out"
+    written = shard(ShardConfig(clips, out, **SMALL))
+    num = len(Folder(out).files)
+    (out / ".train-000000.part-x.tar").write_bytes(b"of a call that runs")
+    (out / ".hidden").mkdir()
+    assert len(Folder(out).files) == len(Folder(out / "*.tar").files) == num
+    train = next(path for path in written.archives if path.name.startswith("train"))
+    held = train.read_bytes()
+    train.unlink()
+    with pytest.raises(DataError, match=r"train-000000\.tar is missing, which shards\.json names"):
+        _ = Folder(out / "*.tar").files
+    assert archives.rows(out / "test-*.tar")
+    shorter = tmp_path / "shorter.tar"
+    with tarfile.open(shorter, "w") as fewer, tarfile.open(written.archives[-1]) as other:
+        for member in other.getmembers()[:2]:
+            fewer.addfile(member, other.extractfile(member))
+    train.write_bytes(shorter.read_bytes())
+    with pytest.raises(DataError, match=r"holds 1 clips, shards\.json says"):
+        _ = Folder(out / "*.tar").files
+    train.write_bytes(held)
+    assert len(Folder(out).files) == num
+
+
+def test_clips_without_an_ending_are_written_with_one(clips, tmp_path):
+    files = sorted(clips.rglob("*.mp4"))
+    rows = ["path,class"]
+    for number, path in enumerate(files):
+        (tmp_path / f"clip{number}").write_bytes(path.read_bytes())
+        rows.append(f"clip{number},{path.relative_to(clips).parts[0]}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    shard(ShardConfig(tmp_path / "clips.csv", tmp_path / "out"))
+    assert len(Folder(tmp_path / "out").files) == len(files)
+
+
 def test_training_and_evaluation_read_archives_in_place(sharded, tmp_path, capsys):
     out, _ = sharded
     run = tmp_path / "run"
@@ -170,6 +205,8 @@ def test_classes_of_others_are_read(tmp_path, grey):
         ({"a.npz": "clip"}, "the sample 'a' has no class"),
         ({"a.npz": "clip", "a.json": b"{"}, "the sample 'a' cannot be read"),
         ({"a.npz": "clip", "a.json": b"[1]"}, "the sample 'a' cannot be read"),
+        ({"a.npz": "clip", "a.json": b'{"class": null}'}, "the sample 'a' cannot be read"),
+        ({"a.npz": "clip", "a.json": b'{"class": {"x": 1}}'}, "the sample 'a' cannot be read"),
         ({"a.npz": "clip", "a.json": b'{"class": "x", "start_s": "soon"}'}, "the sample 'a' cannot be read"),
         ({"a.npz": "clip", "a.json": b'{"class": "x", "split": "rest"}'}, "has the split 'rest'"),
         ({"a.npz": "clip", "a.mp4": b"x", "a.cls": b"1"}, "the sample 'a' has 2 clips"),

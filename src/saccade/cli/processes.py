@@ -18,11 +18,6 @@ def is_first() -> bool:
     return _num() == 1 or _number() == 0
 
 
-def are_restarted() -> bool:
-    """Return whether torchrun started the processes anew, with the same arguments, after one of them had failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
-
-
 def is_told_by_first(error: BaseException) -> bool:
     """Return whether the first process prints an error that this one has too.
 
@@ -43,7 +38,8 @@ def launcher() -> list[str]:
 
 
 def _num() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    num = os.environ.get("WORLD_SIZE", "")
+    return int(num) if "RANK" in os.environ and num.isdecimal() else 1
 
 
 def _number() -> int:

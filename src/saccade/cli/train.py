@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from saccade.cli import processes, train_folds, train_told, training_kind
+from saccade.cli import train_folds, train_told, training_kind
 from saccade.cli.options import flag, given
 from saccade.cli.resuming import as_begun, check_folds
 from saccade.errors import UsageError
@@ -60,7 +60,7 @@ def make(words: Sequence[str]) -> Callable[..., None]:
         """
         typed = given(words, digits)
         # A launcher starts failed processes again with the arguments of the beginning.
-        resume = resume or (processes.are_restarted() and run_folder.begun(out))
+        resume = resume or distributed.from_first(distributed.is_restarted() and _began_here(out))
         of_clips = {"--folds": None if resume else folds, "--group": group, "--none": none}
         _check_options(typed, data, of_clips, folds)
         learned: DataConfig
@@ -114,6 +114,13 @@ def _check_options(
     for name, value in of_clips.items():
         if data is None and value is not None:
             raise UsageError(f"{name} is an option for a folder of clips; name the folder with --data")
+
+
+def _began_here(out: Path) -> bool:
+    """Return whether the launcher of this process has begun the run in a folder."""
+    from saccade import distributed, run_folder
+
+    return (out / run_folder.RUN).exists() and run_folder.read(out).get("launcher") == distributed.launcher()
 
 
 def _check_alone(reason: str) -> None:

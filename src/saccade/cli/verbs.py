@@ -219,18 +219,16 @@ def _predict_into(config: Any) -> None:
     num_done = num - num_left
     if num_done:
         console.say(f"continuing: {num_done} of {num} clips are done")
-    num_failed = 0
     with console.counting_bar("clips") as progress:
         progress(num_done, num)
         for done in call.each():
-            num_done, num_failed = num_done + done.num_clips, num_failed + done.num_failed
+            num_done += done.num_clips
             progress(num_done, num)
-    console.say(
-        f"wrote {len(call.left)} of {len(call.parts)} files to {call.out.address}, for {num_left} of {num} clips"
-    )
-    if num_failed:
-        told = "1 clip cannot" if num_failed == 1 else f"{num_failed} clips cannot"
-        raise DataError(f"{told} be classified; the column error says why")
+    written = f"wrote {len(call.left)} of {len(call.parts)} files to {call.out.address}"
+    console.say(f"{written}, for {num_left} of {num} clips")
+    if num_failed := call.out.num_failed():
+        told = "1 clip" if num_failed == 1 else f"{num_failed} clips"
+        raise DataError(f"{told} could not be classified; the column error says why; to try again, remove the file")
 
 
 def _reproduce(_words: Sequence[str]) -> Callable[..., None]:

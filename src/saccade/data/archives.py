@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,6 +16,9 @@ from saccade.errors import DataError
 _SAMPLE = re.compile(r"((?:.*/)?[^/.]+)\.([^/]*)")
 _SPLIT = re.compile(r"(train|validation|val|test)(?![a-z])", re.IGNORECASE)
 _MOST_BYTES = 1 << 20
+MANIFEST = "shards.json"
+"""What `saccade shard` writes beside the archives: their names, and how many clips they hold."""
+
 _CLASS, _JSON = "cls", "json"
 
 Rows = list[tuple[str, dict[str, str]]]
@@ -37,7 +41,10 @@ def are_named_by(source: Path) -> bool:
     """
     if source.suffix == members.SUFFIX:
         return True
-    return source.is_dir() and any(source.glob(f"*{members.SUFFIX}")) and not any(p.is_dir() for p in source.iterdir())
+    if not source.is_dir():
+        return False
+    visible = [path for path in source.iterdir() if not path.name.startswith(".")]
+    return any(path.suffix == members.SUFFIX for path in visible) and not any(path.is_dir() for path in visible)
 
 
 def named_by(source: Path) -> list[Path]:
@@ -47,12 +54,27 @@ def named_by(source: Path) -> list[Path]:
         DataError: if there is none.
     """
     pattern = source / f"*{members.SUFFIX}" if source.is_dir() else source
-    found = (
-        [pattern] if pattern.is_file() else sorted(path for path in pattern.parent.glob(pattern.name) if path.is_file())
-    )
-    if not found:
+    if pattern.is_file():
+        return [pattern]
+    visible = (path for path in pattern.parent.glob(pattern.name) if not path.name.startswith("."))
+    if not (found := sorted(path for path in visible if path.is_file())):
         raise DataError(f"there is no archive at {source}; give a pattern such as 'shards/*.tar', in quotes")
+    there = {path.name for path in found}
+    for name in _written(pattern.parent):
+        if fnmatch(name, pattern.name) and name not in there:
+            raise DataError(f"{pattern.parent / name} is missing, which {MANIFEST} names; run saccade shard again")
     return found
+
+
+def _written(folder: Path) -> dict[str, int]:
+    """Return the archives that `saccade shard` wrote into a folder, by name, with the number of their clips."""
+    if not (folder / MANIFEST).is_file():
+        return {}
+    try:
+        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {str(archive["name"]): int(archive["num_clips"]) for archive in told["archives"]}
+    except foreign.UNREADABLE as error:
+        raise DataError(f"{folder / MANIFEST} cannot be read ({error}); run saccade shard again") from error
 
 
 def rows(source: Path) -> Rows:
@@ -78,6 +100,9 @@ def _of(archive: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DataError(
             f"{archive} holds no samples; a sample is a clip and a file with its class, as 7.mp4 and 7.json"
         )
+    wanted = _written(archive.parent).get(archive.name, len(samples))
+    if len(samples) != wanted:
+        raise DataError(f"{archive} holds {len(samples)} clips, {MANIFEST} says {wanted}; remove it and shard again")
     by_name = _SPLIT.match(archive.name)
     for key, files in samples.items():
         place = f"{archive.name}/{key}"
@@ -102,13 +127,15 @@ def _labels(archive: Path, key: str, files: dict[str, str]) -> dict[str, str]:
         if _CLASS in files and "class" not in told:
             told["class"] = _text(archive / files[_CLASS]).strip()
         named = told["class"]
-        classes = [str(name) for name in named] if isinstance(named, list) else [str(named)]
+        classes = named if isinstance(named, list) else [named]
+        if not all(isinstance(name, str | int) for name in classes):
+            raise TypeError(f"class is {named!r:.60}; a name, a number or a list of names is needed")
     except KeyError as error:
         raise DataError(f"{archive}: the sample {key!r:.80} has no class; write it into its .json or .cls") from error
     except foreign.UNREADABLE as error:
         raise DataError(f"{archive}: the sample {key!r:.80} cannot be read ({error!s:.100}); write it again") from error
     others = {name: str(told[name]) for name in _Sample.__annotations__ if told.get(name) is not None}
-    return {"class": "|".join(classes)} | others
+    return {"class": "|".join(map(str, classes))} | others
 
 
 def _text(path: Path) -> str:

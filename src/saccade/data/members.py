@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from saccade import files
@@ -115,9 +115,16 @@ def _read(archive: Path, size: int, _changed_ns: int) -> Mapping[str, tuple[int,
     found: dict[str, tuple[int, int]] = {}
     with tarfile.open(archive, "r:") as members:
         for member in members:
-            if member.isreg() and not member.sparse and member.offset_data + member.size <= size:
-                found[member.name.removeprefix("./")] = member.offset_data, member.size
+            name = PurePosixPath(member.name)
+            lies_inside = not name.is_absolute() and ".." not in name.parts
+            if member.isreg() and not member.sparse and lies_inside and member.offset_data + member.size <= size:
+                found[str(name)] = member.offset_data, member.size
             members.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every header
+        end = members.offset
+    with archive.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile ends at a damaged header without a word
+            raise tarfile.ReadError(f"damaged at byte {end}")
     return found
 
 

@@ -36,9 +36,11 @@ from saccade.processors import limit_memory
 
 # Readers of Parquet leave out files whose name begins so.
 MANIFEST = "_predictions.json"
-# A path keeps one of the two slashes of an address; a drive of Windows has one letter.
-_REMOTE = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/+(.*)", re.DOTALL)
-_NO_MEMORY = re.compile("allocate memory|out of memory")
+# A drive of Windows has one letter.
+_REMOTE = re.compile(r"(?!file:)[a-zA-Z][a-zA-Z0-9+.-]+://.*", re.DOTALL)
+_FILE = "file://"
+_NO_MEMORY = re.compile("allocate memory|out of memory|could not create a primitive")
+_NO_MEMORY_STATUS = 12
 
 COLUMNS = (
     *("clip", "verdict", "classes", "sure", "probability", "probabilities", "decided_at_s", "num_frames", "fps"),
@@ -111,12 +113,12 @@ def plan(config: PredictConfig) -> list[Part]:
     Raises:
         DataError: if a path or an address names no clip.
     """
-    here = [path for path in config.clips if _address(path) is None]
-    clips, missing = find_all(here)
+    given = [str(one) for one in config.clips]
+    clips, missing = find_all([Path(one.removeprefix(_FILE)) for one in given if not _is_remote(one)])
     if missing:
         raise missing[0][1]
-    named = [str(clip.resolve()) for clip in clips]
-    for address in filter(None, map(_address, config.clips)):
+    named = [str(clip.absolute()) for clip in clips]
+    for address in filter(_is_remote, given):
         named += _found(address)
     named = list(dict.fromkeys(named))
     size = config.per_file
@@ -133,7 +135,7 @@ class Output:
 
     def __init__(self, address: str, names: Sequence[str]) -> None:
         self.address, self.names = address, tuple(names)
-        self._system, self._root = fsspec.core.url_to_fs(address)
+        self._system, self._root = _system_of(address)
 
     def begin(self, settings: dict[str, Any], parts: Sequence[Part]) -> list[Part]:
         """Claim the folder for a call; return the parts that it lacks.
@@ -163,11 +165,23 @@ class Output:
         from pyarrow import parquet
 
         described = {b"saccade.classes": json.dumps(self.names).encode()}
-        table = pyarrow.Table.from_pylist(list(rows), schema=_schema().with_metadata(described))
+        table = pyarrow.Table.from_pylist(list(map(_printable, rows)), schema=_schema().with_metadata(described))
         sink = pyarrow.BufferOutputStream()
         parquet.write_table(table, sink)
         self._put(f"{self._root}/{part.name}", sink.getvalue().to_pybytes())
         return Done(part.number, len(rows), sum(row["error"] is not None for row in rows))
+
+    def num_failed(self) -> int:
+        """Return how many rows of all files have an error."""
+        from pyarrow import parquet
+
+        names = [name for name in self._system.ls(self._root, detail=False) if name.endswith(".parquet")]
+        num = 0
+        for name in names:
+            with self._system.open(name, "rb") as file:
+                column = parquet.read_table(file, columns=["error"])["error"]
+                num += len(column) - column.null_count
+        return num
 
     def _check(self, manifest: str, settings: dict[str, Any]) -> None:
         try:
@@ -215,7 +229,8 @@ class Call:
         device, path = choose_device(config.device), weights.find(config.model)
         labels = classes_of(checkpoint.read_header(path), path)
         parts = plan(config)
-        out = Output(_address(config.out) or str(config.out.resolve()), labels.names)
+        given = str(config.out)
+        out = Output(given if _is_remote(given) else str(Path(given.removeprefix(_FILE)).absolute()), labels.names)
         settings = {
             "model_sha256": files.digest_of(checkpoint.locate(path)),
             "max_frames": config.max_frames,
@@ -235,23 +250,24 @@ class Call:
 
 def lost(clip: str, why: str) -> Row:
     """Return the row of a clip that ended the process that read it."""
-    return _failed(
-        clip,
-        DataError(f"{clip} ended the process that read it ({why}); if its memory was too little, raise --memory-gb"),
-    )
+    if why == f"exit status {_NO_MEMORY_STATUS}":
+        return _failed(clip, DataError(f"{clip} needs more memory than a worker may take; raise --memory-gb"))
+    return _failed(clip, DataError(f"{clip} ended the process that read it ({why})"))
 
 
 def _row(classify: Callable[[Path], Prediction | Failure], address: str) -> Row:
     try:
         with _fetched(address) as path:
             found = classify(path)
-    except (SaccadeError, OSError, MemoryError) as error:
-        return _failed(address, error)
-    except RuntimeError as error:
-        if not _lacked_memory(error):
+    except (SaccadeError, OSError, MemoryError, RuntimeError) as error:
+        if _lacked_memory(error):
+            os._exit(_NO_MEMORY_STATUS)  # what the clip took would be missing for the next one
+        if isinstance(error, RuntimeError):
             raise
         return _failed(address, error)
     if isinstance(found, Failure):
+        if _lacked_memory(found.error):
+            os._exit(_NO_MEMORY_STATUS)
         return _failed(address, found.error)
     return _empty(address) | {
         "verdict": found.verdict,
@@ -276,10 +292,15 @@ def _lacked_memory(error: BaseException | None) -> bool:
 
 
 def _failed(clip: str, error: BaseException) -> Row:
-    told = str(error)
-    if _lacked_memory(error):
-        told = f"{clip} needs more memory than a worker may take; raise --memory-gb"
-    return _empty(clip) | {"error": " ".join(told.split())}
+    return _empty(clip) | {"error": " ".join(str(error).split())}
+
+
+def _printable(row: Row) -> Row:
+    """Return a row in which bytes of file names that are not UTF-8 are escapes."""
+    return {
+        name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def _empty(clip: str) -> Row:
@@ -301,15 +322,29 @@ def _schema() -> Any:
     return pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
 
 
-def _address(path: Path) -> str | None:
-    """Return the address of what is not on this machine's file systems; None for a path."""
-    found = _REMOTE.fullmatch(str(path))
-    return None if found is None or path.exists() else f"{found[1]}://{found[2]}"
+def _is_remote(given: str) -> bool:
+    """Return whether what was given is an address, and not a path on this machine."""
+    return _REMOTE.fullmatch(given) is not None
+
+
+def _system_of(address: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the place there.
+
+    Raises:
+        UsageError: if fsspec does not know such addresses, or lacks a package for them.
+    """
+    if not _is_remote(address):
+        return fsspec.filesystem("file"), address
+    try:
+        system, place = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{address} cannot be reached: {error}") from error
+    return system, place
 
 
 def _found(address: str) -> list[str]:
     """Return the addresses of the clips that an address names: itself, or those in a folder or of a pattern."""
-    system, place = fsspec.core.url_to_fs(address)
+    system, place = _system_of(address)
     if "*" in place:
         inside = system.glob(place)
     elif system.isdir(place):
@@ -325,13 +360,16 @@ def _found(address: str) -> list[str]:
 @contextmanager
 def _fetched(address: str) -> Iterator[Path]:
     """Yield the path of a clip, which is fetched if it is remote."""
-    if _REMOTE.fullmatch(address) is None or Path(address).exists():
+    if not _is_remote(address):
         yield Path(address)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"clip{Path(address).suffix}"
-        with fsspec.open(address, "rb") as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+        try:
+            with fsspec.open(address, "rb") as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        except Exception as error:  # each kind of address has errors of its own
+            raise DataError(f"{address} cannot be fetched ({type(error).__name__}: {error})") from error
         yield path
 
 

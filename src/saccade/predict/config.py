@@ -52,7 +52,7 @@ class PredictConfig:
             together.
     """
 
-    clips: Positional[tuple[Path, ...]]
+    clips: Positional[tuple[str | Path, ...]]
     model: Path
     max_frames: int | None = None
     device: str = "auto"
@@ -60,7 +60,7 @@ class PredictConfig:
     min_confidence: float | None = None
     over_time: bool = False
     csv: Path | None = None
-    out: Path | None = None
+    out: str | Path | None = None
     engine: str = "local"
     per_file: int = 1000
     memory_gb: float = 2.0
@@ -74,8 +74,8 @@ class PredictConfig:
             raise UsageError(f"--engine {self.engine} writes files; name their folder with --out")
         if self.out is not None and (self.csv is not None or self.over_time):
             raise UsageError("--out writes Parquet files of last verdicts; leave out --csv and --over-time")
-        if not 0 < self.memory_gb < math.inf:
-            raise UsageError(f"memory_gb must be above 0; got {self.memory_gb}")
+        if not 0.1 <= self.memory_gb < math.inf:
+            raise UsageError(f"memory_gb must be at least 0.1; got {self.memory_gb}")
         for name, value in (("max_frames", self.max_frames), ("workers", self.workers), ("per_file", self.per_file)):
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1; got {value}")
@@ -83,7 +83,7 @@ class PredictConfig:
             raise UsageError(f"min_confidence must lie in 0 to 1; got {self.min_confidence}")
 
 
-def find_all(given: Sequence[Path]) -> tuple[list[Path], list[tuple[Path, DataError]]]:
+def find_all(given: Sequence[str | Path]) -> tuple[list[Path], list[tuple[Path, DataError]]]:
     """Return the clips that paths and patterns name, each file once, and the errors of those that name none.
 
     *Conventions:* the order is that of `given`; within a folder or a pattern it is that of names. A path that exists is

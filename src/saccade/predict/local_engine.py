@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from saccade.predict.bulk import Done, Output, Part, Predictor, lost
 from saccade.predict.processes import in_order
@@ -22,4 +24,8 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
     num = num_workers or (num_processors() if work.device.type == "cpu" else 1)
     rows = in_order(work, clips, num_processes=min(num, max(1, len(clips))), lost=lost)
     for part in parts:
-        yield out.write(part, [next(rows) for _ in part.clips])
+        made = list(islice(rows, len(part.clips)))
+        if [row["clip"] for row in made] != list(part.clips):  # after Ctrl-C, rows come with gaps
+            deque(rows, maxlen=0)  # it ends with KeyboardInterrupt
+            return
+        yield out.write(part, made)

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from saccade import files
-from saccade.data import Folder, members
+from saccade.data import Folder, members, video
+from saccade.data.archives import MANIFEST
 from saccade.data.labelled import LabelledClip
 from saccade.data.split import SPLITS
 from saccade.errors import DataError, UsageError
 from saccade.foreign import UNREADABLE
 from saccade.shard.config import ShardConfig
 
-MANIFEST = "shards.json"
 Begin = Callable[[str], Callable[[int, int], None]]
 
 
@@ -129,9 +129,15 @@ def _write(path: Path, archive: _Archive) -> None:
         for number, clip in enumerate(archive.clips, archive.first):
             key = f"{number:09d}"
             with members.opened(clip.path) as file:
-                _add(written, f"{key}{clip.path.suffix.lower()}", file, members.state(clip.path)[0])
+                _add(written, f"{key}{_ending(clip.path)}", file, members.state(clip.path)[0])
             told = json.dumps(_described(clip, archive.split)).encode()
             _add(written, f"{key}.json", io.BytesIO(told), len(told))
+
+
+def _ending(path: Path) -> str:
+    """Return the ending of a clip in an archive; a file that is named without one is recognised by its content."""
+    ending = path.suffix.lower()
+    return ending if ending in video.SUFFIXES else ".mp4"
 
 
 def _add(written: tarfile.TarFile, name: str, content: Any, num_bytes: int) -> None:

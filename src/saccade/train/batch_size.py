@@ -56,8 +56,10 @@ def check_memory(trainer: Trainer, data: DataConfig, size: int, seed: int) -> No
         one = replace(batches, size=1, part=(0, 1))(0, 1)
     else:
         one = data.batches(1, seed).to(trainer.device)(0, 1)
-    needed = math.ceil(size / distributed.size()) * (
-        one.frames.nbytes + (_kept_bytes(trainer, one) if trainer.device.type == "cpu" else 0)
+    needed = (
+        math.ceil(size / distributed.size())
+        * distributed.num_here()
+        * (one.frames.nbytes + (_kept_bytes(trainer, one) if trainer.device.type == "cpu" else 0))
     )
     if needed > (there := memory_bytes()):
         raise UsageError(

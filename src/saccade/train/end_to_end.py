@@ -83,6 +83,7 @@ def train(
     first = distributed.is_first()
     with run_folder.held(out) if first else nullcontext():
         say = say if say and first else (lambda _line: None)
+        shares.check_same_clips(data)
         trainer = _resumed(config, data, out, progress, say) if resume else _begun(config, data, out, progress, say)
         if trainer is not None:
             facts = _run(trainer, out, progress, say)
@@ -169,7 +170,12 @@ def _resumed(
 
 
 def _describe(trainer: Trainer, out: Path) -> None:
-    facts = {"steps": trainer.num_steps, "precision": trainer.precision, "data": trainer.header.data["config"]}
+    launcher = {} if (own := distributed.launcher()) is None else {"launcher": own}
+    facts = launcher | {
+        "steps": trainer.num_steps,
+        "precision": trainer.precision,
+        "data": trainer.header.data["config"],
+    }
     run_folder.create(out, "train", trainer.header.training["config"], device=str(trainer.device), **facts)
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from saccade import distributed
 from saccade.clips import FrameFormat
 from saccade.data.augment import Augmentation, view_generator
 from saccade.data.lazy_frames import Frames, LazyFrames
@@ -74,6 +75,7 @@ def use_maps(
         most = VIEWS_SHARE * minutes / again
         # A layer that resamples the maps learned less from views, in as many steps (docs/log.md).
         num_views = num_views or (1 if attention_layers(reader) else _num_views(maps, batches.augmentation, most))
+        num_views = distributed.from_first(num_views)  # the time that is left differs between processes
         say(_line(num_views))
         trainer.header.training["num_views"] = num_views
         started = time.monotonic()

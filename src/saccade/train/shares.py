@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from saccade import distributed
-from saccade.clips import ClipBatch, ShardableBatches
+from saccade.clips import ClipBatch, DataConfig, ShardableBatches
 from saccade.errors import UsageError
 from saccade.labels import IGNORED
 from saccade.nn.reduced_batch_norm import ReducedBatchNorm2d
@@ -40,6 +41,15 @@ def divide(trainer: Trainer, batch_size: int) -> None:
     ReducedBatchNorm2d.convert(trainer.model)
     # Statistics are the same in all processes, so that none needs those of another.
     trainer.parallel = DistributedDataParallel(trainer.learner, forward_sync_buffers=False)
+
+
+def check_same_clips(data: DataConfig) -> None:
+    """Raise UsageError if the processes read different clips: each would take its share of another collection."""
+    if distributed.size() == 1:
+        return
+    told = {json.dumps(identity, sort_keys=True) for identity in distributed.gathered(data.identity())}
+    if len(told) > 1:
+        raise UsageError("the processes read different clips; give all of them the same files, and start again")
 
 
 def alike(batch: ClipBatch) -> tuple[ClipBatch, float]:

@@ -14,7 +14,7 @@ from saccade.clips import FrameFormat
 from saccade.data.digits import schemes, sources
 from saccade.data.digits.curriculum import Curriculum
 from saccade.data.digits.mixture import Mixture
-from saccade.data.digits.motion import CONDITIONS, Motion
+from saccade.data.digits.motion import CONDITIONS, MAX_JITTER, Motion
 from saccade.data.digits.moving_digits import DATA, MovingDigits
 from saccade.data.digits.sources import Digits
 from saccade.errors import UsageError, unknown_name
@@ -73,6 +73,10 @@ class DigitsConfig(DigitSourceConfig):
             because similar frames teach little.
         short_fraction: the fraction of training steps that use short clips; the frames per step stay the same.
         short_frames: the number of frames in a short clip.
+        jitter: how strongly each digit image is changed at random in training, once for each clip: turned a little,
+            sheared, stretched, bent, its strokes thickened or thinned. 0 for not at all, 1 for what still looks like
+            handwriting. Other clips are never changed. It helps where a training is so long that the model remembers
+            the images.
         continuous: change angle and scale smoothly from setting to setting.
         canvas: the height and width of a frame in pixels.
         digit_size: the height and width of a digit in pixels at scale 1.
@@ -103,6 +107,7 @@ class DigitsConfig(DigitSourceConfig):
     frames_per_setting: int = 5
     short_fraction: float = 0.6
     short_frames: int = 2
+    jitter: float = 0.0
     continuous: bool = False
     canvas: int = 64
     digit_size: int = 28
@@ -122,6 +127,8 @@ class DigitsConfig(DigitSourceConfig):
             raise UsageError(f"num_clips must be at least 1; got {self.num_clips}")
         if not 0 <= self.short_fraction <= 1:
             raise UsageError(f"short_fraction must lie in 0 to 1; got {self.short_fraction}")
+        if not 0 <= self.jitter <= MAX_JITTER:
+            raise UsageError(f"jitter must lie in 0 to {MAX_JITTER:g}; got {self.jitter}")
         if self.short_frames < 1:
             raise UsageError(f"short_frames must be at least 1; got {self.short_frames}")
         self.motions()
@@ -248,7 +255,8 @@ class DigitsConfig(DigitSourceConfig):
         self, digits: Digits, motions: Sequence[Motion], num_digits: int | tuple[int, int], seed: int
     ) -> Mixture:
         arguments: dict[str, Any] = {"labels": self.scheme, "order": self.order, "num_digits": num_digits, "seed": seed}
-        return Mixture([MovingDigits(digits, motion, **arguments) for motion in motions])
+        jittered = [replace(motion, jitter=self.jitter) for motion in motions]
+        return Mixture([MovingDigits(digits, motion, **arguments) for motion in jittered])
 
     def for_test(self, learned: Mapping[str, Any], seed: int, **given: Any) -> DigitsConfig:
         """Return the standard test of a model that was trained on these digits.

@@ -15,6 +15,11 @@ from torch.nn import functional as F
 PIECE_PX = 10
 """Side of the square that is cut out of a 28x28 digit image as clutter."""
 
+_JITTER_KNOTS, _JITTER_BEND_PX = 4, 1.5
+_JITTER_TURN, _JITTER_STRETCH, _JITTER_STROKE = math.radians(8), 0.15, 0.5
+NUM_JITTER = 7 + 2 * _JITTER_KNOTS**2
+"""The number of strengths that `jittered` takes for each image."""
+
 # Mean and standard deviation of the sum of the four bytes of a random word.
 _BYTES_MEAN, _BYTES_STD = 510, math.sqrt(4 * (256**2 - 1) / 12)
 
@@ -54,6 +59,45 @@ def draw_patches(
         images.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False
     )
     return patches.round_().to(torch.uint8).squeeze(1)
+
+
+def jittered(
+    images: UInt8[Tensor, "num source source"], strengths: Float[Tensor, "num kinds"]
+) -> UInt8[Tensor, "num source source"]:
+    """Change each image as handwriting differs: turned, sheared, stretched, shifted, bent, with other strokes.
+
+    *Conventions:* strengths lie in [-1, 1] for changes that still look like handwriting. They are those of a rotation
+    of 8 degrees, a shear and two stretches of 15 %, two shifts of a pixel, a stroke half a pixel thicker or thinner,
+    and the (x, y) shifts of a grid of 4x4 knots by 1.5 pixels.
+
+    Args:
+        images: the images.
+        strengths: `NUM_JITTER` strengths for each image.
+
+    Source: Simard, Steinkraus and Platt 2003, "Best practices for convolutional neural networks applied to visual
+    document analysis", for bending.
+    """
+    side = images.shape[-1]
+    turn, shear, wide, high, right, down, stroke = strengths[:, : -2 * _JITTER_KNOTS**2].unbind(-1)
+    turn = turn * _JITTER_TURN
+    cos, sin = turn.cos(), turn.sin()
+    across, along = (_JITTER_STRETCH * wide).exp(), (_JITTER_STRETCH * high).exp()
+    shear = _JITTER_STRETCH * shear
+    theta = torch.stack(
+        (
+            torch.stack((across * cos, across * (shear * cos - sin), 2 / side * right), -1),
+            torch.stack((along * sin, along * (shear * sin + cos), 2 / side * down), -1),
+        ),
+        1,
+    )
+    knots = strengths[:, -2 * _JITTER_KNOTS**2 :].view(-1, 2, _JITTER_KNOTS, _JITTER_KNOTS)
+    spread = F.interpolate(knots * (_JITTER_BEND_PX * 2 / side), size=(side, side), mode="bicubic", align_corners=True)
+    grid = F.affine_grid(theta, [len(images), 1, side, side], align_corners=False) + spread.permute(0, 2, 3, 1)
+    drawn = F.grid_sample(images.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    thick, thin = F.max_pool2d(drawn, 3, 1, 1), -F.max_pool2d(-drawn, 3, 1, 1)
+    stroke = (_JITTER_STROKE * stroke).view(-1, 1, 1, 1)
+    drawn = drawn + torch.where(stroke > 0, stroke * (thick - drawn), stroke * (drawn - thin))
+    return drawn.clamp_(0, 255).round_().to(torch.uint8).squeeze(1)
 
 
 def paste(

@@ -11,7 +11,9 @@ from saccade.data.digits.config import TRAINING, DigitsConfig
 from saccade.data.digits.moving_digits import DATA
 
 NEWEST = 3
-_SHORT_FRAMES = 4  # of all runs before this was an option
+_SHORT_FRAMES = 4
+# Options of moving digits that came later, with what all runs before had.
+_LATER = {"short_frames": _SHORT_FRAMES, "jitter": 0.0}
 _FIRST = replace(TRAINING, frames_per_setting=2, short_fraction=0.5, short_frames=_SHORT_FRAMES)
 # Former options of training that are now options of the digits: old names and current names.
 _OF_DIGITS = {
@@ -32,7 +34,7 @@ def of_this_version(described: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = dict(described)
     if found["format"] == NEWEST:
-        return _with_short_frames(found)
+        return _with_later_options(found)
     arguments, training = dict(found["arguments"]), dict(found["training"])
     matched = not str(found["model"]).endswith("-published")
     if found["format"] == 1 and matched:
@@ -76,10 +78,11 @@ def _data(data: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     return {"config": DigitsConfig.from_json(asked).as_json(), "facts": facts}
 
 
-def _with_short_frames(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a header that tells how long short clips were."""
+def _with_later_options(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a header that tells the options which came after it."""
     for part, name in (("data", "config"), ("training", "data")):
         config = (found.get(part) or {}).get(name)
-        if isinstance(config, Mapping) and config.get("kind") == DigitsConfig.KIND and "short_frames" not in config:
-            found[part] = dict(found[part]) | {name: dict(config) | {"short_frames": _SHORT_FRAMES}}
+        if isinstance(config, Mapping) and config.get("kind") == DigitsConfig.KIND:
+            later = {option: value for option, value in _LATER.items() if option not in config}
+            found[part] = dict(found[part]) | {name: dict(config) | later}
     return found

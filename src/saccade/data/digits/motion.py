@@ -15,6 +15,7 @@ _SCALING = ("scaling", "rotation_scaling", "elastic")
 MAX_CANVAS_PX = 2048
 MAX_CLUTTER = 8
 MAX_NOISE = 64.0
+MAX_JITTER = 2.0
 # Slots of the random counter: digits per setting, and kinds of draws per digit.
 DIGIT_SLOTS, KIND_SLOTS = 8, 64
 MAX_SETTINGS = (1 << DRAW_BITS) // (DIGIT_SLOTS * KIND_SLOTS)
@@ -33,7 +34,8 @@ class Motion:
 
     `clutter` is the largest number of moving pieces of digits in addition to the digits. `noise` is the largest
     standard deviation of the pixel noise, in grey levels. Each clip draws its own values from 0 to these limits.
-    `angle_deg` is the angle of every digit in every frame; None draws angles.
+    `angle_deg` is the angle of every digit in every frame; None draws angles. `jitter` is how strongly each digit image
+    is changed, once for each clip; see `drawing.jittered`.
 
     Raises:
         UsageError: if the condition is unknown, or a range is empty or does not fit into the canvas.
@@ -56,6 +58,7 @@ class Motion:
     clutter: int = 0
     noise: float = 0.0
     angle_deg: float | None = None
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.condition not in CONDITIONS:
@@ -77,6 +80,8 @@ class Motion:
             raise UsageError(f"speed_range_px must rise within [0, 1024]; got {slow} to {fast}")
         if not 0 <= self.elastic_px < math.inf:
             raise UsageError(f"elastic_px must be 0 or above; got {self.elastic_px}")
+        if not 0 <= self.jitter <= MAX_JITTER:
+            raise UsageError(f"jitter must lie in 0 to {MAX_JITTER:g}; got {self.jitter}")
         if self.num_settings >= MAX_SETTINGS:
             raise UsageError(
                 f"a clip must have fewer than {MAX_SETTINGS} settings; got {self.num_settings}; reduce num_frames"

@@ -43,8 +43,8 @@ _HEADINGS = torch.tensor(
 _ANGLE, _SCALE, _Y, _X, _HEADING, _SPEED, _CLASS, _INSTANCE, _ELASTIC = range(9)
 _ELASTIC_KNOTS = 5
 _COUNT, _LEVEL = 59, 60  # after the slots of the elastic knots
-# Added to the seed, so that clutter and noise have their own random numbers.
-_CLUTTER_SEED, _NOISE_SEED = 0x436C7574746572, 0x4E6F697365
+# Added to the seed, so that clutter, noise and jitter have their own random numbers.
+_CLUTTER_SEED, _NOISE_SEED, _JITTER_SEED = 0x436C7574746572, 0x4E6F697365, 0x4A6974746572
 # On a CPU, the patches of one round fit into the cache.
 _CPU_FRAMES_PER_ROUND, _GPU_FRAMES_PER_ROUND = 800, 200_000
 
@@ -224,7 +224,7 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         for start in range(0, len(indices), clips_per_round):
             part = slice(start, start + clips_per_round)
             plan = self._plan(indices[part])
-            patches = self._render(plan, self._images[plan.instance])
+            patches = self._render(plan, self._shown(indices[part], plan))
             if poses:
                 truths.append(self._truth(plan, patches))
             self._draw_frames(indices[part], plan, patches, frames[part].squeeze(2))
@@ -338,6 +338,16 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
             return torch.zeros_like(travelled)
         folded = room - (travelled % (2 * room) - room).abs()  # reflection at both walls
         return ((folded - room // 2) * scale.unsqueeze(-1) + _ONE * _HALF) >> (2 * _FIXED_BITS)
+
+    def _shown(self, indices: Tensor, plan: _Plan) -> UInt8[Tensor, "batch digits side side"]:
+        """Return the digit images of clips, changed at random if there is jitter."""
+        images = self._images[plan.instance]
+        if not self.motion.jitter:
+            return images
+        kinds = tuple(range(drawing.NUM_JITTER))
+        drawn = self._draw(indices, 1, kinds, self._stream, num=images.shape[1], seed=_JITTER_SEED)[:, 0]
+        strengths = (drawn.double() / 2**31 - 1).float() * self.motion.jitter
+        return drawing.jittered(images.flatten(0, 1), strengths.flatten(0, 1)).view(images.shape)
 
     def _bend(self, indices: Int64[Tensor, "batch"]) -> Tensor:
         m = self.motion
