@@ -29,7 +29,7 @@ version = release = about["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary"]
 nitpicky = True
-nitpick_ignore = [("py:class", "saccade.distributed.T")]  # a variable of types
+nitpick_ignore = [("py:class", "saccade.distributed._T")]  # a variable of types
 # Quotes stay as they are; only ` -- ` between a parameter and its meaning becomes a dash.
 smartquotes_action = "D"
 myst_heading_anchors = 4

@@ -21,7 +21,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from saccade.errors import DataError, NonFiniteError, SaccadeError, UsageError
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # A process that has died ends the others at once. One that decodes a large collection may let them wait for hours.
 _PATIENCE = timedelta(days=1)
@@ -107,7 +107,7 @@ def part(num: int) -> range:
     return range(num * rank() // size(), num * (rank() + 1) // size())
 
 
-def from_first(value: T) -> T:
+def from_first(value: _T) -> _T:
     """Return what the first process passed."""
     if size() == 1:
         return value
@@ -116,7 +116,7 @@ def from_first(value: T) -> T:
     return held[0]
 
 
-def gathered(value: T) -> list[T]:
+def gathered(value: _T) -> list[_T]:
     """Return what each process passed, in the order of their numbers."""
     if size() == 1:
         return [value]
