@@ -106,6 +106,18 @@ def test_a_run_continues_in_another_number_of_processes(num, stopped, tmp_path):
     assert checkpoint.read_header(out).training["step"] > step
 
 
+def test_a_restart_does_not_continue_the_run_of_another_launch(stopped):
+    out = stopped[0]
+    before = (out / "checkpoint.safetensors").read_bytes()
+    with launched("train", *TINY, "--steps", 3, "--out", out, restarts=1) as (agent, _):
+        told, _ = agent.communicate(timeout=100)
+    assert agent.returncode != 0
+    assert (
+        told.count("already holds a run; add --resume to continue it") == 2
+    )  # at the beginning, and after the restart
+    assert (out / "checkpoint.safetensors").read_bytes() == before
+
+
 def test_own_clips_give_one_run(tmp_path):
     clips, out = write_folder(tmp_path / "clips", per_class=10), tmp_path / "run"
     words = ("--data", clips, "--trunk", "small", "--steps", 6, "--batch-size", 3, "--out", out)
