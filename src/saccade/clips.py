@@ -265,6 +265,16 @@ class Batches(Protocol):
         ...
 
 
+def part_of(whole: range, part: tuple[int, int]) -> range:
+    """Return part `number` of `num` of a range; parts cover all, each place once, and differ by one at most.
+
+    >>> part_of(range(10, 17), (1, 3))
+    range(12, 14)
+    """
+    number, num = part
+    return whole[len(whole) * number // num : len(whole) * (number + 1) // num]
+
+
 @runtime_checkable
 class ShardableBatches(Batches, Protocol):
     """Training batches that can be divided among processes."""

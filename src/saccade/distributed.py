@@ -19,7 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from saccade.clips import part_of
 from saccade.errors import DataError, NonFiniteError, SaccadeError, UsageError
+from saccade.processors import num_launched
 
 _T = TypeVar("_T")
 
@@ -33,8 +35,7 @@ _OWN: tuple[type[SaccadeError], ...] = (UsageError, DataError, NonFiniteError)
 
 def is_launched() -> bool:
     """Return whether torchrun, or another launcher that sets its variables, started this process as one of several."""
-    num = os.environ.get("WORLD_SIZE", "")
-    return "RANK" in os.environ and num.isdecimal() and int(num) > 1
+    return num_launched() > 1
 
 
 def is_restarted() -> bool:
@@ -104,7 +105,7 @@ def part(num: int) -> range:
     >>> part(8)
     range(0, 8)
     """
-    return range(num * rank() // size(), num * (rank() + 1) // size())
+    return part_of(range(num), (rank(), size()))
 
 
 def from_first(value: _T) -> _T:

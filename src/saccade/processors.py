@@ -27,6 +27,12 @@ def num_processors(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pro
     return max(1, min([num, *(math.ceil(quota) for quota in _quotas(groups, own))]))
 
 
+def num_launched() -> int:
+    """Return how many processes of this program a launcher such as torchrun has started; 1 without a launcher."""
+    num = os.environ.get("WORLD_SIZE", "")
+    return int(num) if "RANK" in os.environ and num.isdecimal() else 1
+
+
 def memory_bytes(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """Return how much memory this process may use at most: that of the machine, and the limits of its container.
 

@@ -3,19 +3,20 @@
 import os
 
 from saccade.errors import UsageError
+from saccade.processors import num_launched
 
 _ON_SEVERAL = ("train",)
 
 
 def check(verb: str) -> None:
     """Raise UsageError if a verb is started in several processes and is made for one."""
-    if _num() > 1 and verb not in _ON_SEVERAL:
+    if num_launched() > 1 and verb not in _ON_SEVERAL:
         raise UsageError(f"saccade {verb} runs in one process; start it without torchrun")
 
 
 def is_first() -> bool:
     """Return whether this process prints what all of them have to say."""
-    return _num() == 1 or _number() == 0
+    return num_launched() == 1 or _number() == 0
 
 
 def is_told_by_first(error: BaseException) -> bool:
@@ -28,18 +29,12 @@ def is_told_by_first(error: BaseException) -> bool:
 
 def launcher() -> list[str]:
     """Return the words before those of the verb that start the command as it was started."""
-    if _num() == 1:
+    num = str(num_launched())
+    if num == "1":
         return ["saccade"]
-    here = os.environ.get("LOCAL_WORLD_SIZE", str(_num()))
-    nodes = (
-        ["--nnodes", os.environ["GROUP_WORLD_SIZE"]] if here != str(_num()) and "GROUP_WORLD_SIZE" in os.environ else []
-    )
+    here, machines = os.environ.get("LOCAL_WORLD_SIZE", num), os.environ.get("GROUP_WORLD_SIZE")
+    nodes = ["--nnodes", machines] if here != num and machines is not None else []
     return ["torchrun", *nodes, "--nproc-per-node", here, "-m", "saccade"]
-
-
-def _num() -> int:
-    num = os.environ.get("WORLD_SIZE", "")
-    return int(num) if "RANK" in os.environ and num.isdecimal() else 1
 
 
 def _number() -> int:

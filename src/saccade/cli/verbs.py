@@ -221,12 +221,14 @@ def _predict_into(config: Any) -> None:
         console.say(f"continuing: {num_done} of {num} clips are done")
     with console.counting_bar("clips") as progress:
         progress(num_done, num)
+        missing = frozenset(call.left)
+        num_failed = call.out.num_failed([part for part in call.parts if part not in missing])
         for done in call.each():
-            num_done += done.num_clips
+            num_done, num_failed = num_done + done.num_clips, num_failed + done.num_failed
             progress(num_done, num)
     written = f"wrote {len(call.left)} of {len(call.parts)} files to {call.out.address}"
     console.say(f"{written}, for {num_left} of {num} clips")
-    if num_failed := call.out.num_failed():
+    if num_failed:
         told = "1 clip" if num_failed == 1 else f"{num_failed} clips"
         raise DataError(f"{told} could not be classified; the column error says why; to try again, remove the file")
 

@@ -83,7 +83,9 @@ def rows(source: Path) -> Rows:
     Raises:
         DataError: if an archive cannot be read, or a sample has no clip, several clips, or no class.
     """
-    found = [row for archive in named_by(source) for row in _of(archive)]
+    archives = named_by(source)
+    written = _written(archives[0].parent)
+    found = [row for archive in archives for row in _of(archive, written.get(archive.name))]
     with_split = [place for place, cells in found if "split" in cells]
     if with_split and len(with_split) < len(found):
         without = next(place for place, cells in found if "split" not in cells)
@@ -91,7 +93,8 @@ def rows(source: Path) -> Rows:
     return found
 
 
-def _of(archive: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def _of(archive: Path, wanted: int | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the samples of an archive, which has a wanted number of them if that is known."""
     samples: dict[str, dict[str, str]] = {}
     for name in members.names(archive):
         if (parts := _SAMPLE.fullmatch(name)) and not Path(name).name.startswith("."):
@@ -100,8 +103,7 @@ def _of(archive: Path) -> Iterator[tuple[str, dict[str, str]]]:
         raise DataError(
             f"{archive} holds no samples; a sample is a clip and a file with its class, as 7.mp4 and 7.json"
         )
-    wanted = _written(archive.parent).get(archive.name, len(samples))
-    if len(samples) != wanted:
+    if wanted is not None and len(samples) != wanted:
         raise DataError(f"{archive} holds {len(samples)} clips, {MANIFEST} says {wanted}; remove it and shard again")
     by_name = _SPLIT.match(archive.name)
     for key, files in samples.items():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from saccade.clips import CPU, ClipBatch, FrameFormat, padded
+from saccade.clips import CPU, ClipBatch, FrameFormat, padded, part_of
 from saccade.data.augment import Augmentation, view_generator
 from saccade.data.background import Background
 from saccade.data.lazy_frames import LazyFrames
@@ -114,10 +114,7 @@ class StoredBatches:
 
     def __call__(self, step: int, num_steps: int) -> ClipBatch:
         """Return the batch of a step."""
-        number, num = self.part
-        places = range(step * self.size, (step + 1) * self.size)[
-            self.size * number // num : self.size * (number + 1) // num
-        ]
+        places = part_of(range(step * self.size, (step + 1) * self.size), self.part)
         chosen = self._clips_at(places)
         frames = [self._view(index, place) for index, place in zip(chosen, places, strict=True)]
         targets, frame_targets = self.clips.targets[chosen], None

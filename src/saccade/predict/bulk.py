@@ -171,14 +171,13 @@ class Output:
         self._put(f"{self._root}/{part.name}", sink.getvalue().to_pybytes())
         return Done(part.number, len(rows), sum(row["error"] is not None for row in rows))
 
-    def num_failed(self) -> int:
-        """Return how many rows of all files have an error."""
+    def num_failed(self, parts: Sequence[Part]) -> int:
+        """Return how many rows of some parts that are written have an error."""
         from pyarrow import parquet
 
-        names = [name for name in self._system.ls(self._root, detail=False) if name.endswith(".parquet")]
         num = 0
-        for name in names:
-            with self._system.open(name, "rb") as file:
+        for part in parts:
+            with self._system.open(f"{self._root}/{part.name}", "rb") as file:
                 column = parquet.read_table(file, columns=["error"])["error"]
                 num += len(column) - column.null_count
         return num
@@ -197,12 +196,9 @@ class Output:
 
     def _put(self, path: str, content: bytes) -> None:
         temporary = f"{self._root}/.{uuid.uuid4().hex}.part"
-        try:
+        with files.errors_named(Path(path)):
             self._system.pipe_file(temporary, content)
             self._system.mv(temporary, path)
-        except OSError as error:
-            with files.errors_named(Path(path)):
-                raise error
 
 
 @dataclass(frozen=True)

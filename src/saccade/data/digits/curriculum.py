@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from saccade.clips import CPU, ClipBatch
+from saccade.clips import CPU, ClipBatch, part_of
 from saccade.data.digits.mixture import Mixture
 
 
@@ -42,8 +42,7 @@ class Curriculum:
         # Every step advances by the larger batch size, so that no index occurs in both phases.
         first = step * max(size, self.size * num_frames // short_frames)
         clips = self.short[int(step * len(self.short) / num_short)] if short else self.long
-        number, num = self.part
-        own = range(first + size * number // num, first + size * (number + 1) // num)
+        own = part_of(range(first, first + size), self.part)
         return clips.batch(torch.arange(own.start, own.stop, device=self.device))
 
     def shard(self, number: int, num: int) -> Curriculum:
