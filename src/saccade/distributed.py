@@ -178,17 +178,17 @@ def first_before_others() -> Iterator[None]:
         dist.barrier()
 
 
-class Parent:
-    """The process that started this one.
+class Launcher:
+    """The process that started this one as one of several.
 
-    >>> Parent().is_gone
+    >>> Launcher().is_gone
     False
     """
 
     def __init__(self) -> None:
-        self._number = os.getppid()
+        self._number = os.getppid() if is_launched() else None
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended; a launcher that was killed leaves its processes behind."""
-        return os.getppid() != self._number
+        """Whether it was killed and left its processes behind. A process without a launcher may outlive its parent."""
+        return self._number is not None and os.getppid() != self._number

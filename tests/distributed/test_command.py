@@ -173,3 +173,18 @@ def test_what_cannot_be_divided_is_refused(words, told, tmp_path):
         found, _ = agent.communicate(timeout=100)
     assert agent.returncode != 0
     assert told in found
+
+
+def test_a_training_without_a_launcher_outlives_the_shell_that_started_it(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "saccade", "train", *TINY, "--steps", "100000", "--out", str(out)]
+    with subprocess.Popen(["sh", "-c", '"$@" & echo $!; wait', "sh", *command], stdout=subprocess.PIPE) as shell:
+        training = int(shell.stdout.readline())
+        try:
+            wait(lambda: steps(out))
+            shell.kill()
+            shell.wait()
+            reached = steps(out)[-1]
+            wait(lambda: steps(out)[-1] > reached + 1)
+        finally:
+            end(training, signal.SIGKILL)
