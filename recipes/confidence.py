@@ -48,4 +48,4 @@ def mean(found: list[bool]) -> str:
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]] or list(weights.paths().values()))
+    main([Path(name) for name in sys.argv[1:]] or list(weights.matched().values()))

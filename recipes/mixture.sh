@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
 # core for MINUTES; how many steps these hold depends on the machine, and the rows say it. An interrupted call continues.
-# Rows go to runs/mixture/table.csv; results/mixture has those of the report, and weights.
-# Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=140 recipes/mixture.sh [--digits-dir FOLDER]
+# Rows go to runs/mixture/table.csv, and weights with their temperature beside it; results/mixture has those of the
+# report. PACKAGED=multi-stn-lstm puts its weights of seed 0 into the package, with their card.
+# Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
 set -euo pipefail
 export OMP_NUM_THREADS=1
 out=${OUT:-runs/mixture}
@@ -12,10 +13,23 @@ for seed in ${SEEDS:-0 1 2}; do
     if [ -e "$run/run.json" ]; then
       saccade train --resume --out "$run"
     else
-      saccade train --model "$model" --trunk wide --digits mnist --batch-size 8 --minutes "${MINUTES:-140}" --seed "$seed" \
+      saccade train --model "$model" --trunk wide --digits mnist --jitter "${JITTER:-1}" --batch-size 8 \
+        --minutes "${MINUTES:-110}" --seed "$seed" \
         --condition normal rotation scaling rotation_scaling rotation_scaling rotation_scaling --out "$run" "$@"
     fi
-    saccade evaluate --model "$run" --num-clips "${NUM_CLIPS:-10000}" --no-without-attention \
+    python recipes/pack_weights.py "$run" "$run.safetensors" "$@"
+    saccade evaluate --model "$run.safetensors" --num-clips "${NUM_CLIPS:-10000}" --no-without-attention \
       --out "$out/table.csv" "$@"
   done
 done
+if [ -n "${PACKAGED:-}" ]; then
+  packed=src/saccade/weights/$PACKAGED.safetensors
+  python recipes/pack_weights.py "$out/$PACKAGED-seed-0" "$packed" "$@"
+  saccade evaluate --model "$packed" --num-clips 1000 --no-without-attention --out results/weights.csv "$@"
+  # What the suite measures again.
+  for digits in strokes uci; do
+    saccade evaluate --model "$packed" --digits "$digits" --condition rotation_scaling --num-clips 300 \
+      --no-without-attention --precision float32 --out results/weights.csv "$@"
+  done
+  python recipes/cards.py
+fi

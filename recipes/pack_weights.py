@@ -1,8 +1,9 @@
 """Keep of a checkpoint what is needed to use it, with probabilities that mean what they say on clips like its own.
 
-The optimiser's state goes. The logits are divided by one temperature, for which the binary cross entropy of validation
-clips is least: a network trained for a few thousand steps is less sure than it is right. No verdict changes by it. On
-digits that training knew nothing of, the network is surer than right afterwards.
+The optimiser's state goes. The logits are divided by one temperature, for which the cross entropy of validation clips
+is least: a network that was trained for a few thousand steps is less sure than it is right, and one that remembers its
+training clips is surer. No verdict changes by it. On digits that training knew nothing of, the network is surer than
+right afterwards.
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", 2017.
 
@@ -21,19 +22,20 @@ from torch.nn import functional as F
 from saccade import checkpoint
 from saccade.data.digits import DigitsConfig
 
+# As many clips of each condition.
 NUM_CLIPS, NUM_FRAMES = 500, 50
 
 
 def pack(run: Path, target: Path, digits_dir: Path | None) -> None:
     """Write the packed checkpoint, without the paths of the machine that it was trained on."""
     model, header = checkpoint.load(run)
-    if model.labels.exclusive or not isinstance(model.head, nn.Linear):
-        raise SystemExit(f"{run} has classes that exclude each other; a model with the labels 'digits' is needed")
     learned = replace(cast(DigitsConfig, header.data_config()), digits_dir=digits_dir)
     temperature = temperature_of(model, replace(learned, clips_seed=header.training["config"]["seed"]))
     with torch.no_grad():
-        model.head.weight /= temperature
-        model.head.bias /= temperature
+        # The logits of every head here are sums of what its linear layers give.
+        for layer in (part for part in model.head.modules() if isinstance(part, nn.Linear)):
+            layer.weight /= temperature
+            layer.bias /= temperature
     config = {name: value for name, value in header.training["config"].items() if name != "start_from"}
     training = header.training | {"config": config, "temperature": temperature}
     data = header.data | {"config": replace(learned, digits_dir=None).as_json()}
@@ -43,14 +45,19 @@ def pack(run: Path, target: Path, digits_dir: Path | None) -> None:
 
 def temperature_of(model: nn.Module, learned: DigitsConfig) -> float:
     """Return the temperature for which the verdicts of validation clips at their last frame are most probable."""
-    clips = replace(learned, num_frames=NUM_FRAMES).clips("validation")
-    batches = [clips.batch(part) for part in torch.arange(NUM_CLIPS).split(20)]
-    with torch.inference_mode():
-        logits = torch.cat([model(batch.frames)[:, -1] for batch in batches]).double()
-    present = torch.cat([batch.targets for batch in batches]).double()
+    logits, targets = [], []
+    for part in replace(learned, num_frames=NUM_FRAMES).parts():
+        clips = part.clips("validation")
+        for indices in torch.arange(NUM_CLIPS).split(20):
+            batch = clips.batch(indices)
+            with torch.inference_mode():
+                logits.append(model(batch.frames)[:, -1].double())
+            targets.append(batch.targets if model.labels.exclusive else batch.targets.double())
+    found, wanted = torch.cat(logits), torch.cat(targets)
     # A grid as fine as a hundredth part is finer than the clips can tell.
     candidates = torch.logspace(-1, 1, 463, base=10).tolist()
-    return min(candidates, key=lambda t: F.binary_cross_entropy_with_logits(logits / t, present).item())
+    entropy = F.cross_entropy if model.labels.exclusive else F.binary_cross_entropy_with_logits
+    return min(candidates, key=lambda t: entropy(found / t, wanted).item())
 
 
 if __name__ == "__main__":

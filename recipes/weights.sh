@@ -22,6 +22,11 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
     saccade evaluate --model "$packed/$model.safetensors" --digits "$digits" --num-clips 1000 \
       --num-digits 2 --out results/weights.csv "$@"
   done
+  # What the suite measures again.
+  for digits in strokes uci; do
+    saccade evaluate --model "$packed/$model.safetensors" --digits "$digits" --num-clips 300 \
+      --num-digits 2 --no-without-attention --precision float32 --out results/weights.csv "$@"
+  done
   saccade evaluate --model "$packed/$model.safetensors" --digits mnist --num-clips 1000 \
     --num-digits 1 5 --clutter 4 --noise 25 --out results/weights.csv "$@"
   # Where it looks beside where the digits are: two digits of MNIST, in each condition.
@@ -30,3 +35,4 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
       --num-clips 100 --num-digits 2 --attention results/attention.csv "$@"
   done
 done
+python recipes/cards.py

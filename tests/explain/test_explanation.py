@@ -346,5 +346,5 @@ def test_the_format_is_what_was_asked_or_what_the_name_ends_in(tmp_path, out, fo
 
 def test_without_a_model_those_of_the_package_are_shown(generated, tmp_path):
     explained = explain_clip(ExplainConfig(generated))
-    assert [column.name for column in explained.columns] == list(weights.paths())
+    assert [column.name for column in explained.columns] == list(weights.matched())
     assert all(column.labels == schemes.create("digits").labels for column in explained.columns)

@@ -56,7 +56,7 @@ class ExplainConfig:
     @property
     def models(self) -> tuple[Path, ...]:
         """The checkpoints of `model`, or those of the package if `model` is empty."""
-        return self.model or tuple(weights.paths().values())
+        return self.model or tuple(weights.matched().values())
 
     @property
     def chosen_format(self) -> str:

@@ -228,7 +228,7 @@ def _load(
 
     # Frames are small: a second thread would mostly wait, and would take a core from the browser.
     torch.set_num_threads(1)
-    models = load_models(tuple(paths) or tuple(weights.paths().values()))
+    models = load_models(tuple(paths) or tuple(weights.matched().values()))
     drawn = None
     if models[0].knows_digits:
         drawn = digits.load(config.digits, "test", digits_dir=config.digits_dir, say=say)

@@ -7,16 +7,35 @@ from pathlib import Path
 from saccade import hub
 from saccade.models import MATCHED
 
-__all__ = ["find", "paths"]
+__all__ = ["card", "find", "matched", "paths"]
+
+_FOLDER = Path(__file__).parent
 
 
 def paths() -> dict[str, Path]:
-    """Return the checkpoints that come with the package, by model name.
+    """Return the checkpoints that come with the package, by name.
 
-    Their models name the digits in a clip (labels `digits`) of grey 64x64 frames; `recipes/weights.sh` trains them.
+    Their models classify moving digits in grey 64x64 frames. `card` says what each learned, and how accurate it is.
     """
-    folder = Path(__file__).parent
-    return {name: folder / f"{name}.safetensors" for name in MATCHED}
+    others = {path.stem: path for path in sorted(_FOLDER.glob("*.safetensors")) if path.stem not in MATCHED}
+    return matched() | others
+
+
+def matched() -> dict[str, Path]:
+    """Return those of the three models that differ in attention alone, by name.
+
+    They name all digits in a clip (labels `digits`); `recipes/weights.sh` trains them.
+    """
+    return {name: _FOLDER / f"{name}.safetensors" for name in MATCHED}
+
+
+def card(name: str) -> str:
+    """Return the model card of a checkpoint of the package, in Markdown: data, recipe, figures, limits.
+
+    >>> card("dcn-lstm").splitlines()[0]
+    '# dcn-lstm'
+    """
+    return (_FOLDER / f"{name}.md").read_text(encoding="utf-8")
 
 
 def find(model: Path | str) -> Path:
