@@ -156,3 +156,12 @@ def test_the_maker_is_read_from_the_description_of_the_processors(tmp_path):
     (tmp_path / "arm").write_text("processor\t: 0\nCPU implementer\t: 0x41\n")
     assert described("vendor_id", tmp_path / "arm") == ""
     assert described("vendor_id", tmp_path / "none") == ""
+
+
+def test_a_prepared_process_has_no_denormal_numbers_in_any_thread():
+    code = (
+        "import torch; from saccade.device import prepare_process; prepare_process(); torch.set_num_threads(2);"
+        "print((torch.full((4_000_000,), 1e-30) * 1e-10).view(torch.int32).count_nonzero().item())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(done.stdout) == 0

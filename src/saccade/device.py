@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -46,10 +48,39 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if gains else torch.float32
 
 
+def prepare_process() -> None:
+    """Set what holds for a whole process: the number of threads, memory that is kept, denormal numbers that are zero.
+
+    It is called before torch starts its threads, which take over how the first one treats denormal numbers.
+    """
+    limit_threads()
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+
+
 def limit_threads() -> None:
     """Let torch use no more threads than the processors of this process; by itself, it ignores a container's limit."""
     if torch.get_num_threads() > (limit := num_processors()):
         torch.set_num_threads(limit)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treat numbers below 1.2e-38 as zero while the block runs, in this thread and in those that it starts.
+
+    The momentum of a unit that nothing activates any more decays into such numbers. On x86 processors, an operation
+    with one of them takes a hundred times as long, so that trainings with such units became ever slower.
+
+    >>> with flushed_denormals():
+    ...     (torch.tensor(1e-30) * 1e-10).item()
+    0.0
+    """
+    before = (torch.tensor(1e-30) * 1e-10).item() == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def _cpu_gains() -> bool:

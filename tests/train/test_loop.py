@@ -5,6 +5,7 @@ import math
 import re
 import signal
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 import torch
@@ -287,3 +288,26 @@ def test_a_disk_that_is_full_is_one_line_and_keeps_the_checkpoint(tmp_path, monk
     with suppress(Interrupted):
         go_on(tmp_path)
     assert_same_bits(whole, tmp_path)
+
+
+def test_numbers_too_small_for_a_normal_float_are_zero_within_a_step():
+    products = []
+
+    def accuracy(*_given):
+        products.append((torch.tensor(1e-30) * 1e-10).item())
+        return 0.0
+
+    def outside():
+        return (torch.tensor(1e-30) * 1e-10).item()
+
+    trainer = trainer_of()
+    trainer.objective = replace(trainer.objective, accuracy=accuracy)
+    before = outside() == 0
+    try:
+        for flushed in (False, True):
+            torch.set_flush_denormal(flushed)
+            loop.advance(trainer)
+            assert (outside() == 0) == flushed
+    finally:
+        torch.set_flush_denormal(before)
+    assert products == [0.0, 0.0]

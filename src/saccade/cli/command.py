@@ -85,11 +85,10 @@ def _call(name: str, words: list[str]) -> None:
         import tyro
 
         from saccade import console, distributed
-        from saccade.device import keep_freed_memory, limit_threads
+        from saccade.device import prepare_process
 
         call = verb.make(known)  # imports torch
-    limit_threads()
-    keep_freed_memory()
+    prepare_process()
     with distributed.joined():
         console.err.quiet = console.out.quiet = not processes.is_first()
         tyro.cli(

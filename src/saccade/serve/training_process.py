@@ -100,20 +100,15 @@ def _write(**fields: Any) -> None:
     print(json.dumps(fields), flush=True)
 
 
-def _prepare_torch() -> None:
-    from saccade.device import keep_freed_memory, limit_threads
-
-    limit_threads()
-    keep_freed_memory()
-
-
 def main(arguments: list[str]) -> int:
     """Train; write the figures, or the error in one line."""
     clips, run = map(Path, arguments)
     try:
         with files.locked(run.parent / LOCK, timeout_s=_WAIT_S):
             _write(stage="starting", done=0, total=1)
-            _prepare_torch()
+            from saccade.device import prepare_process
+
+            prepare_process()
             _write(ended=train(clips, run))
     except (SaccadeError, OSError) as error:
         told = str(error)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from saccade import distributed, files, run_folder
+from saccade.device import flushed_denormals
 from saccade.errors import DataError, Interrupted, NonFiniteError
 from saccade.nn import attention
 from saccade.train import shares
@@ -90,6 +91,7 @@ def _log(out: Path, step: int) -> Iterator[Callable[[dict[str, float]], None]]:
         yield write
 
 
+@flushed_denormals()
 def advance(trainer: Trainer) -> dict[str, float]:
     """Take one step; return its row of the log."""
     started = time.perf_counter()

@@ -1,0 +1,264 @@
+"""Run what should run for weeks: a stream of a million frames, ten thousand requests, a page beside hostile clients.
+
+Memory and times must not grow: the first tenth is compared with the last. The hostile clients send half requests, pings
+without end, foreign hosts, uploads that are no video, and drawings of a thousand points; turns with them and without
+them alternate, and an honest page counts its frames in both.
+
+Usage, in the root of the repository: OMP_NUM_THREADS=1 python -m recipes.soak [--frames 1000000] [--requests 10000]
+[--minutes 20]; 0 leaves one out. Rows go to results/soak.json
+"""
+
+import contextlib
+import json
+import os
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from numpy.typing import NDArray
+from tests.serve.talk import SETTINGS, Page, Server
+from websockets.exceptions import ConnectionClosed
+
+from saccade import console, files, weights
+from saccade.data import digits
+from saccade.data.digits import Motion, MovingDigits
+from saccade.data.video_writing import write_mp4
+from saccade.run_folder import commit, device_name
+from saccade.stream import Classifier
+
+FPS = 25.0
+# Of a turn of the honest page, with hostile clients and without them.
+TURN_S = 30.0
+UPGRADE = (
+    "GET /api/stream HTTP/1.1\r\nHost: {netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long.
+
+    Args:
+        frames: the frames of the stream.
+        requests: the requests to the server.
+        minutes: the minutes of the page beside hostile clients.
+        out: the file of the results.
+    """
+
+    frames: int = 1_000_000
+    requests: int = 10_000
+    minutes: float = 20.0
+    out: Path = Path("results/soak.json")
+
+
+def main(options: Options) -> None:
+    """Run all three, and add what came out to the file."""
+    torch.set_num_threads(1)
+    found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
+    stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "processor": device_name("cpu")}
+    if options.frames:
+        found["stream"] = streamed(options.frames) | stamp
+    with tempfile.TemporaryDirectory() as name:
+        if options.requests:
+            with serving(Path(name)) as server:
+                found["requests"] = requested(server, options.requests) | stamp
+        if options.minutes:
+            with serving(Path(name)) as server:
+                found["hostile clients"] = beside_hostile(server, options.minutes) | stamp
+    files.write_text(options.out, json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+def streamed(num_frames: int) -> dict[str, Any]:
+    """Push frames into one classifier, as of a camera that is never switched off."""
+    clips = MovingDigits(digits.load("strokes", "test"), Motion("rotation_scaling"), labels="digits", num_clips=40)
+    frames = clips.batch(torch.arange(40)).frames[:, :, 0].flatten(0, 1).numpy()
+    classifier = Classifier(weights.find("dcn-lstm"), device="cpu")
+    took_s = np.zeros(num_frames, np.float32)
+    memory_mb = np.zeros(10)
+    with console.counting_bar("stream") as progress:
+        for number in range(num_frames):
+            begun = time.perf_counter()
+            classifier.push(frames[number % len(frames)], number / FPS)
+            took_s[number] = time.perf_counter() - begun
+            if (number + 1) % max(1, num_frames // 10) == 0:
+                memory_mb[min(9, number * 10 // num_frames)] = resident_mb(os.getpid())
+                progress(number + 1, num_frames)
+    return {"frames": num_frames} | compared(took_s) | {"memory_mb": memory_mb.round(1).tolist()}
+
+
+def requested(server: Server, num: int) -> dict[str, Any]:
+    """Ask for the page, its files, the status, frames and explained uploads, one after the other."""
+    paths = ("/", "/app.js", "/app.css", "/api/status", "/nothing")
+    with tempfile.TemporaryDirectory() as name:
+        frames = torch.zeros(12, 1, 64, 64, dtype=torch.uint8)
+        frames[:, :, 20:40, 20:40] = 255
+        write_mp4(Path(name) / "clip.mp4", frames, 10.0)
+        video = (Path(name) / "clip.mp4").read_bytes()
+    took_s, memory_mb = np.zeros(num, np.float32), np.zeros(10)
+    with console.counting_bar("requests") as progress:
+        for number in range(num):
+            begun = time.perf_counter()
+            if number % 100 == 99:
+                with Page(server) as page:
+                    token = page.start()["token"]
+                    page.frames(2)
+                    status, told, _ = server.post(f"/api/video/{token}", video)
+                    assert status == 200, told
+            else:
+                path = paths[number % len(paths)]
+                status, _, _ = server.get(path)
+                assert status == (404 if path == "/nothing" else 200), (path, status)
+            took_s[number] = time.perf_counter() - begun
+            if (number + 1) % max(1, num // 10) == 0:
+                memory_mb[min(9, number * 10 // num)] = resident_mb(server.process.pid)
+                progress(number + 1, num)
+    return {"requests": num} | compared(took_s) | {"memory_mb": memory_mb.round(1).tolist()}
+
+
+def beside_hostile(server: Server, minutes: float) -> dict[str, Any]:
+    """Count the frames of an honest page in turns with hostile clients and without them."""
+    alone: list[float] = []
+    beside: list[float] = []
+    end = time.monotonic() + 60 * minutes
+    first_mb = resident_mb(server.process.pid)
+    with Page(server) as page, console.counting_bar("hostile clients") as progress:
+        page.start()
+        rate(page, 5)
+        while time.monotonic() < end:
+            alone.append(rate(page, TURN_S / 3))
+            with hostile(server):
+                beside.append(rate(page, TURN_S))
+            progress(len(beside), round(60 * minutes / TURN_S / 4 * 3))
+        assert server.status()["ready"]
+    return {
+        "minutes": minutes,
+        "frames_per_s_alone": float(np.median(alone)),
+        "frames_per_s_beside": float(np.median(beside)),
+        "ratio": float(np.median(np.array(beside) / np.array(alone))),
+        "memory_mb": [first_mb, resident_mb(server.process.pid)],
+    }
+
+
+@contextlib.contextmanager
+def hostile(server: Server) -> Iterator[None]:
+    """Let five clients attack while the block runs."""
+    ended = threading.Event()
+    attacks = (half_requests, pings, foreign_hosts, no_videos, drawings)
+    threads = [threading.Thread(target=attack, args=(server, ended), daemon=True) for attack in attacks]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+
+
+def half_requests(server: Server, ended: threading.Event) -> None:
+    """Open a hundred connections, and send each a request that does not end."""
+    while not ended.is_set():
+        held = []
+        for _ in range(100):
+            with contextlib.suppress(OSError):
+                connection = server.connect()
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
+                held.append(connection)
+        ended.wait(2)
+        for connection in held:
+            connection.close()
+
+
+def pings(server: Server, ended: threading.Event) -> None:
+    """Send pings, and read none of the answers."""
+    while not ended.is_set():
+        with contextlib.suppress(OSError), server.connect() as connection:
+            connection.sendall(UPGRADE.format(netloc=server.netloc).encode())
+            connection.settimeout(1)
+            while not ended.is_set():
+                connection.sendall(b"\x89\x80\0\0\0\0" * 1000)
+
+
+def foreign_hosts(server: Server, ended: threading.Event) -> None:
+    """Ask in the name of another page, and for paths outside."""
+    while not ended.is_set():
+        for path in ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/" + "a" * 5000):
+            with contextlib.suppress(OSError):
+                status, _, _ = server.get(path, Host="evil.example")
+                assert status >= 400, (path, status)
+        ended.wait(0.01)
+
+
+def no_videos(server: Server, ended: threading.Event) -> None:
+    """Upload noise as a video, of a page of its own."""
+    noise = random.Random(0).randbytes(2_000_000)
+    while not ended.is_set():
+        with contextlib.suppress(OSError, ConnectionClosed, TimeoutError, AssertionError), Page(server) as page:
+            token = page.take_until("hello")["token"]
+            while not ended.is_set():
+                server.post(f"/api/video/{token}", noise)
+
+
+def drawings(server: Server, ended: threading.Event) -> None:
+    """Draw thousands of points, again and again, and show every frame."""
+    chance = random.Random(0)
+    strokes = [[[chance.randrange(256), chance.randrange(256)] for _ in range(158)] for _ in range(32)]
+    sent = json.dumps({"type": "draw", "slot": 0, "strokes": strokes})
+    while not ended.is_set():
+        with contextlib.suppress(OSError, ConnectionClosed, TimeoutError, AssertionError), Page(server) as page:
+            page.take_until("hello")
+            page.say("start", seed=1, settings=SETTINGS)
+            while not ended.is_set():
+                page.socket.send(sent)
+                page.take_until("frame")
+
+
+def rate(page: Page, seconds: float) -> float:
+    """Return the frames that a page gets in a second."""
+    page.take_until("frame")
+    begun, number = time.monotonic(), 0
+    while time.monotonic() - begun < seconds:
+        page.take_until("frame")
+        number += 1
+    return number / (time.monotonic() - begun)
+
+
+def compared(took_s: NDArray[np.float32]) -> dict[str, Any]:
+    """Compare the times of the first tenth and of the last."""
+    tenth = max(1, len(took_s) // 10)
+    return {
+        f"{name}_ms": [round(1000 * float(np.quantile(part, q)), 3) for part in (took_s[:tenth], took_s[-tenth:])]
+        for name, q in (("p50", 0.5), ("p99", 0.99))
+    }
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Server]:
+    """Serve the models of the package in a second process."""
+    server = Server(folder / "log.txt", "--port", "0")
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.end()
+
+
+def resident_mb(process: int) -> float:
+    """Return the memory of a process in megabytes."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,)))
