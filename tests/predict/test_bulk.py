@@ -20,6 +20,7 @@ from saccade.errors import UsageError
 from saccade.labels import Labels
 from saccade.models import create
 from saccade.predict import PredictConfig, bulk
+from saccade.predict.parquet import MANIFEST
 
 parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: saccade[ray] has it")
 
@@ -110,6 +111,15 @@ def test_a_clip_that_needs_too_much_memory_is_named_and_costs_itself(clips, mode
     assert "raise --memory-gb" in errors["b.npz"]
 
 
+def test_what_a_killed_process_had_begun_to_write_is_removed(clips, model, tmp_path):
+    config = config_of(clips, model, tmp_path / "out")
+    wanted = {MANIFEST, *(part.name for part in bulk.Call.of(config).parts)}
+    (config.out / f".{32 * '0'}.part").write_bytes(b"half")
+    (config.out / ".mine").touch()
+    made(config)
+    assert {path.name for path in config.out.iterdir()} == wanted | {".mine"}
+
+
 def test_clips_and_files_may_be_remote(clips, model, tmp_path):
     fsspec = pytest.importorskip("fsspec")
     system = fsspec.filesystem("memory")
@@ -143,7 +153,7 @@ def test_an_interrupted_call_writes_no_part_with_gaps(model, tmp_path):
     words = ["predict", clips, "--model", model, "--device", "cpu", "--per-file", "2", "--workers", "2"]
     command = [sys.executable, "-m", "saccade", *map(str, words), "--out", str(tmp_path / "out")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "out" / bulk.MANIFEST).exists() and process.poll() is None:
+        while not (tmp_path / "out" / MANIFEST).exists() and process.poll() is None:
             time.sleep(0.01)
         time.sleep(5)  # the short ones are done, the long one is not
         process.send_signal(signal.SIGINT)
@@ -238,3 +248,13 @@ def kill_an_actor():
             os.kill(int(folder.name), signal.SIGKILL)
             return True
     return False
+
+
+@pytest.mark.slow
+def test_more_memory_than_a_machine_of_the_cluster_has_is_refused(clips, model, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: saccade[ray] has it")
+    words = [clips, "--model", model, "--device", "cpu", "--engine", "ray", "--memory-gb", "90000"]
+    command = [sys.executable, "-m", "saccade", "predict", *map(str, words), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "saccade: an actor is to have 90000 GB (--memory-gb), and the largest machine" in done.stderr

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from saccade.predict.bulk import Done, Output, Part, Predictor, lost
+from saccade.predict.bulk import Predictor, lost
+from saccade.predict.parquet import Done, Output, Part
 from saccade.predict.processes import in_order
 from saccade.processors import num_processors
 

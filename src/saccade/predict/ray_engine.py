@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from saccade.predict.bulk import Done, Output, Part, Predictor, lost
+from saccade.errors import UsageError
+from saccade.predict.bulk import Predictor, lost
+from saccade.predict.parquet import Done, Output, Part
 from saccade.predict.processes import Isolated
 from saccade.processors import num_processors
 
@@ -39,6 +41,9 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
         work: what a worker does.
         out: where the parts are written.
         num_workers: the largest number of actors; None for one per processor of this machine.
+
+    Raises:
+        UsageError: if no machine of the cluster has the memory that an actor declares.
     """
     if not parts:
         return
@@ -48,6 +53,7 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
     maker = type("Maker", (Maker,), {"work": work, "out": out})
     told = [{"part": json.dumps({"number": part.number, "clips": part.clips})} for part in parts]
     with _connected():
+        _check_memory(work.memory_bytes or 0)
         made = ray.data.from_items(told, override_num_blocks=len(parts)).map_batches(
             maker,
             batch_size=1,
@@ -58,6 +64,18 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
         )
         for row in made.iter_rows():
             yield Done(int(row["number"]), int(row["num_clips"]), int(row["num_failed"]))
+
+
+def _check_memory(wanted: int) -> None:
+    """Compare the memory of an actor with that of the machines; Ray would wait for a larger one for ever."""
+    import ray
+
+    most = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if wanted > most:
+        raise UsageError(
+            f"an actor is to have {wanted / 1e9:g} GB (--memory-gb), and the largest machine of the cluster offers"
+            f" {most / 1e9:.1f} GB; lower --memory-gb, or start Ray with more memory"
+        )
 
 
 @contextmanager
