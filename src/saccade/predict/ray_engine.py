@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -70,7 +70,8 @@ def _check_memory(wanted: int) -> None:
     """Compare the memory of an actor with that of the machines; Ray would wait for a larger one for ever."""
     import ray
 
-    most = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    nodes: Callable[[], list[dict[str, Any]]] = ray.nodes  # it has no types
+    most = max((node["Resources"].get("memory", 0) for node in nodes() if node["Alive"]), default=0)
     if wanted > most:
         raise UsageError(
             f"an actor is to have {wanted / 1e9:g} GB (--memory-gb), and the largest machine of the cluster offers"
