@@ -8,12 +8,14 @@ Usage: python recipes/confidence.py [CHECKPOINT ...]; by default the models of t
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from saccade import checkpoint, weights
 from saccade.data import digits
 from saccade.data.digits import DigitStream
+from saccade.models import VideoClassifier
 from saccade.serve.verdict import is_right, verdict_of
 
 NUM_STREAMS, NUM_FRAMES, NUM_FIRST = 60, 150, 10
@@ -26,12 +28,13 @@ def main(paths: list[Path]) -> None:
     streams = [DigitStream(source, seed=seed) for seed in range(NUM_STREAMS)]
     clips = torch.stack([torch.stack([s.next_frame()[0] for _ in range(NUM_FRAMES)]) for s in streams])
     for path in paths:
-        model, _ = checkpoint.load(path)
+        loaded, _ = checkpoint.load(path)
+        model = cast(VideoClassifier, loaded)
         with torch.inference_mode():
             logits = torch.cat([model.step(clip.unsqueeze(0), None)[0] for clip in clips])[:, NUM_FIRST:]
         verdicts = [[verdict_of(frame, model.labels, 0.0) for frame in of_stream] for of_stream in logits]
         said = [
-            (verdict.confidence, is_right(verdict.classes, list(map(str, stream.digits_shown)), model.labels))
+            (verdict.confidence, bool(is_right(verdict.classes, list(map(str, stream.digits_shown)), model.labels)))
             for stream, of_stream in zip(streams, verdicts, strict=True)
             for verdict in of_stream
         ]

@@ -10,11 +10,12 @@ Usage: OMP_NUM_THREADS=1 python recipes/controls.py [--names glimpses-1 lenet-ls
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import tyro
 
 from saccade import console, run_folder
-from saccade.data.digits import TRAINING
+from saccade.data.digits import TRAINING, DigitsConfig
 from saccade.evaluate import EvaluateConfig, append_rows, standard_test
 from saccade.evaluate import run as evaluate
 from saccade.train import TrainConfig, train
@@ -64,7 +65,7 @@ def main(options: Options) -> None:
             run = options.out / f"{name}-seed-{seed}"
             with console.training_bar(name) as progress:
                 train(config, data, run, resume=run_folder.begun(run), progress=progress)
-            for part in standard_test(run, num_clips=options.num_clips).parts():
+            for part in cast(DigitsConfig, standard_test(run, num_clips=options.num_clips)).parts():
                 found = evaluate(EvaluateConfig(run, split=options.split, without_attention=False), part)
                 append_rows(options.out / "table.csv", [found.row | {"num_glimpses": num_glimpses}])
                 print(f"{name}, seed {seed}, {part.condition[0]}: {found.row['accuracy']:.4f}")

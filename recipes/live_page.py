@@ -14,11 +14,12 @@ from pathlib import Path
 
 import av
 import torch
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from saccade.data.video_writing import write_gif
 
-LAPTOP, PHONE, SCALE = {"width": 1160, "height": 850}, {"width": 390, "height": 844}, 0.8
+LAPTOP, PHONE = ViewportSize(width=1160, height=850), ViewportSize(width=390, height=844)
+SCALE = 0.8
 NUM_PICTURES, EVERY, FPS = 40, 2, 10
 SEED = 3  # of the digits: two that seldom overlap
 
@@ -33,8 +34,10 @@ def main(folder: Path) -> None:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             pictures = record(browser.new_page(viewport=LAPTOP, device_scale_factor=SCALE), address)
             write_gif(folder / "live.gif", torch.stack(pictures), fps=FPS)
-            for name, viewport, scheme in (("laptop", LAPTOP, "light"), ("phone", PHONE, "dark")):
-                page = browser.new_page(viewport=viewport, color_scheme=scheme)
+            for name, page in (
+                ("laptop", browser.new_page(viewport=LAPTOP, color_scheme="light")),
+                ("phone", browser.new_page(viewport=PHONE, color_scheme="dark")),
+            ):
                 stream(page, address, 200)
                 page.screenshot(path=folder / f"serve-{name}.png")
         finally:
@@ -59,7 +62,7 @@ def record(page: Page, address: str) -> list[torch.Tensor]:
     for number in range(first, last, EVERY):
         page.locator("#scrub").fill(str(number))
         page.wait_for_timeout(120)
-        with av.open(io.BytesIO(page.screenshot())) as container:
+        with av.open(io.BytesIO(page.screenshot()), "r") as container:
             frame = next(container.decode(video=0))
             pictures.append(torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1))
     return pictures

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from saccade import checkpoint
 from saccade.data.digits import DigitsConfig
+from saccade.models import VideoClassifier
 
 # As many clips of each condition.
 NUM_CLIPS, NUM_FRAMES = 500, 50
@@ -28,14 +29,15 @@ NUM_CLIPS, NUM_FRAMES = 500, 50
 
 def pack(run: Path, target: Path, digits_dir: Path | None) -> None:
     """Write the packed checkpoint, without the paths of the machine that it was trained on."""
-    model, header = checkpoint.load(run)
+    loaded, header = checkpoint.load(run)
+    model = cast(VideoClassifier, loaded)
     learned = replace(cast(DigitsConfig, header.data_config()), digits_dir=digits_dir)
     temperature = temperature_of(model, replace(learned, clips_seed=header.training["config"]["seed"]))
     with torch.no_grad():
         # The logits of every head here are sums of what its linear layers give.
         for layer in (part for part in model.head.modules() if isinstance(part, nn.Linear)):
-            layer.weight /= temperature
-            layer.bias /= temperature
+            layer.weight.div_(temperature)
+            layer.bias.div_(temperature)
     config = {name: value for name, value in header.training["config"].items() if name != "start_from"}
     training = header.training | {"config": config, "temperature": temperature}
     data = header.data | {"config": replace(learned, digits_dir=None).as_json()}
@@ -43,7 +45,7 @@ def pack(run: Path, target: Path, digits_dir: Path | None) -> None:
     print(f"{target}: temperature {temperature:.3f}")
 
 
-def temperature_of(model: nn.Module, learned: DigitsConfig) -> float:
+def temperature_of(model: VideoClassifier, learned: DigitsConfig) -> float:
     """Return the temperature for which the verdicts of validation clips at their last frame are most probable."""
     logits, targets = [], []
     for part in replace(learned, num_frames=NUM_FRAMES).parts():
@@ -55,7 +57,7 @@ def temperature_of(model: nn.Module, learned: DigitsConfig) -> float:
             targets.append(batch.targets if model.labels.exclusive else batch.targets.double())
     found, wanted = torch.cat(logits), torch.cat(targets)
     # A grid as fine as a hundredth part is finer than the clips can tell.
-    candidates = torch.logspace(-1, 1, 463, base=10).tolist()
+    candidates: list[float] = torch.logspace(-1, 1, 463, base=10).tolist()
     entropy = F.cross_entropy if model.labels.exclusive else F.binary_cross_entropy_with_logits
     return min(candidates, key=lambda t: entropy(found / t, wanted).item())
 

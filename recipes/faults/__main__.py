@@ -9,7 +9,7 @@ Usage: python -m recipes.faults ["kills" "disk full" ...] [--verbs train ...] [-
 import csv
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from saccade.cli import main as run
 from saccade.run_folder import commit
 
 Row = dict[str, Any]
+Fault = Callable[[dict[str, Verb], Path, "Options"], Iterator[Row]]
 # The shares of a run after which it is disturbed, or of its files that fit on the disk.
 MOMENTS = (0.1, 0.5, 0.9)
 
@@ -52,7 +53,11 @@ class Options:
 
 def main(options: Options) -> None:
     """Try the faults, print what is wrong, and write the rows."""
-    known = {"kills": killing, **{name: partial(disturbing, name) for name in ON_EVERY_VERB}, "memory": without_memory}
+    known: dict[str, Fault] = {
+        "kills": killing,
+        **{name: partial(disturbing, name) for name in ON_EVERY_VERB},
+        "memory": without_memory,
+    }
     if unknown := set(options.faults) - set(known):
         raise SystemExit(f"unknown: {', '.join(unknown)}; the faults are {', '.join(known)}")
     with tempfile.TemporaryDirectory() as name:

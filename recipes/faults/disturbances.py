@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from recipes.faults.kills import Undisturbed
-from recipes.faults.verbs import ENVIRONMENT, Verb, names_in
+from recipes.faults.verbs import Verb, names_in
 
 # What sets the clock back by an hour in the middle of a run: Python imports it before the program.
 CLOCK = """
@@ -73,7 +73,7 @@ def clock_set_back(verb: Verb, place: Path, name: str, wanted: Undisturbed, shar
     patch = place / "patch"
     patch.mkdir(exist_ok=True)
     (patch / "sitecustomize.py").write_text(CLOCK.format(turn=time.monotonic() + 3 + share * wanted.took_s))
-    status, told = verb.run(place / name, env=ENVIRONMENT | {"PYTHONPATH": str(patch)})
+    status, told = verb.run(place / name, PYTHONPATH=str(patch))
     if status:
         return f"ends with {status}: {told}"
     return "" if verb.digest(place / name) == wanted.digest else "another result"

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def remove(out: Path) -> None:
             (out.parent / name).unlink()
 
 
-def _first_file(process: object, out: Path) -> float:
+def _first_file(process: subprocess.Popen[str], out: Path) -> float:
     while process.poll() is None and not names_in(out):
         time.sleep(0.005)
     return time.monotonic()

@@ -40,19 +40,20 @@ class Verb:
         resume = ["--resume"] if self.resumes and run_folder.begun(out) else []
         return [sys.executable, "-m", "saccade", *self.words, "--out", str(out), *resume]
 
-    def start(self, out: Path, **how: object) -> subprocess.Popen[str]:
-        """Start the command in a process group of its own."""
+    def start(self, out: Path, **variables: str) -> subprocess.Popen[str]:
+        """Start the command in a process group of its own, with environment variables of its own."""
         return subprocess.Popen(
             self.command(out),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            **{"env": ENVIRONMENT, "start_new_session": True} | how,
+            env=ENVIRONMENT | variables,
+            start_new_session=True,
         )
 
-    def run(self, out: Path, **how: object) -> tuple[int, str]:
+    def run(self, out: Path, **variables: str) -> tuple[int, str]:
         """Run the command to its end; return its exit status and what it printed."""
-        process = self.start(out, **how)
+        process = self.start(out, **variables)
         try:
             told, _ = process.communicate(timeout=600)
         except subprocess.TimeoutExpired:

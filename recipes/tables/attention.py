@@ -105,7 +105,13 @@ def _cell(
 ) -> list[Row]:
     """Return the rows of one cell: of one training, by default the first, or of all untrained networks."""
     trained, attention = NETWORKS[network]
-    wanted = {"model": model, "measure": measure, "condition": condition, "trained": trained, "attention": attention}
+    wanted: Row = {
+        "model": model,
+        "measure": measure,
+        "condition": condition,
+        "trained": trained,
+        "attention": attention,
+    }
     if trained == "trained":
         wanted["seed"] = _seeds(rows)[0] if seed is None else seed
     return [row for row in rows if all(row[name] == value for name, value in wanted.items())]
