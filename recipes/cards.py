@@ -16,6 +16,7 @@ from saccade.intervals import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "results" / "weights.csv"
+SOURCES = ("mnist", "strokes", "uci")
 RECIPES = {"digits": "recipes/weights.sh", "pair": "recipes/mixture.sh"}
 RIGHT = {"digits": "The set of digits must be exact.", "pair": "Both digits must be right."}
 # What a user must not expect, by the labels of a model.
@@ -38,7 +39,7 @@ saccade evaluate --model {name} --digits strokes --num-clips 300 --num-digits 2
 
 {learned}
 
-Command: `{recipe}`. Digit images and trajectories of the test clips occur in no training clip.
+Command: `{recipe}` in the repository. Digit images and trajectories of the test clips occur in no training clip.
 
 ## Accuracy
 
@@ -47,13 +48,14 @@ Test clips of 50 frames, verdict at the last frame. {right} The brackets hold Wi
 
 {accuracy}
 
-`*` The training had no images from this source.
+`*` The training had no images from this source. Rows of 300 clips are the first 300 of the same test clips; the test
+suite evaluates them again.
 
 ## Limits
 
 - {limit}
-- It knows white strokes on black, 14 to 28 pixels high, turned by up to 90 degrees. A 6 turned by more is a 9.
-- Probabilities are calibrated on validation clips like those of the training. On other digits it is overconfident.
+- It knows white strokes on black, 10 to 22 pixels high, turned by up to 90 degrees. A 6 turned by more is a 9.
+- Probabilities are calibrated on validation clips of the same digit sources. On other digits it is overconfident.
 - It knows no other things than digits. `saccade train` makes a model for your own clips.
 """
 
@@ -82,13 +84,13 @@ def learned(header: checkpoint.Header, num_parameters: int) -> list[tuple[str, s
         ("parameters", f"{num_parameters:,}"),
         ("labels", f"{len(header.labels.names) if header.labels else 0} classes, `{data.scheme}`"),
         ("digit images", data.digits),
-        ("condition", shares(data.condition)),
+        ("condition", shares([name.replace("_", " and ") for name in data.condition])),
         ("digits in a clip", in_clip(data.num_digits, data.clutter, data.noise)),
         ("change of each image", f"`--jitter {data.jitter:g}`" if data.jitter else "none"),
         ("frames", f"{100 * data.short_fraction:.0f} % of the steps with clips of {data.short_frames}, {short}"),
         ("steps", f"{header.training['step']:,} of {config['batch_size'] * data.num_frames} frames"),
         ("seed", str(header.seed)),
-        ("time", f"{header.training['elapsed_s'] / 60:.0f} minutes on one core that other work shared"),
+        ("time", f"{header.training['elapsed_s'] / 60:.0f} minutes"),
         ("number format", header.training["precision"]),
         ("temperature", f"{header.training['temperature']:.3f}"),
         ("versions", ", ".join(f"{package} {version}" for package, version in header.versions.items())),
@@ -114,8 +116,9 @@ def measured(name: str) -> list[tuple[str, ...]]:
 
 def rows_of(name: str) -> list[dict[str, Any]]:
     """Return the rows of a checkpoint of the package."""
-    checkpoint_of = str(weights.paths()[name].relative_to(ROOT))
-    return [row for row in read_rows(ROWS) if row["checkpoint"] == checkpoint_of and row["seed"] == 0]
+    checkpoint_of = f"src/saccade/weights/{name}.safetensors"
+    rows = [row for row in read_rows(ROWS) if row["checkpoint"] == checkpoint_of and row["seed"] == 0]
+    return sorted(rows, key=lambda row: (-row["num_clips"], SOURCES.index(row["digits"])))
 
 
 def shares(conditions: Sequence[str]) -> str:

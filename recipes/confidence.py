@@ -3,7 +3,7 @@
 The frames are the page's own at its first settings: digits drawn with strokes, two at a time, none seen in training.
 Models follow each stream as they do there; verdicts count from the eleventh frame on.
 
-Usage: python recipes/confidence.py [CHECKPOINT ...]; by default the models of the package.
+Usage: python recipes/confidence.py [CHECKPOINT ...]; by default the matched three of the package.
 """
 
 import sys

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
 # core for MINUTES; how many steps these hold depends on the machine, and the rows say it. An interrupted call continues.
-# Rows go to runs/mixture/table.csv, and weights with their temperature beside it; results/mixture has those of the
+# Rows go to runs/mixture-jitter-1/table.csv, and weights with their temperature beside it; results/mixture has those of the
 # report. PACKAGED=multi-stn-lstm puts its weights of seed 0 into the package, with their card.
 # Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
 set -euo pipefail
 export OMP_NUM_THREADS=1
-out=${OUT:-runs/mixture}
+out=${OUT:-runs/mixture-jitter-${JITTER:-1}}
 for seed in ${SEEDS:-0 1 2}; do
   for model in ${MODELS:-multi-stn-lstm lenet-lstm}; do
     run=$out/$model-seed-$seed
-    if [ -e "$run/run.json" ]; then
+    if [ -e "$run/checkpoint.safetensors" ]; then
       saccade train --resume --out "$run"
     else
       saccade train --model "$model" --trunk wide --digits mnist --jitter "${JITTER:-1}" --batch-size 8 \
@@ -25,7 +25,7 @@ done
 if [ -n "${PACKAGED:-}" ]; then
   packed=src/saccade/weights/$PACKAGED.safetensors
   python recipes/pack_weights.py "$out/$PACKAGED-seed-0" "$packed" "$@"
-  saccade evaluate --model "$packed" --num-clips 1000 --no-without-attention --out results/weights.csv "$@"
+  saccade evaluate --model "$packed" --num-clips 1000 --no-without-attention --precision float32 --out results/weights.csv "$@"
   # What the suite measures again.
   for digits in strokes uci; do
     saccade evaluate --model "$packed" --digits "$digits" --condition rotation_scaling --num-clips 300 \

@@ -13,7 +13,6 @@ Usage: python recipes/pack_weights.py RUN FILE.safetensors [--digits-dir FOLDER]
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import nn
@@ -29,9 +28,11 @@ NUM_CLIPS, NUM_FRAMES = 500, 50
 
 def pack(run: Path, target: Path, digits_dir: Path | None) -> None:
     """Write the packed checkpoint, without the paths of the machine that it was trained on."""
-    loaded, header = checkpoint.load(run)
-    model = cast(VideoClassifier, loaded)
-    learned = replace(cast(DigitsConfig, header.data_config()), digits_dir=digits_dir)
+    model, header = checkpoint.load(run)
+    learned = header.data_config()
+    if not isinstance(model, VideoClassifier) or not isinstance(learned, DigitsConfig):
+        raise SystemExit(f"{run} is a {header.kind} of {header.facts.get('data')}; a model of moving digits is needed")
+    learned = replace(learned, digits_dir=digits_dir)
     temperature = temperature_of(model, replace(learned, clips_seed=header.training["config"]["seed"]))
     with torch.no_grad():
         # The logits of every head here are sums of what its linear layers give.

@@ -20,7 +20,7 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
   python recipes/pack_weights.py "$runs/$model" "$packed/$model.safetensors" "$@"
   for digits in mnist strokes uci; do
     saccade evaluate --model "$packed/$model.safetensors" --digits "$digits" --num-clips 1000 \
-      --num-digits 2 --out results/weights.csv "$@"
+      --num-digits 2 --precision float32 --out results/weights.csv "$@"
   done
   # What the suite measures again.
   for digits in strokes uci; do
@@ -28,7 +28,7 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
       --num-digits 2 --no-without-attention --precision float32 --out results/weights.csv "$@"
   done
   saccade evaluate --model "$packed/$model.safetensors" --digits mnist --num-clips 1000 \
-    --num-digits 1 5 --clutter 4 --noise 25 --out results/weights.csv "$@"
+    --num-digits 1 5 --clutter 4 --noise 25 --precision float32 --out results/weights.csv "$@"
   # Where it looks beside where the digits are: two digits of MNIST, in each condition.
   for condition in normal rotation scaling rotation_scaling; do
     saccade evaluate --model "$packed/$model.safetensors" --digits mnist --condition "$condition" \

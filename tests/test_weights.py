@@ -13,6 +13,7 @@ import torch
 
 from saccade import checkpoint, weights
 from saccade.data.digits import DigitsConfig
+from saccade.errors import UsageError
 from saccade.evaluate import evaluate
 from saccade.models import MATCHED
 
@@ -41,8 +42,15 @@ def named(value: Any) -> str:
 
 
 def test_the_matched_ones_come_first() -> None:
-    assert tuple(weights.matched()) == MATCHED
     assert tuple(weights.paths())[: len(MATCHED)] == MATCHED
+    assert {name: checkpoint.read_header(path).model for name, path in weights.paths().items()} == {
+        name: name for name in weights.paths()
+    }
+
+
+def test_a_card_of_no_model_is_refused() -> None:
+    with pytest.raises(UsageError, match="lenet-lstm, stn-lstm, dcn-lstm"):
+        weights.card("../weights/lenet-lstm")
 
 
 @pytest.mark.parametrize("name", weights.paths())
@@ -83,8 +91,10 @@ def test_the_figures_of_a_card_are_found_again(name: str, row: dict[str, Any]) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), [found for found in ROWS if found not in FEW], ids=named)
-def test_the_other_figures_of_a_card_are_found_again(name: str, row: dict[str, Any], mnist_folder: Path) -> None:
-    measure_again(name, row, digits_dir=mnist_folder)
+def test_the_other_figures_of_a_card_are_found_again(
+    name: str, row: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    measure_again(name, row, request.getfixturevalue("mnist_folder") if row["digits"] == "mnist" else None)
 
 
 def test_the_page_of_models_has_every_card() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import saccade
+from saccade import weights
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "saccade"
@@ -92,11 +93,10 @@ def test_the_page_finds_its_files(content: dict[str, bytes]) -> None:
     assert named <= assets.keys()
 
 
-def test_each_model_with_weights_has_both_files(content: dict[str, bytes]) -> None:
-    weights = {name for name in content if name.startswith("saccade/weights/") and not name.endswith(".py")}
-    stems = {name.rpartition(".")[0] for name in weights}
-    assert {Path(stem).name for stem in stems} == {"lenet-lstm", "stn-lstm", "dcn-lstm"}
-    assert weights == {stem + suffix for stem in stems for suffix in (".safetensors", ".json")}
+def test_each_model_with_weights_has_its_header_and_its_card(content: dict[str, bytes]) -> None:
+    found = {name for name in content if name.startswith("saccade/weights/") and not name.endswith(".py")}
+    suffixes = (".safetensors", ".json", ".md")
+    assert found == {f"saccade/weights/{name}{suffix}" for name in weights.paths() for suffix in suffixes}
 
 
 def test_its_metadata_says_which_pythons(metadata: Message) -> None:

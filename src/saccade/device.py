@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from saccade.errors import UsageError, unknown_name
@@ -55,6 +56,8 @@ def prepare_process() -> None:
     """
     limit_threads()
     keep_freed_memory()
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy before 2.4 would warn if it found these limits without denormal numbers
     torch.set_flush_denormal(True)
 
 
@@ -66,7 +69,10 @@ def limit_threads() -> None:
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Treat numbers below 1.2e-38 as zero while the block runs, in this thread and in those that it starts.
+    """Treat numbers below 1.2e-38 as zero while the block runs, in this thread.
+
+    Threads that torch starts within the block do the same, and go on so after it; those that it has started before do
+    not. `prepare_process` settles it for all threads.
 
     The momentum of a unit that nothing activates any more decays into such numbers. On x86 processors, an operation
     with one of them takes a hundred times as long, so that trainings with such units became ever slower.
@@ -75,7 +81,7 @@ def flushed_denormals() -> Iterator[None]:
     ...     (torch.tensor(1e-30) * 1e-10).item()
     0.0
     """
-    before = (torch.tensor(1e-30) * 1e-10).item() == 0.0
+    before = (torch.tensor(1e-30, dtype=torch.float32, device="cpu") * 1e-10).item() == 0.0
     torch.set_flush_denormal(True)
     try:
         yield

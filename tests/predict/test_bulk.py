@@ -114,10 +114,12 @@ def test_a_clip_that_needs_too_much_memory_is_named_and_costs_itself(clips, mode
 def test_what_a_killed_process_had_begun_to_write_is_removed(clips, model, tmp_path):
     config = config_of(clips, model, tmp_path / "out")
     wanted = {MANIFEST, *(part.name for part in bulk.Call.of(config).parts)}
-    (config.out / f".{32 * '0'}.part").write_bytes(b"half")
+    (config.out / f".{32 * '0'}.part-").write_bytes(b"half")
     (config.out / ".mine").touch()
-    made(config)
-    assert {path.name for path in config.out.iterdir()} == wanted | {".mine"}
+    call = bulk.Call.of(config)
+    (config.out / f".{32 * '1'}.part-").write_bytes(b"another process writes this")
+    list(call.each())
+    assert {path.name for path in config.out.iterdir()} == wanted | {".mine", f".{32 * '1'}.part-"}
 
 
 def test_clips_and_files_may_be_remote(clips, model, tmp_path):

@@ -22,7 +22,7 @@ class ExplainConfig:
     Args:
         clip: a video file, GIF or `.npz` file. For a clip of `saccade generate`, the report uses its labels and poses.
         model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
-            by side. The default is all models of the package.
+            by side. The default is the three of the package that differ in attention alone.
         out: the file to write. The default is CLIP-explained.FORMAT in this folder, named after the clip; a file of
             this name that exists is an error.
         format: html (one page that needs no network), gif or mp4 (the clip with overlays), or png (a film strip with
@@ -55,7 +55,7 @@ class ExplainConfig:
 
     @property
     def models(self) -> tuple[Path, ...]:
-        """The checkpoints of `model`, or those of the package if `model` is empty."""
+        """The checkpoints of `model`, or the matched three of the package if `model` is empty."""
         return self.model or tuple(weights.matched().values())
 
     @property

@@ -8,6 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from saccade.predict.addresses import system_of
 
 # Readers of Parquet leave out files whose name begins so.
 MANIFEST = "_predictions.json"
-_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part")
+_UNFINISHED = re.compile(r"\.[0-9a-f]{32}\.part-")
 
 COLUMNS = (
     *("clip", "verdict", "classes", "sure", "probability", "probabilities", "decided_at_s", "num_frames", "fps"),
@@ -68,6 +69,7 @@ class Output:
     def __init__(self, address: str, names: Sequence[str]) -> None:
         self.address, self.names = address, tuple(names)
         self._system, self._root = system_of(address)
+        self._left: list[str] = []
 
     def begin(self, settings: dict[str, Any], parts: Sequence[Part]) -> list[Part]:
         """Claim the folder for a call; return the parts that it lacks.
@@ -81,6 +83,7 @@ class Output:
         settings = settings | {"clips_sha256": hashlib.sha256(os.fsencode(listed)).hexdigest(), "num_files": len(parts)}
         manifest = f"{self._root}/{MANIFEST}"
         there = {Path(name).name for name in self._system.ls(self._root, detail=False)}
+        self._left = [name for name in there if _UNFINISHED.fullmatch(name)]
         if MANIFEST in there:
             self._check(manifest, settings)
         elif visible := sorted(name for name in there if not name.startswith((".", "_"))):
@@ -115,10 +118,13 @@ class Output:
         return num
 
     def finish(self) -> None:
-        """Remove what killed processes had begun to write; to be called when all parts are there."""
-        for name in self._system.ls(self._root, detail=False):
-            if _UNFINISHED.fullmatch(Path(name).name):
-                self._system.rm(name)
+        """Remove the unfinished files that were there when the call began; to be called when all parts are there.
+
+        A file that another process was writing then is finished, and has another name by now.
+        """
+        for name in self._left:
+            with suppress(OSError):
+                self._system.rm(f"{self._root}/{name}")
 
     def _check(self, manifest: str, settings: dict[str, Any]) -> None:
         try:
@@ -133,7 +139,7 @@ class Output:
             raise DataError(f"{manifest} cannot be read ({error}); choose another --out") from error
 
     def _put(self, path: str, content: bytes) -> None:
-        temporary = f"{self._root}/.{uuid.uuid4().hex}.part"
+        temporary = f"{self._root}/.{uuid.uuid4().hex}.part-"
         with files.errors_named(Path(path)):
             self._system.pipe_file(temporary, content)
             self._system.mv(temporary, path)

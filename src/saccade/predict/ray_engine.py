@@ -67,7 +67,7 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
 
 
 def _check_memory(wanted: int) -> None:
-    """Compare the memory of an actor with that of the machines; Ray would wait for a larger one for ever."""
+    """Compare the memory of an actor with that of the machines that are there; Ray would wait for a larger one."""
     import ray
 
     nodes: Callable[[], list[dict[str, Any]]] = ray.nodes  # it has no types
@@ -75,7 +75,7 @@ def _check_memory(wanted: int) -> None:
     if wanted > most:
         raise UsageError(
             f"an actor is to have {wanted / 1e9:g} GB (--memory-gb), and the largest machine of the cluster offers"
-            f" {most / 1e9:.1f} GB; lower --memory-gb, or start Ray with more memory"
+            f" {most / 1e9:.1f} GB; lower --memory-gb, or add a larger machine"
         )
 
 

@@ -17,7 +17,7 @@ class ServeConfig:
 
     Args:
         model: checkpoints, run folders, or names of models whose weights come with the package. Several are shown side
-            by side. The default is all models of the package.
+            by side. The default is the three of the package that differ in attention alone.
         host: the address to listen on. The default is reachable from this machine only.
         port: the port to listen on; 0 selects a free port.
         allow_host: another host name of the page, that of a proxy or of this machine: lab.example for every port, or

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from saccade import hub
+from saccade.errors import unknown_name
 from saccade.models import MATCHED
 
 __all__ = ["card", "find", "matched", "paths"]
@@ -32,10 +33,15 @@ def matched() -> dict[str, Path]:
 def card(name: str) -> str:
     """Return the model card of a checkpoint of the package, in Markdown: data, recipe, figures, limits.
 
+    Raises:
+        UsageError: if no model of the package has this name.
+
     >>> card("dcn-lstm").splitlines()[0]
     '# dcn-lstm'
     """
-    return (_FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    if name not in (known := paths()):
+        raise unknown_name("model", name, known)
+    return known[name].with_suffix(".md").read_text(encoding="utf-8")
 
 
 def find(model: Path | str) -> Path:
