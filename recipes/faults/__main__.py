@@ -1,7 +1,7 @@
 """Interrupt Saccade as machines do, and look at what is left.
 
-Every fault has a row of --table for each verb: how many trials there were, and how many ended as promised. What did not
-is printed. Small disks are mounted, which needs root.
+Every fault has a row of --table for each verb: how many trials there were, in how many the fault came before the end of
+the run, and how many ended as promised. What did not is printed. Small disks are mounted, which needs root.
 
 Usage: python -m recipes.faults ["kills" "disk full" ...] [--verbs train ...] [--times 60 20 10] [--seed 0]
 """
@@ -37,7 +37,8 @@ class Options:
     """Which faults, and how often.
 
     Args:
-        faults: kills, "disk full", "read-only", "clock set back", "two runs", "SIGTERM" or memory; by default all.
+        faults: kills, memory, "disk full", "folder read-only", "clock set back", "same folder" or SIGTERM; by default
+            all.
         verbs: the verbs to disturb; by default all that write files.
         times: the kills of train, of generate, and of each other verb.
         seed: the seed of the moments.
@@ -65,10 +66,15 @@ def main(options: Options) -> None:
         clips = place / "clips"
         words = ("--digits", "uci", "--num-clips", "60", "--num-frames", "8", "--condition", "normal")
         run(["generate", *words, "--labels", "digits", "--num-digits", "1", "--out", str(clips)])
-        chosen = {word: verb for word, verb in verbs(clips).items() if word in (options.verbs or (word,))}
-        for fault in options.faults or tuple(known):
-            for row in known[fault](chosen, place, options):
-                write(options.table, row)
+        there = verbs(clips, place / "patch")
+        if unknown := set(options.verbs) - set(there):
+            raise SystemExit(f"unknown: {', '.join(unknown)}; the verbs are {', '.join(there)}")
+        chosen = {word: verb for word, verb in there.items() if word in (options.verbs or there)}
+        rows = [row for fault in options.faults or known for row in known[fault](chosen, place, options)]
+        for row in rows:
+            write(options.table, row)
+    if any(row["good"] < row["trials"] for row in rows):
+        raise SystemExit("not all trials ended as promised")
 
 
 def killing(chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[Row]:
@@ -76,51 +82,60 @@ def killing(chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[
     for word, verb in chosen.items():
         num = options.times[0 if word == "train" else 1 if word == "generate" else 2]
         rng = random.Random(f"{options.seed} {word}")
-        wanted = undisturbed(verb, place / "run")
-        good = in_time = 0
+        own = fresh(place / f"kills {word}")
+        wanted = undisturbed(verb, own)
+        outcomes = []
         with console.counting_bar(word) as progress:
             for number in range(num):
-                wrong, before_the_end = kills.killed(verb, place / "run", wanted, rng)
-                kills.remove(place / "run")
-                good, in_time = good + (not wrong), in_time + before_the_end
-                if wrong:
-                    console.say(f"{word}, kill {number}: {wrong}")
+                outcomes.append(kills.killed(verb, own / "run", wanted, rng))
+                kills.remove(own / "run")
                 progress(number + 1, num)
-        yield {"fault": "kill -9", "verb": word, "trials": num, "good": good, "before_the_end": in_time}
+        yield row_of("kill -9", word, outcomes)
 
 
 def disturbing(fault: str, chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[Row]:
     """Disturb each verb at three moments."""
     for word, verb in chosen.items():
-        wanted = undisturbed(verb, place / "run")
-        good = 0
-        for number, share in enumerate(MOMENTS):
-            disk = place / f"{fault} {word} {number}"
-            if wrong := ON_EVERY_VERB[fault](verb, disk, "run", wanted, share):
-                console.say(f"{fault}, {word}, {share:.0%}: {wrong}")
-            good += not wrong
-        yield {"fault": fault, "verb": word, "trials": len(MOMENTS), "good": good}
+        wanted = undisturbed(verb, fresh(place / f"before {fault} {word}"))
+        outcomes = [
+            ON_EVERY_VERB[fault](verb, place / f"{fault} {word} {number}", wanted, share)
+            for number, share in enumerate(MOMENTS)
+        ]
+        yield row_of(fault, word, outcomes)
 
 
-def without_memory(chosen: dict[str, Verb], place: Path, _options: Options) -> Iterator[Row]:
+def without_memory(chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[Row]:
     """Let one clip need more memory than there is."""
     if "predict" in chosen:
-        if wrong := no_memory(chosen["predict"], place / "memory"):
-            console.say(f"memory: {wrong}")
-        yield {"fault": "out of memory in a decoder", "verb": "predict", "trials": 1, "good": int(not wrong)}
+        yield row_of("out of memory in a decoder", "predict", [no_memory(place / "memory")])
 
 
-def undisturbed(verb: Verb, out: Path) -> kills.Undisturbed:
+def row_of(fault: str, verb: str, outcomes: list[tuple[str, bool]]) -> Row:
+    """Print what is wrong, and return the row."""
+    for number, (wrong, _) in enumerate(outcomes):
+        if wrong:
+            console.say(f"{fault}, {verb}, trial {number}: {wrong}")
+    in_time, good = (sum(found) for found in zip(*((before, not wrong) for wrong, before in outcomes), strict=True))
+    return {"fault": fault, "verb": verb, "trials": len(outcomes), "in_time": in_time, "good": good}
+
+
+def undisturbed(verb: Verb, folder: Path) -> kills.Undisturbed:
     """Run a verb without a fault, and remove its files."""
-    wanted = kills.Undisturbed(verb, out)
-    kills.remove(out)
+    wanted = kills.Undisturbed(verb, folder / "run")
+    kills.remove(folder / "run")
     return wanted
+
+
+def fresh(folder: Path) -> Path:
+    """Create a folder."""
+    folder.mkdir(parents=True)
+    return folder
 
 
 def write(table: Path, row: Row) -> None:
     """Add a row to the table; it replaces an older one of the same fault and verb."""
     stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "version": saccade.__version__, "commit": commit()}
-    row = {"fault": "", "verb": "", "trials": "", "good": "", "before_the_end": ""} | row | stamp
+    row = row | stamp
     old: list[dict[str, str]] = []
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:

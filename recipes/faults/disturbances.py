@@ -1,4 +1,7 @@
-"""Disk full, folder read-only, clock set back, two runs on one folder, SIGTERM, and memory that ends in a decoder."""
+"""Disk full, folder read-only, clock set back, two runs on one folder, SIGTERM, and memory that ends in a decoder.
+
+Each returns what is wrong at the end, or "", and whether the disturbance came before the end of the run.
+"""
 
 import signal
 import subprocess
@@ -8,112 +11,124 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from recipes.faults.kills import Undisturbed
-from recipes.faults.verbs import Verb, names_in
+from recipes.faults.kills import Undisturbed, again, left_behind, wait_for_a_file
+from recipes.faults.verbs import HANGS, Verb, files_of
 
-# What sets the clock back by an hour in the middle of a run: Python imports it before the program.
+Outcome = tuple[str, bool]
+# What sets every clock of a process back by an hour at a moment; Python imports it before the program.
 CLOCK = """
-import threading, time, datetime
-before = time.time
-time.time = lambda: before() - (3600 if time.monotonic() > {turn!r} else 0)
+import datetime, time
+turn = {turn!r}
+now, now_ns, real = time.time, time.time_ns, datetime.datetime
+time.time = lambda: now() - (3600 if time.monotonic() > turn else 0)
+time.time_ns = lambda: now_ns() - (3600 * 10**9 if time.monotonic() > turn else 0)
+class Datetime(real):
+    @classmethod
+    def now(cls, tz=None):
+        return real.fromtimestamp(time.time(), tz)
+datetime.datetime = Datetime
 """
 SAVED_WITHIN_S = 10.0
+ROOM_KB = 2**20
 
 
 @contextmanager
-def disk(place: Path, size_kb: int) -> Iterator[None]:
-    """Mount a small disk in memory while the block runs; this needs root."""
-    place.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kb}k", "tmpfs", str(place)], check=True)
+def disk(place: Path) -> Iterator[None]:
+    """Mount a disk in memory while the block runs; this needs root."""
+    place.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM_KB}k", "tmpfs", str(place)], check=True)
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def remount(place: Path, options: str) -> None:
-    """Change the options of a mounted disk."""
-    subprocess.run(["mount", "-o", f"remount,{options}", str(place)], check=True)
+def disk_full(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
+    """Run on a disk with room for a share of the files, then again with more."""
+    with disk(place):
+        filling, room_kb = place / "filling", max(4, int(share * wanted.size) >> 10)
+        subprocess.run(["fallocate", "-l", f"{ROOM_KB - room_kb}k", str(filling)], check=True)
+        running = verb.start(place / "run")
+        status, told = running.end()
+        if status and (wrong := _one_line(status, told)):
+            return wrong, True
+        filling.unlink()
+        return left_behind(running) or again(verb, place / "run", wanted), bool(status)
 
 
-def disk_full(verb: Verb, place: Path, name: str, wanted: Undisturbed, share: float) -> str:
-    """Run on a disk that holds a share of the files, then again with room; return what is wrong."""
-    size_kb = max(4, int(share * wanted.size / 1024))
-    with disk(place, size_kb):
-        status, told = verb.run(place / name)
-        if wrong := _one_line(status, told):
-            return wrong
-        remount(place, "size=1g")
-        return _ends_as(verb, place / name, wanted)
-
-
-def read_only(verb: Verb, place: Path, name: str, wanted: Undisturbed, share: float) -> str:
-    """Make the disk read-only at a moment of the run, then writable again; return what is wrong."""
-    with disk(place, 2**20):
-        process = verb.start(place / name)
-        while process.poll() is None and not names_in(place / name):
-            time.sleep(0.005)
-        time.sleep(share * wanted.took_s)
-        # An open file is in the way of a change to read-only; then the moment is a little later.
-        while process.poll() is None:
-            done = subprocess.run(["mount", "-o", "remount,ro", str(place)], check=False, capture_output=True)
-            if done.returncode == 0:
-                break
-            time.sleep(0.002)
-        told, _ = process.communicate(timeout=600)
-        if process.returncode != 0 and (wrong := _one_line(process.returncode, told)):
-            return wrong
-        remount(place, "rw")
-        return _ends_as(verb, place / name, wanted)
-
-
-def clock_set_back(verb: Verb, place: Path, name: str, wanted: Undisturbed, share: float) -> str:
-    """Set the clock of the process back by an hour at a moment of the run; return what is wrong."""
-    place.mkdir(parents=True, exist_ok=True)
-    patch = place / "patch"
-    patch.mkdir(exist_ok=True)
-    (patch / "sitecustomize.py").write_text(CLOCK.format(turn=time.monotonic() + 3 + share * wanted.took_s))
-    status, told = verb.run(place / name, PYTHONPATH=str(patch))
-    if status:
-        return f"ends with {status}: {told}"
-    return "" if verb.digest(place / name) == wanted.digest else "another result"
-
-
-def twice(verb: Verb, place: Path, name: str, wanted: Undisturbed, share: float) -> str:
-    """Start a second run on the folder of a running one; return what is wrong."""
-    place.mkdir(parents=True, exist_ok=True)
-    first = verb.start(place / name)
-    while first.poll() is None and not names_in(place / name):
-        time.sleep(0.005)
-    time.sleep(share * wanted.took_s / 4)
-    status, told = verb.run(place / name)
-    first_told, _ = first.communicate(timeout=600)
-    if first.returncode:
-        return f"the first run ends with {first.returncode}: {first_told}"
-    if "Traceback" in told or (status and len(told.strip().splitlines()) > 3):
-        return f"the second run says: {told}"
-    return "" if verb.digest(place / name) == wanted.digest else "another result"
-
-
-def terminated(verb: Verb, place: Path, name: str, wanted: Undisturbed, share: float) -> str:
-    """Send SIGTERM at a moment of the run; return what is wrong, also if it takes more than ten seconds to end."""
-    place.mkdir(parents=True, exist_ok=True)
-    process = verb.start(place / name)
-    while process.poll() is None and not names_in(place / name):
-        time.sleep(0.005)
+def read_only(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
+    """Make the folders of the run immutable at a moment, so that no file is made in them, then as they were."""
+    place.mkdir(parents=True)
+    out = place / "run"
+    running = verb.start(out)
+    wait_for_a_file(running, out)
     time.sleep(share * wanted.took_s)
-    process.send_signal(signal.SIGTERM)
+    in_time = running.is_running
+    folders = [str(folder) for folder in (place, out, *out.rglob("*")) if folder.is_dir()]
+    subprocess.run(["chattr", "+i", *folders], check=True)
+    status, told = running.end()
+    subprocess.run(["chattr", "-i", *folders], check=True)
+    if status and (wrong := _one_line(status, told)):
+        return wrong, in_time
+    if not status and (wrong := _another(verb, out, wanted)):
+        return wrong, in_time
+    return left_behind(running) or again(verb, out, wanted), in_time and bool(status)
+
+
+def clock_set_back(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
+    """Set the clocks of the process back by an hour at a moment of the run."""
+    patch = place / "patch"
+    patch.mkdir(parents=True)
+    turn = time.monotonic() + wanted.whole_s - wanted.took_s + share * wanted.took_s
+    (patch / "sitecustomize.py").write_text(CLOCK.format(turn=turn))
+    running = verb.start(place / "run", PYTHONPATH=str(patch))
+    status, told = running.end()
+    in_time = time.monotonic() > turn
+    if status or "Traceback" in told:
+        return f"it ends with {status}: {told[-2000:]}", in_time
+    return _another(verb, place / "run", wanted) or left_behind(running), in_time
+
+
+def same_folder(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
+    """Start a second run on the folder of a running one: the first does not suffer, the second waits or is refused."""
+    place.mkdir(parents=True)
+    out = place / "run"
+    first = verb.start(out)
+    wait_for_a_file(first, out)
+    time.sleep(share * wanted.took_s / 4)
+    in_time = first.is_running
+    second = verb.start(out, printed="second")
+    status, told = second.end()
+    first_status, first_told = first.end()
+    if first_status:
+        return f"the first run ends with {first_status}: {first_told[-2000:]}", in_time
+    if status and (wrong := _one_line(status, told)):
+        return f"the second run {wrong}", in_time
+    return _another(verb, out, wanted) or left_behind(first) or left_behind(second), in_time
+
+
+def terminated(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
+    """Send SIGTERM at a moment of the run, which has to end within ten seconds."""
+    place.mkdir(parents=True)
+    out = place / "run"
+    running = verb.start(out)
+    wait_for_a_file(running, out)
+    time.sleep(share * wanted.took_s)
+    in_time = running.is_running
+    running.process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
-    told, _ = process.communicate(timeout=600)
+    status, told = running.end()
     if (took := time.monotonic() - sent) > SAVED_WITHIN_S:
-        return f"it took {took:.1f} s to end"
+        return f"it took {took:.1f} s to end", in_time
     if "Traceback" in told:
-        return f"a traceback: {told}"
-    return _ends_as(verb, place / name, wanted)
+        return f"a traceback: {told}", in_time
+    if not status and (wrong := _another(verb, out, wanted)):
+        return wrong, in_time
+    return left_behind(running) or again(verb, out, wanted), in_time and bool(status)
 
 
-def no_memory(verb: Verb, place: Path) -> str:
-    """Predict clips of which one needs more memory than a worker has; return what is wrong."""
+def no_memory(place: Path) -> Outcome:
+    """Predict clips of which one needs more memory than a worker has: it alone fails, and its row says why."""
     import pyarrow.parquet
 
     clips = place / "clips"
@@ -122,38 +137,36 @@ def no_memory(verb: Verb, place: Path) -> str:
         np.savez(clips / f"{number}.npz", frames=np.full((4, 64, 64), 40 * number, np.uint8))
     # Three gigabytes as soon as it is unpacked, a few megabytes as a file.
     np.savez_compressed(clips / "large.npz", frames=np.zeros((3000, 1024, 1024), np.uint8))
-    words = ("predict", str(clips), "--model", "lenet-lstm", "--memory-gb", "2")
-    status, told = Verb(words, verb.digest).run(place / "found")
-    rows = [
-        row
-        for path in sorted((place / "found").glob("*.parquet"))
-        for row in pyarrow.parquet.read_table(path).to_pylist()
-    ]
-    failed = [Path(row["clip"]).name for row in rows if row["error"]]
-    if failed != ["large.npz"] or len(rows) != 7 or "Traceback" in told:
-        return f"ends with {status}; failed: {failed} of {len(rows)}: {told}"
-    return ""
+    words = ("predict", str(clips), "--model", "lenet-lstm", "--memory-gb", "2", "--max-frames", "4000")
+    status, told = Verb(words, files_of).start(place / "found").end()
+    parts = sorted((place / "found").glob("*.parquet"))
+    rows = [row for path in parts for row in pyarrow.parquet.read_table(path).to_pylist()]
+    failed = {Path(row["clip"]).name: row["error"] for row in rows if row["error"]}
+    good = list(failed) == ["large.npz"] and "--memory-gb" in failed["large.npz"] and len(rows) == 7 and status == 1
+    return "" if good and "Traceback" not in told else f"it ends with {status}; {failed} of {len(rows)}: {told}", True
 
 
-ON_EVERY_VERB: dict[str, Callable[[Verb, Path, str, Undisturbed, float], str]] = {
+ON_EVERY_VERB: dict[str, Callable[[Verb, Path, Undisturbed, float], Outcome]] = {
     "disk full": disk_full,
-    "read-only": read_only,
+    "folder read-only": read_only,
     "clock set back": clock_set_back,
-    "two runs": twice,
+    "same folder": same_folder,
     "SIGTERM": terminated,
 }
 
 
 def _one_line(status: int, told: str) -> str:
-    """Return what is wrong with the end of a run that could not write."""
-    last = told.strip().splitlines()[-1:] or [""]
-    if "Traceback" in told or status in (0, -1) or "saccade: " not in told:
-        return f"ends with {status}: {told[-2000:]}"
-    return "" if last else "nothing is said"
+    """Return what is wrong with the end of a run that has failed: it says why in its last line, without a traceback."""
+    if status == HANGS:
+        return told
+    last = told.strip().rpartition("\n")[2]
+    good = status in (1, 2) and "Traceback" not in told and last.startswith("saccade: ")
+    return "" if good else f"it ends with {status}: {told[-2000:]}"
 
 
-def _ends_as(verb: Verb, out: Path, wanted: Undisturbed) -> str:
-    status, told = verb.run(out)
-    if status and "already holds a finished run" not in told:
-        return f"the next run ends with {status}: {told[-2000:]}"
-    return "" if verb.digest(out) == wanted.digest else "the next run has another result"
+def _another(verb: Verb, out: Path, wanted: Undisturbed) -> str:
+    """Return what is wrong with a run that has ended well: its result is that of an undisturbed one."""
+    try:
+        return "" if verb.digest(out) == wanted.digest else "it ends well with another result"
+    except (OSError, ValueError) as error:
+        return f"it ends well, and its files cannot be read: {error}"

@@ -5,14 +5,16 @@ import random
 import re
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
-from recipes.faults.verbs import Verb, names_in, processes_of
+from recipes.faults.verbs import Digest, Running, Verb, names_in
 
 # Files of tensorboard have the time and the process in their names; a resumed run has one more.
 _UNLIKE = re.compile(r"(.*/)?tensorboard/.*")
+_FINISHED = "already holds a finished run"
+# What a killed process had started notices its end within a second or two.
+_NOTICED_S = 10.0
 
 
 class Undisturbed:
@@ -20,11 +22,11 @@ class Undisturbed:
 
     def __init__(self, verb: Verb, out: Path) -> None:
         started = time.monotonic()
-        process = verb.start(out)
-        begun = _first_file(process, out)
-        told, _ = process.communicate()
+        running = verb.start(out)
+        begun = wait_for_a_file(running, out)
+        status, told = running.end()
         self.whole_s, self.took_s = time.monotonic() - started, time.monotonic() - begun
-        if process.returncode:
+        if status:
             raise SystemExit(f"{verb.words[0]} fails without a fault: {told}")
         self.digest, self.names = verb.digest(out), _names(out)
         self.size = sum((out / name).stat().st_size for name in names_in(out)) if out.is_dir() else out.stat().st_size
@@ -32,27 +34,47 @@ class Undisturbed:
 
 def killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> tuple[str, bool]:
     """Kill a run and repeat it; return what is wrong at the end, or "", and whether the kill came before the end."""
-    process = verb.start(out)
+    running = verb.start(out)
     # In the first third Python imports torch.
     time.sleep(rng.uniform(0.3, 1) * wanted.whole_s)
-    in_time = process.poll() is None
+    in_time = running.is_running
     if in_time:
         # As the kernel does without memory: only this process; what it started has to notice.
-        os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    status, told = verb.run(out)
-    finished = verb.resumes and "already holds a finished run" in told
-    if status and not finished:
-        return f"the next run ends with {status}: {told.strip().splitlines()[-1:]}", in_time
+        os.kill(running.process.pid, signal.SIGKILL)
+    running.end()
+    return left_behind(running) or again(verb, out, wanted), in_time
+
+
+def again(verb: Verb, out: Path, wanted: Undisturbed) -> str:
+    """Repeat a command that was disturbed; return what is wrong at its end, or ""."""
+    running = verb.start(out)
+    status, told = running.end()
+    if status and not (verb.resumes and _FINISHED in told):
+        return f"the next run ends with {status}: {told[-2000:]}"
     if "Traceback" in told:
-        return f"a traceback: {told}", in_time
+        return f"a traceback: {told}"
     if (found := verb.digest(out)) != wanted.digest:
-        return f"another result: {_differences(found, wanted.digest)}", in_time
+        return f"another result: {_differences(found, wanted.digest)}"
     if left := set(_names(out)) ^ set(wanted.names):
-        return f"other files: {sorted(left)}", in_time
-    if processes_of(out):
-        return "a process is left", in_time
-    return "", in_time
+        return f"other files: {sorted(left)}"
+    return left_behind(running)
+
+
+def left_behind(running: Running) -> str:
+    """Return "" once every process that an ended one had started has ended too; else what is wrong."""
+    end = time.monotonic() + _NOTICED_S
+    while left := running.processes():
+        if time.monotonic() > end:
+            return f"processes are left: {left}"
+        time.sleep(0.05)
+    return ""
+
+
+def wait_for_a_file(running: Running, out: Path) -> float:
+    """Wait until a command has written a file, or has ended; return the time."""
+    while running.is_running and not names_in(out):
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def remove(out: Path) -> None:
@@ -64,15 +86,9 @@ def remove(out: Path) -> None:
             (out.parent / name).unlink()
 
 
-def _first_file(process: subprocess.Popen[str], out: Path) -> float:
-    while process.poll() is None and not names_in(out):
-        time.sleep(0.005)
-    return time.monotonic()
-
-
 def _names(out: Path) -> list[str]:
     return [name for name in names_in(out) if not _UNLIKE.fullmatch(name)]
 
 
-def _differences(found: dict[str, object], wanted: dict[str, object]) -> list[str]:
+def _differences(found: Digest, wanted: Digest) -> list[str]:
     return sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[:5]

@@ -1,11 +1,16 @@
 """The commands that write files, and what of their files must be the same after a fault."""
 
+from __future__ import annotations
+
 import csv
 import hashlib
 import os
+import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +22,20 @@ Digest = dict[str, object]
 # One thread, so that two trainings have equal bits wherever they run.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 TRAINING = ("--digits", "uci", "--num-frames", "4", "--short-fraction", "0", "--batch-size", "8")
+# Checkpoints every half second in place of every minute, so that a moment between two of them is usual.
+OFTEN = """
+import sys, threading
+def often():
+    import time
+    while "saccade.train.loop" not in sys.modules or not hasattr(sys.modules["saccade.train.loop"], "run"):
+        time.sleep(0.01)
+    sys.modules["saccade.train.loop"].run.__kwdefaults__["save_every_s"] = 0.5
+if "saccade" in " ".join(sys.orig_argv):
+    threading.Thread(target=often, daemon=True).start()
+"""
+TIMEOUT_S = 600
+HANGS = -1000
+MARK = "SACCADE_FAULT_TRIAL"
 
 
 @dataclass(frozen=True)
@@ -27,45 +46,83 @@ class Verb:
         words: the command; its files go to `--out`.
         digest: returns what must be the same after a fault.
         resumes: whether a run that was begun is continued with `--resume`; other verbs repeat their command.
-        is_file: whether `--out` is a file.
+        patch: a folder with code that Python runs first.
     """
 
     words: tuple[str, ...]
     digest: Callable[[Path], Digest]
     resumes: bool = False
-    is_file: bool = False
+    patch: Path | None = None
 
     def command(self, out: Path) -> list[str]:
         """Return the command for a folder, whatever state it is in."""
         resume = ["--resume"] if self.resumes and run_folder.begun(out) else []
         return [sys.executable, "-m", "saccade", *self.words, "--out", str(out), *resume]
 
-    def start(self, out: Path, **variables: str) -> subprocess.Popen[str]:
-        """Start the command in a process group of its own, with environment variables of its own."""
-        return subprocess.Popen(
-            self.command(out),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=ENVIRONMENT | variables,
-            start_new_session=True,
-        )
+    def start(self, out: Path, printed: str = "told", **variables: str) -> Running:
+        """Start the command, with environment variables of its own; what it prints goes to a file beside `out`."""
+        patched = {"PYTHONPATH": str(self.patch)} if self.patch else {}
+        mark = uuid.uuid4().hex
+        # Not to a pipe, which would stay open as long as a process that is left.
+        path = out.parent / f".{printed}"
+        with path.open("w") as told:
+            process = subprocess.Popen(
+                self.command(out),
+                stdout=told,
+                stderr=subprocess.STDOUT,
+                env=ENVIRONMENT | patched | variables | {MARK: mark},
+                start_new_session=True,
+            )
+        return Running(process, mark, path)
 
-    def run(self, out: Path, **variables: str) -> tuple[int, str]:
-        """Run the command to its end; return its exit status and what it printed."""
-        process = self.start(out, **variables)
+
+@dataclass(frozen=True)
+class Running:
+    """A command that was started.
+
+    Args:
+        process: its process.
+        mark: the value of an environment variable that all processes share which it starts.
+        printed: the file with what it printed.
+    """
+
+    process: subprocess.Popen[bytes]
+    mark: str
+    printed: Path
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.poll() is None
+
+    def end(self) -> tuple[int, str]:
+        """Wait for the end; return the exit status and what was printed. What hangs is killed."""
         try:
-            told, _ = process.communicate(timeout=600)
+            self.process.wait(TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            return -1, "hangs"
-        return process.returncode, told
+            for number in self.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGKILL)
+            self.process.wait()
+            return HANGS, "it hangs"
+        return self.process.returncode, self.printed.read_text(encoding="utf-8")
+
+    def processes(self) -> list[int]:
+        """Return the processes that run, the command's own and those that it has started."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
 
 
-def verbs(clips: Path) -> dict[str, Verb]:
-    """Return the commands that write files, on a folder of clips."""
+def verbs(clips: Path, patch: Path) -> dict[str, Verb]:
+    """Return the commands that write files, on a folder of clips; a training saves often by a patch."""
+    patch.mkdir(parents=True, exist_ok=True)
+    (patch / "sitecustomize.py").write_text(OFTEN)
     return {
-        "train": Verb(("train", *TRAINING, "--steps", "120"), weights_of, resumes=True),
+        "train": Verb(("train", *TRAINING, "--steps", "200"), weights_of, resumes=True, patch=patch),
         "generate": Verb(("generate", "--digits", "uci", "--num-clips", "150", "--num-frames", "20"), files_of),
         "shard": Verb(("shard", "--data", str(clips), "--shard-mb", "0.05"), files_of),
         "predict": Verb(("predict", str(clips), "--model", "lenet-lstm", "--per-file", "20"), files_of),
@@ -76,9 +133,7 @@ def verbs(clips: Path) -> dict[str, Verb]:
             ),
             table_of,
         ),
-        "evaluate": Verb(
-            ("evaluate", "--model", "lenet-lstm", "--digits", "uci", "--num-clips", "100"), rows_of, is_file=True
-        ),
+        "evaluate": Verb(("evaluate", "--model", "lenet-lstm", "--digits", "uci", "--num-clips", "100"), rows_of),
     }
 
 
@@ -110,18 +165,6 @@ def rows_of(path: Path) -> Digest:
 
 def names_in(out: Path) -> list[str]:
     """Return the files below a folder; of a file, those beside it that bear its name."""
-    if not out.is_dir():
-        return sorted(path.name for path in out.parent.glob(f"*{out.name}*"))
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-
-
-def processes_of(out: Path) -> list[int]:
-    """Return the processes whose command line names a folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if str(out).encode() in path.read_bytes() and int(path.parent.name) != os.getpid():
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
+    if out.is_dir():
+        return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    return sorted(path.name for path in out.parent.glob(f"*{out.name}*") if path.is_file())
