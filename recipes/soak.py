@@ -1,7 +1,7 @@
 """Run what should run for weeks: a stream of a million frames, ten thousand requests, a page beside hostile clients.
 
 Memory and times must not grow: the first tenth is compared with the last. The hostile clients send half requests, pings
-without end, foreign hosts, uploads that are no video, and drawings of a thousand points; turns with them and without
+without end, foreign hosts, uploads that are no video, and drawings of thousands of points. Turns with them and without
 them alternate, and an honest page counts its frames in both.
 
 Usage, in the root of the repository: OMP_NUM_THREADS=1 python -m recipes.soak [--frames 1000000] [--requests 10000]
@@ -10,12 +10,12 @@ Usage, in the root of the repository: OMP_NUM_THREADS=1 python -m recipes.soak [
 
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,8 +36,9 @@ from saccade.run_folder import commit, device_name
 from saccade.stream import Classifier
 
 FPS = 25.0
-# Of a turn of the honest page, with hostile clients and without them.
+# Of a turn with hostile clients; one without them takes a third.
 TURN_S = 30.0
+NOISE = random.Random(0).randbytes(2_000_000)
 UPGRADE = (
     "GET /api/stream HTTP/1.1\r\nHost: {netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -84,7 +85,7 @@ def streamed(num_frames: int) -> dict[str, Any]:
     clips = MovingDigits(digits.load("strokes", "test"), Motion("rotation_scaling"), labels="digits", num_clips=40)
     frames = clips.batch(torch.arange(40)).frames[:, :, 0].flatten(0, 1).numpy()
     classifier = Classifier(weights.find("dcn-lstm"), device="cpu")
-    took_s = np.zeros(num_frames, np.float32)
+    took_s = np.full(num_frames, np.nan, np.float32)  # its memory is taken now
     memory_mb = np.zeros(10)
     with console.counting_bar("stream") as progress:
         for number in range(num_frames):
@@ -98,14 +99,16 @@ def streamed(num_frames: int) -> dict[str, Any]:
 
 
 def requested(server: Server, num: int) -> dict[str, Any]:
-    """Ask for the page, its files, the status, frames and explained uploads, one after the other."""
+    """Ask for the page, its files and the status, one after the other, and upload a video after every ninety-nine."""
     paths = ("/", "/app.js", "/app.css", "/api/status", "/nothing")
     with tempfile.TemporaryDirectory() as name:
         frames = torch.zeros(12, 1, 64, 64, dtype=torch.uint8)
         frames[:, :, 20:40, 20:40] = 255
         write_mp4(Path(name) / "clip.mp4", frames, 10.0)
         video = (Path(name) / "clip.mp4").read_bytes()
-    took_s, memory_mb = np.zeros(num, np.float32), np.zeros(10)
+    small_s: list[float] = []
+    uploads_s: list[float] = []
+    memory_mb = np.zeros(10)
     with console.counting_bar("requests") as progress:
         for number in range(num):
             begun = time.perf_counter()
@@ -115,113 +118,152 @@ def requested(server: Server, num: int) -> dict[str, Any]:
                     page.frames(2)
                     status, told, _ = server.post(f"/api/video/{token}", video)
                     assert status == 200, told
+                uploads_s.append(time.perf_counter() - begun)
             else:
                 path = paths[number % len(paths)]
                 status, _, _ = server.get(path)
                 assert status == (404 if path == "/nothing" else 200), (path, status)
-            took_s[number] = time.perf_counter() - begun
+                small_s.append(time.perf_counter() - begun)
             if (number + 1) % max(1, num // 10) == 0:
                 memory_mb[min(9, number * 10 // num)] = resident_mb(server.process.pid)
                 progress(number + 1, num)
-    return {"requests": num} | compared(took_s) | {"memory_mb": memory_mb.round(1).tolist()}
+    return {
+        "requests": num,
+        "small": compared(np.array(small_s)),
+        "uploads": compared(np.array(uploads_s)),
+        "memory_mb": memory_mb.tolist(),
+    }
 
 
 def beside_hostile(server: Server, minutes: float) -> dict[str, Any]:
     """Count the frames of an honest page in turns with hostile clients and without them."""
     alone: list[float] = []
     beside: list[float] = []
-    end = time.monotonic() + 60 * minutes
-    first_mb = resident_mb(server.process.pid)
+    attacks = dict.fromkeys(ATTACKS, 0)
     with Page(server) as page, console.counting_bar("hostile clients") as progress:
         page.start()
         rate(page, 5)
-        while time.monotonic() < end:
+        begun, first_mb = time.monotonic(), resident_mb(server.process.pid)
+        while time.monotonic() < begun + 60 * minutes:
             alone.append(rate(page, TURN_S / 3))
-            with hostile(server):
+            with hostile(server) as counted:
                 beside.append(rate(page, TURN_S))
-            progress(len(beside), round(60 * minutes / TURN_S / 4 * 3))
+            for name, num in counted.items():
+                assert num > 0, f"{name} did nothing"
+                attacks[name] += num
+            progress(round(time.monotonic() - begun), round(60 * minutes))
         assert server.status()["ready"]
     return {
         "minutes": minutes,
         "frames_per_s_alone": float(np.median(alone)),
         "frames_per_s_beside": float(np.median(beside)),
         "ratio": float(np.median(np.array(beside) / np.array(alone))),
+        "attacks": attacks,
         "memory_mb": [first_mb, resident_mb(server.process.pid)],
     }
 
 
 @contextlib.contextmanager
-def hostile(server: Server) -> Iterator[None]:
-    """Let five clients attack while the block runs."""
-    ended = threading.Event()
-    attacks = (half_requests, pings, foreign_hosts, no_videos, drawings)
-    threads = [threading.Thread(target=attack, args=(server, ended), daemon=True) for attack in attacks]
-    for thread in threads:
-        thread.start()
+def hostile(server: Server) -> Iterator[dict[str, int]]:
+    """Let clients attack while the block runs, each in a process of its own; then say how often each did."""
+    context = multiprocessing.get_context("spawn")
+    ended, results = context.Event(), context.Queue()
+    processes = [
+        context.Process(target=attack, args=(name, server.netloc, ended, results), daemon=True) for name in ATTACKS
+    ]
+    counted: dict[str, int] = {}
+    for process in processes:
+        process.start()
+    for _ in processes:
+        results.get(timeout=60)  # it has begun
     try:
-        yield
+        yield counted
     finally:
         ended.set()
-        for thread in threads:
-            thread.join(30)
+        for _ in processes:
+            counted |= results.get(timeout=60)
+        for process in processes:
+            process.join(60)
+            assert process.exitcode == 0, process
 
 
-def half_requests(server: Server, ended: threading.Event) -> None:
+def attack(name: str, netloc: str, ended: Any, results: Any) -> None:
+    """Repeat an attack until the turn ends; put how often into the queue."""
+    os.nice(5)  # the clients are not to take the processor from the server that they attack
+    client = Client(netloc)
+    results.put({})
+    number = 0
+    while not ended.is_set():
+        with contextlib.suppress(OSError, ConnectionClosed, TimeoutError):
+            ATTACKS[name](client, ended)
+            number += 1
+    results.put({name: number})
+
+
+class Client(Server):
+    """A server that another process has started."""
+
+    def __init__(self, netloc: str) -> None:
+        self.address = f"http://{netloc}"
+
+
+def half_requests(server: Server, ended: Any) -> None:
     """Open a hundred connections, and send each a request that does not end."""
-    while not ended.is_set():
-        held = []
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                connection = server.connect()
-                connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
-                held.append(connection)
-        ended.wait(2)
-        for connection in held:
-            connection.close()
+    held = []
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            connection = server.connect()
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: ")
+            held.append(connection)
+    ended.wait(2)
+    for connection in held:
+        connection.close()
 
 
-def pings(server: Server, ended: threading.Event) -> None:
+def pings(server: Server, ended: Any) -> None:
     """Send pings, and read none of the answers."""
-    while not ended.is_set():
-        with contextlib.suppress(OSError), server.connect() as connection:
-            connection.sendall(UPGRADE.format(netloc=server.netloc).encode())
-            connection.settimeout(1)
-            while not ended.is_set():
-                connection.sendall(b"\x89\x80\0\0\0\0" * 1000)
+    with server.connect() as connection:
+        connection.sendall(UPGRADE.format(netloc=server.netloc).encode())
+        assert connection.recv(12) == b"HTTP/1.1 101", "no WebSocket"
+        connection.settimeout(1)
+        for _ in range(100):
+            connection.sendall(b"\x89\x80\0\0\0\0" * 1000)
 
 
-def foreign_hosts(server: Server, ended: threading.Event) -> None:
+def foreign_hosts(server: Server, ended: Any) -> None:
     """Ask in the name of another page, and for paths outside."""
-    while not ended.is_set():
-        for path in ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/" + "a" * 5000):
-            with contextlib.suppress(OSError):
-                status, _, _ = server.get(path, Host="evil.example")
-                assert status >= 400, (path, status)
-        ended.wait(0.01)
+    for path in ("/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/" + "a" * 5000):
+        status, _, _ = server.get(path)
+        assert status >= 400, (path, status)
+    status, _, _ = server.get("/", Host="evil.example")
+    assert status >= 400, status
+    ended.wait(0.05)
 
 
-def no_videos(server: Server, ended: threading.Event) -> None:
+def no_videos(server: Server, ended: Any) -> None:
     """Upload noise as a video, of a page of its own."""
-    noise = random.Random(0).randbytes(2_000_000)
-    while not ended.is_set():
-        with contextlib.suppress(OSError, ConnectionClosed, TimeoutError, AssertionError), Page(server) as page:
-            token = page.take_until("hello")["token"]
-            while not ended.is_set():
-                server.post(f"/api/video/{token}", noise)
+    with Page(server) as page:
+        token = page.take_until("hello")["token"]
+        for _ in range(3):
+            status, _, _ = server.post(f"/api/video/{token}", NOISE)
+            assert status >= 400, status
 
 
-def drawings(server: Server, ended: threading.Event) -> None:
-    """Draw thousands of points, again and again, and show every frame."""
+def drawings(server: Server, ended: Any) -> None:
+    """Draw five thousand points, again and again, and show every frame."""
     chance = random.Random(0)
     strokes = [[[chance.randrange(256), chance.randrange(256)] for _ in range(158)] for _ in range(32)]
-    sent = json.dumps({"type": "draw", "slot": 0, "strokes": strokes})
-    while not ended.is_set():
-        with contextlib.suppress(OSError, ConnectionClosed, TimeoutError, AssertionError), Page(server) as page:
-            page.take_until("hello")
-            page.say("start", seed=1, settings=SETTINGS)
-            while not ended.is_set():
-                page.socket.send(sent)
-                page.take_until("frame")
+    with Page(server) as page:
+        page.take_until("hello")
+        page.say("start", seed=1, settings=SETTINGS)
+        for _ in range(20):
+            page.say("draw", slot=0, strokes=strokes)
+            page.take_until("frame")
+
+
+ATTACKS: dict[str, Callable[[Server, Any], None]] = {
+    attacker.__name__: attacker for attacker in (half_requests, pings, foreign_hosts, no_videos, drawings)
+}
 
 
 def rate(page: Page, seconds: float) -> float:
@@ -234,7 +276,7 @@ def rate(page: Page, seconds: float) -> float:
     return number / (time.monotonic() - begun)
 
 
-def compared(took_s: NDArray[np.float32]) -> dict[str, Any]:
+def compared(took_s: NDArray[np.floating[Any]]) -> dict[str, Any]:
     """Compare the times of the first tenth and of the last."""
     tenth = max(1, len(took_s) // 10)
     return {
@@ -246,10 +288,11 @@ def compared(took_s: NDArray[np.float32]) -> dict[str, Any]:
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[Server]:
     """Serve the models of the package in a second process."""
-    server = Server(folder / "log.txt", "--port", "0")
+    server = Server(folder / "log.txt", "--port", "0", "--max-clients", "8")
     try:
         server.wait_until_ready()
         yield server
+        assert "Traceback" not in server.log.read_text(encoding="utf-8"), server.log
     finally:
         server.end()
 
