@@ -49,7 +49,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Train and test the models one after the other."""
-    data = replace(TRAINING, digits="mnist", digits_dir=options.digits_dir, condition=CONDITIONS, jitter=1.0)
+    data = replace(TRAINING, digits="mnist", digits_dir=options.digits_dir, condition=CONDITIONS)
     for seed in options.seeds:
         for name in options.names:
             kind, _, num = name.partition("glimpses-")
