@@ -160,8 +160,10 @@ def test_the_maker_is_read_from_the_description_of_the_processors(tmp_path):
 
 def test_a_prepared_process_has_no_denormal_numbers_in_any_thread():
     code = (
-        "import torch; from saccade.device import prepare_process; prepare_process(); torch.set_num_threads(2);"
-        "print((torch.full((4_000_000,), 1e-30) * 1e-10).view(torch.int32).count_nonzero().item())"
+        "import torch; from saccade.device import prepared_process\n"
+        "def num(): return (torch.full((size,), 1e-30) * 1e-10).view(torch.int32).count_nonzero().item()\n"
+        "with prepared_process(): torch.set_num_threads(2); size = 4_000_000; print(num())\n"
+        "size = 100; print(num())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert int(done.stdout) == 0
+    assert done.stdout.split() == ["0", "100"]

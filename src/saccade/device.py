@@ -49,16 +49,17 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if gains else torch.float32
 
 
-def prepare_process() -> None:
-    """Set what holds for a whole process: the number of threads, memory that is kept, denormal numbers that are zero.
+@contextmanager
+def prepared_process() -> Iterator[None]:
+    """Settle what holds for a whole process: the number of threads, kept memory, and denormal numbers that are zero.
 
-    It is called before torch starts its threads, which take over how the first one treats denormal numbers.
+    It is entered before torch starts its threads, which take over how the first one treats denormal numbers. At the
+    end, the first one treats them as before.
     """
     limit_threads()
     keep_freed_memory()
-    for kind in (np.float32, np.float64):
-        np.finfo(kind)  # numpy before 2.4 would warn if it found these limits without denormal numbers
-    torch.set_flush_denormal(True)
+    with flushed_denormals():
+        yield
 
 
 def limit_threads() -> None:
@@ -72,7 +73,7 @@ def flushed_denormals() -> Iterator[None]:
     """Treat numbers below 1.2e-38 as zero while the block runs, in this thread.
 
     Threads that torch starts within the block do the same, and go on so after it; those that it has started before do
-    not. `prepare_process` settles it for all threads.
+    not. `prepared_process` settles it for all threads.
 
     The momentum of a unit that nothing activates any more decays into such numbers. On x86 processors, an operation
     with one of them takes a hundred times as long, so that trainings with such units became ever slower.
@@ -81,6 +82,8 @@ def flushed_denormals() -> Iterator[None]:
     ...     (torch.tensor(1e-30) * 1e-10).item()
     0.0
     """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy before 2.4 would warn if it found these limits without denormal numbers
     before = (torch.tensor(1e-30, dtype=torch.float32, device="cpu") * 1e-10).item() == 0.0
     torch.set_flush_denormal(True)
     try:

@@ -85,11 +85,10 @@ def _call(name: str, words: list[str]) -> None:
         import tyro
 
         from saccade import console, distributed
-        from saccade.device import prepare_process
+        from saccade.device import prepared_process
 
         call = verb.make(known)  # imports torch
-    prepare_process()
-    with distributed.joined():
+    with prepared_process(), distributed.joined():
         console.err.quiet = console.out.quiet = not processes.is_first()
         tyro.cli(
             call,

@@ -106,10 +106,10 @@ def main(arguments: list[str]) -> int:
     try:
         with files.locked(run.parent / LOCK, timeout_s=_WAIT_S):
             _write(stage="starting", done=0, total=1)
-            from saccade.device import prepare_process
+            from saccade.device import prepared_process
 
-            prepare_process()
-            _write(ended=train(clips, run))
+            with prepared_process():
+                _write(ended=train(clips, run))
     except (SaccadeError, OSError) as error:
         told = str(error)
         if isinstance(error, OSError) and error.strerror and error.filename is not None:
