@@ -2,17 +2,19 @@
 
 The suite evaluates the rows of few clips again; its slow part evaluates all rows.
 
-Usage: python recipes/cards.py
+Usage: python -m recipes.cards
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
+
+from recipes.tables.accuracy import with_interval
+from recipes.tables.layout import table
 
 from saccade import checkpoint, weights
 from saccade.data.digits import DigitsConfig
 from saccade.evaluate import read_rows
-from saccade.intervals import wilson_interval
 
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "results" / "weights.csv"
@@ -38,7 +40,6 @@ saccade evaluate --model {name} --digits strokes --num-clips 300 --num-digits 2
 ## What it learned
 
 {learned}
-
 Command: `{recipe}` in the repository. Digit images and trajectories of the test clips occur in no training clip.
 
 ## Accuracy
@@ -47,7 +48,6 @@ Test clips of 50 frames, verdict at the last frame. {right} The brackets hold Wi
 95 % interval over clips. It says nothing about other trainings of the same kind.
 
 {accuracy}
-
 `*` The training had no images from this source. Rows of 300 clips are the first 300 of the same test clips; the test
 suite evaluates them again.
 
@@ -106,7 +106,7 @@ def measured(name: str) -> list[tuple[str, ...]]:
             row["digits"] if row["digits"] in seen else f"{row['digits']} `*`",
             row["condition"].replace("_", " and "),
             in_clip(row["num_digits"], row["clutter"] or 0, row["noise"] or 0),
-            precise(row["accuracy"], row["num_clips"]),
+            with_interval([row]),
             f"{row['cross_entropy']:.4f}",
             f"{row['num_clips']:,}",
         )
@@ -140,21 +140,6 @@ def in_clip(num_digits: object, clutter: float, noise: float) -> str:
     """
     number = " to ".join(map(str, num_digits)) if isinstance(num_digits, tuple) else str(num_digits)
     return number + (f", up to {clutter} pieces of clutter, noise of up to {noise:g} grey levels" if clutter else "")
-
-
-def precise(accuracy: float, num: int) -> str:
-    """Write an accuracy with its interval.
-
-    >>> precise(0.97, 100)
-    '97.0 % (91.5 to 99.0)'
-    """
-    low, high = wilson_interval(round(accuracy * num), num)
-    return f"{100 * accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 if __name__ == "__main__":

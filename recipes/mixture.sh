@@ -31,5 +31,5 @@ if [ -n "${PACKAGED:-}" ]; then
     saccade evaluate --model "$packed" --digits "$digits" --condition rotation_scaling --num-clips 300 \
       --no-without-attention --precision float32 --out results/weights.csv "$@"
   done
-  python recipes/cards.py
+  python -m recipes.cards
 fi

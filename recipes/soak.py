@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from tests.serve.talk import SETTINGS, Page, Server
+from tests.serve.talk import SETTINGS, UPGRADE, Page, Server, rate
 from websockets.exceptions import ConnectionClosed
 
 from saccade import console, files, weights
@@ -39,10 +39,6 @@ FPS = 25.0
 # Of a turn with hostile clients; one without them takes a third.
 TURN_S = 30.0
 NOISE = random.Random(0).randbytes(2_000_000)
-UPGRADE = (
-    "GET /api/stream HTTP/1.1\r\nHost: {netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 
 
 @dataclass(frozen=True)
@@ -264,16 +260,6 @@ def drawings(server: Server, ended: Any) -> None:
 ATTACKS: dict[str, Callable[[Server, Any], None]] = {
     attacker.__name__: attacker for attacker in (half_requests, pings, foreign_hosts, no_videos, drawings)
 }
-
-
-def rate(page: Page, seconds: float) -> float:
-    """Return the frames that a page gets in a second."""
-    page.take_until("frame")
-    begun, number = time.monotonic(), 0
-    while time.monotonic() - begun < seconds:
-        page.take_until("frame")
-        number += 1
-    return number / (time.monotonic() - begun)
 
 
 def compared(took_s: NDArray[np.floating[Any]]) -> dict[str, Any]:

@@ -35,4 +35,4 @@ for model in ${MODELS:-stn-lstm dcn-lstm lenet-lstm}; do
       --num-clips 100 --num-digits 2 --attention results/attention.csv "$@"
   done
 done
-python recipes/cards.py
+python -m recipes.cards

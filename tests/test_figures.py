@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from recipes import tables
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ("results/", "benchmarks/results/")
 
 
-def _load_tables() -> ModuleType:
-    """Load recipes/tables: recipes are no part of the package."""
-    spec = importlib.util.spec_from_file_location("recipes_tables", ROOT / "recipes" / "tables" / "__init__.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tables = _load_tables()
 PAGES = list(tables.PAGES)
 WITH_TABLES = ["README.md", "docs/results.md", "docs/attention.md"]
 

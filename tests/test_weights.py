@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from recipes import cards
 
 from saccade import checkpoint, weights
 from saccade.data.digits import DigitsConfig
@@ -21,18 +19,6 @@ ROOT = Path(__file__).parent.parent
 QUICK = ("strokes", "uci")
 
 
-def _load_cards() -> ModuleType:
-    """Load recipes/cards.py: recipes are no part of the package."""
-    spec = importlib.util.spec_from_file_location("recipes_cards", ROOT / "recipes" / "cards.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-cards = _load_cards()
 ROWS = [(name, row) for name in weights.paths() for row in cards.rows_of(name)]
 FEW = [(name, row) for name, row in ROWS if row["num_clips"] <= 300 and row["digits"] in QUICK]
 
@@ -61,7 +47,7 @@ def test_a_checkpoint_is_small_and_has_figures_that_the_suite_measures_again(nam
 
 @pytest.mark.parametrize("name", weights.paths())
 def test_a_card_says_what_checkpoint_and_rows_say(name: str) -> None:
-    assert weights.card(name) == cards.text(name), "run: python recipes/cards.py"
+    assert weights.card(name) == cards.text(name), "run: python -m recipes.cards"
 
 
 def measure_again(name: str, row: dict[str, Any], digits_dir: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from recipes.faults.kills import Undisturbed, again, left_behind, wait_for_a_file
-from recipes.faults.verbs import HANGS, Verb, files_of
+from recipes.faults.verbs import HANGS, Running, Verb, files_of
 
 Outcome = tuple[str, bool]
 # What sets every clock of a process back by an hour at a moment; Python imports it before the program.
@@ -58,21 +58,13 @@ def disk_full(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Out
 
 def read_only(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
     """Make the folders of the run immutable at a moment, so that no file is made in them, then as they were."""
-    place.mkdir(parents=True)
-    out = place / "run"
-    running = verb.start(out)
-    wait_for_a_file(running, out)
-    time.sleep(share * wanted.took_s)
-    in_time = running.is_running
+    out, running, in_time = _at_a_moment(verb, place, wanted, share)
     folders = [str(folder) for folder in (place, out, *out.rglob("*")) if folder.is_dir()]
     subprocess.run(["chattr", "+i", *folders], check=True)
     status, told = running.end()
     subprocess.run(["chattr", "-i", *folders], check=True)
-    if status and (wrong := _one_line(status, told)):
-        return wrong, in_time
-    if not status and (wrong := _another(verb, out, wanted)):
-        return wrong, in_time
-    return left_behind(running) or again(verb, out, wanted), in_time and bool(status)
+    wrong = _one_line(status, told) if status else _another(verb, out, wanted)
+    return wrong or left_behind(running) or again(verb, out, wanted), in_time and bool(status)
 
 
 def clock_set_back(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
@@ -91,30 +83,20 @@ def clock_set_back(verb: Verb, place: Path, wanted: Undisturbed, share: float) -
 
 def same_folder(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
     """Start a second run on the folder of a running one: the first does not suffer, the second waits or is refused."""
-    place.mkdir(parents=True)
-    out = place / "run"
-    first = verb.start(out)
-    wait_for_a_file(first, out)
-    time.sleep(share * wanted.took_s / 4)
-    in_time = first.is_running
+    out, first, in_time = _at_a_moment(verb, place, wanted, share / 4)
     second = verb.start(out, printed="second")
     status, told = second.end()
     first_status, first_told = first.end()
     if first_status:
         return f"the first run ends with {first_status}: {first_told[-2000:]}", in_time
     if status and (wrong := _one_line(status, told)):
-        return f"the second run {wrong}", in_time
+        return f"the second run: {wrong}", in_time
     return _another(verb, out, wanted) or left_behind(first) or left_behind(second), in_time
 
 
 def terminated(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
     """Send SIGTERM at a moment of the run, which has to end within ten seconds."""
-    place.mkdir(parents=True)
-    out = place / "run"
-    running = verb.start(out)
-    wait_for_a_file(running, out)
-    time.sleep(share * wanted.took_s)
-    in_time = running.is_running
+    out, running, in_time = _at_a_moment(verb, place, wanted, share)
     running.process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     status, told = running.end()
@@ -122,9 +104,8 @@ def terminated(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Ou
         return f"it took {took:.1f} s to end", in_time
     if "Traceback" in told:
         return f"a traceback: {told}", in_time
-    if not status and (wrong := _another(verb, out, wanted)):
-        return wrong, in_time
-    return left_behind(running) or again(verb, out, wanted), in_time and bool(status)
+    wrong = "" if status else _another(verb, out, wanted)
+    return wrong or left_behind(running) or again(verb, out, wanted), in_time and bool(status)
 
 
 def no_memory(place: Path) -> Outcome:
@@ -153,6 +134,16 @@ ON_EVERY_VERB: dict[str, Callable[[Verb, Path, Undisturbed, float], Outcome]] = 
     "same folder": same_folder,
     "SIGTERM": terminated,
 }
+
+
+def _at_a_moment(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> tuple[Path, Running, bool]:
+    """Start a run in a new folder, and wait for a share of it; return its output, it, and whether it still runs."""
+    place.mkdir(parents=True)
+    out = place / "run"
+    running = verb.start(out)
+    wait_for_a_file(running, out)
+    time.sleep(share * wanted.took_s)
+    return out, running, running.is_running
 
 
 def _one_line(status: int, told: str) -> str:

@@ -50,7 +50,8 @@ def trainings(path: Path) -> str:
     """Show a line for each training: what was trained on what, for how many steps, and what came out."""
     rows = read_rows(path)
     lines = [
-        [*_named(row), f"{row['steps']:,}", _accuracy([row]), f"{row['cross_entropy']:.3f}"] for row in _sorted(rows)
+        [*_named(row), f"{row['steps']:,}", with_interval([row]), f"{row['cross_entropy']:.3f}"]
+        for row in _sorted(rows)
     ]
     return table(["model", "condition", "steps", "accuracy", "cross entropy"], lines)
 
@@ -121,7 +122,7 @@ def package_weights(path: Path) -> str:
     """Show how often the models of the package name exactly the digits of a clip, by test set and seed."""
     rows = [row for row in read_rows(path) if row["num_clips"] == NUM_TESTED]
     lines = [
-        [name, str(seed), *(_accuracy(_where(found, digits=digits, num_digits=num)) for digits, num in TEST_SETS)]
+        [name, str(seed), *(with_interval(_where(found, digits=digits, num_digits=num)) for digits, num in TEST_SETS)]
         for model, name in MODELS.items()
         for seed in sorted({row["seed"] for row in rows})
         for found in [_where(rows, model=model, seed=seed)]
@@ -131,7 +132,7 @@ def package_weights(path: Path) -> str:
 
 def _by_condition(rows: Sequence[Row]) -> list[list[str]]:
     return [
-        [name, *(_accuracy(_where(rows, condition=condition, model=model)) for model in MODELS)]
+        [name, *(with_interval(_where(rows, condition=condition, model=model)) for model in MODELS)]
         for condition, name in CONDITIONS.items()
     ]
 
@@ -179,7 +180,8 @@ def _all(rows: Sequence[Row], name: str) -> str:
     return ", ".join(f"{value:,}" for value in found)
 
 
-def _accuracy(rows: Sequence[Row]) -> str:
+def with_interval(rows: Sequence[Row]) -> str:
+    """Return the accuracy of some rows to one place, with its interval."""
     found = interval(rows)
     mean = sum(row["accuracy"] for row in rows) / len(rows)
     return f"{percent(mean)} ({100 * found.low:.1f} to {100 * found.high:.1f})"

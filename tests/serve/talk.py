@@ -29,6 +29,11 @@ SETTINGS = {
     "noise": 0.0,
 }
 
+UPGRADE = (
+    "GET /api/stream HTTP/1.1\r\nHost: {netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
 
 class Server:
     """`saccade serve` in a second process, with environment variables of its own."""
@@ -158,3 +163,13 @@ class Page:
                 return taken
             if see:
                 self.say("seen", number=taken[-1]["number"])
+
+
+def rate(page: Page, seconds: float) -> float:
+    """Return how many frames a page gets in a second."""
+    page.frames(2)
+    begin, number = time.monotonic(), 0
+    while time.monotonic() - begin < seconds:
+        page.take_until("frame")
+        number += 1
+    return number / (time.monotonic() - begin)

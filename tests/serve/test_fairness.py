@@ -18,12 +18,7 @@ from saccade.data import digits
 from saccade.data.digits import DigitStream, strokes
 from saccade.serve import messages
 
-from .talk import SETTINGS, Page
-
-UPGRADE = (
-    "GET /api/stream HTTP/1.1\r\nHost: {netloc}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+from .talk import SETTINGS, UPGRADE, Page, rate
 
 
 def scribble(num_strokes, num_points):
@@ -113,15 +108,6 @@ def test_between_two_drawings_of_a_page_another_gets_its_frames(server, page):
         hostile.say("pause", paused=True)
         # Drawing after drawing, a fifth of a processor is theirs: in between there is time for several frames.
         assert frames_while(page, hostile, DRAW, answers=9) >= 2 * 8
-
-
-def rate(page, seconds):
-    page.frames(2)
-    begin, number = time.monotonic(), 0
-    while time.monotonic() - begin < seconds:
-        page.take_until("frame")
-        number += 1
-    return number / (time.monotonic() - begin)
 
 
 class Flood:
