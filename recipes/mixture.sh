@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
 # core for MINUTES; how many steps these hold depends on the machine, and the rows say it. An interrupted call continues.
-# Rows go to runs/mixture-jitter-0/table.csv, and weights with their temperature beside it; results/mixture has those of the
+# Rows go to runs/mixture/table.csv, and weights with their temperature beside it; results/mixture has those of the
 # report. PACKAGED=multi-stn-lstm puts its weights of seed 0 into the package, with their card.
 # Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
 set -euo pipefail
 export OMP_NUM_THREADS=1
-out=${OUT:-runs/mixture-jitter-${JITTER:-0}}
+out=${OUT:-runs/mixture}
 for seed in ${SEEDS:-0 1 2}; do
   for model in ${MODELS:-multi-stn-lstm lenet-lstm}; do
     run=$out/$model-seed-$seed
     if [ -e "$run/checkpoint.safetensors" ]; then
       saccade train --resume --out "$run"
     else
-      saccade train --model "$model" --trunk wide --digits mnist --jitter "${JITTER:-0}" --batch-size 8 \
+      saccade train --model "$model" --trunk wide --digits mnist --batch-size 8 --short-fraction 0.75 \
         --minutes "${MINUTES:-110}" --seed "$seed" \
         --condition normal rotation scaling rotation_scaling rotation_scaling rotation_scaling --out "$run" "$@"
     fi

@@ -13,7 +13,7 @@ import pytest
 from tests.own_clips import write_folder
 
 from saccade import checkpoint, run_folder
-from saccade.cli import main
+from saccade.cli import main, processes
 from saccade.evaluate import read_rows
 
 TINY = ("--digits", "uci", "--num-frames", "4", "--short-fraction", "0", "--batch-size", "5", "--precision", "float32")
@@ -173,6 +173,18 @@ def test_what_cannot_be_divided_is_refused(words, told, tmp_path):
         found, _ = agent.communicate(timeout=100)
     assert agent.returncode != 0
     assert told in found
+
+
+@pytest.mark.parametrize(("rank", "waits"), [("0", 0), ("1", 1)])
+def test_the_first_process_tells_before_the_others_end(rank, waits, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    waited = []
+    monkeypatch.setattr(processes.time, "sleep", waited.append)
+    assert main(["evaluate"]) == 2
+    assert len(waited) == waits
+    # No launcher has ended it meanwhile: then nobody else may know.
+    assert "saccade evaluate runs in one process" in capsys.readouterr().err
 
 
 def test_a_training_without_a_launcher_outlives_the_shell_that_started_it(tmp_path):

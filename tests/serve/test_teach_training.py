@@ -180,6 +180,14 @@ def test_a_killed_training_is_told_by_later_servers_too(folder):
     assert (ended.error, training.Trainings(folder).latest().error) == (told, told)
 
 
+@linux
+def test_an_ended_training_does_not_remain_in_the_system(folder):
+    trainings = training.Trainings(folder)
+    trainings.start()
+    (pid,) = processes_of(folder)
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())  # without a look at it
+
+
 def test_a_training_that_cannot_begin_leaves_no_run(folder, monkeypatch):
     trainings = training.Trainings(folder)
     monkeypatch.setattr(sys, "executable", str(folder / "missing"))

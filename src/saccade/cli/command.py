@@ -126,8 +126,7 @@ def _no_interrupt_lost() -> Iterator[None]:
 
 
 def _fail(error: BaseException, status: int, debug: bool) -> int:
-    if processes.is_told_by_first(error):
-        return status
+    processes.let_first_tell(error)
     if debug:
         traceback.print_exception(error)
     else:

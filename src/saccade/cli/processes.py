@@ -1,11 +1,13 @@
 """The command as one of several processes that torchrun started: what it may do, and which process prints."""
 
 import os
+import time
 
 from saccade.errors import UsageError
 from saccade.processors import num_launched
 
 _ON_SEVERAL = ("train",)
+_FIRST_TELLS_WITHIN_S = 20.0
 
 
 def check(verb: str) -> None:
@@ -19,12 +21,15 @@ def is_first() -> bool:
     return num_launched() == 1 or _number() == 0
 
 
-def is_told_by_first(error: BaseException) -> bool:
-    """Return whether the first process prints an error that this one has too.
+def let_first_tell(error: BaseException) -> None:
+    """Wait for the first process to print an error that it has too; the launcher then ends this one.
 
-    A call is wrong in all processes. An error that was raised in all of them names the process that failed.
+    A call is wrong in all processes. An error that was raised in all of them names the process that failed. A launcher
+    ends all processes as soon as one has failed, so the others must not be quicker than the first. Whoever is still
+    there after some seconds is the only one that knows.
     """
-    return not is_first() and (isinstance(error, UsageError) or str(error).startswith("process "))
+    if not is_first() and (isinstance(error, UsageError) or str(error).startswith("process ")):
+        time.sleep(_FIRST_TELLS_WITHIN_S)
 
 
 def launcher() -> list[str]:

@@ -67,21 +67,23 @@ def wide(channels: int, *, deformable: bool) -> SmallTrunk:
 # A crop has fewer pixels than a frame, and one object in place of several: layers can be wider in equal time.
 def close(channels: int) -> SmallTrunk:
     """Build the trunk for crops of 32 pixels, which become a map of 4x4."""
-    return _close(channels, 96, 128)
-
-
-def close_wide(channels: int) -> SmallTrunk:
-    """Build the trunk for crops with a wider third layer, for long trainings."""
-    return _close(channels, 128, 128)
-
-
-def _close(channels: int, third: int, fourth: int) -> SmallTrunk:
     return SmallTrunk(
         ConvBlock(nn.Conv2d(channels, 24, 5, stride=2, padding=2, bias=False), 24, pool=False),
         ConvBlock(nn.Conv2d(24, 64, 3, stride=2, padding=1, bias=False), 64, pool=False),
-        ConvBlock(nn.Conv2d(64, third, 3, padding=1, bias=False), third, pool=True),
-        ConvBlock(nn.Conv2d(third, fourth, 3, padding=1, bias=False), fourth, pool=False),
-        out_channels=fourth,
+        ConvBlock(nn.Conv2d(64, 96, 3, padding=1, bias=False), 96, pool=True),
+        ConvBlock(nn.Conv2d(96, 128, 3, padding=1, bias=False), 128, pool=False),
+        out_channels=128,
+    )
+
+
+def close_wide(channels: int) -> SmallTrunk:
+    """Build the trunk for crops whose second layer reads every position, for long trainings."""
+    return SmallTrunk(
+        ConvBlock(nn.Conv2d(channels, 32, 5, stride=2, padding=2, bias=False), 32, pool=False),
+        ConvBlock(nn.Conv2d(32, 64, 3, padding=1, bias=False), 64, pool=True),
+        ConvBlock(nn.Conv2d(64, 128, 3, padding=1, bias=False), 128, pool=True),
+        ConvBlock(nn.Conv2d(128, 128, 3, padding=1, bias=False), 128, pool=False),
+        out_channels=128,
     )
 
 

@@ -144,13 +144,16 @@ class Trainings:
     def _begun(self, run: Path) -> subprocess.Popen[bytes]:
         (run / _LOG).write_text(json.dumps({"began": time.time()}) + "\n", encoding="ascii")
         with (run / _LOG).open("ab") as log, (run / _ERRORS).open("wb") as errors:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "saccade.serve.training_process", str(self._clips), str(run)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C in the terminal of the server does not reach it
             )
+        # An ended process remains in the system until somebody asks for its status, and perhaps nobody looks any more.
+        threading.Thread(target=process.wait, daemon=True).start()
+        return process
 
     def _note_killed(self, run: Path, number: int) -> None:
         """Write what only this server knows, so that later ones tell it too."""
