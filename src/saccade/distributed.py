@@ -5,6 +5,7 @@ A process by itself is the first and only one, so that callers need no second wa
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -63,6 +64,9 @@ def joined() -> Iterator[None]:
     if not is_launched() or dist.is_initialized():
         yield
         return
+    # Its functions have the group of all processes at the time of their import as a default, and would keep it alive.
+    import torch.distributed.nn
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
@@ -75,6 +79,9 @@ def joined() -> Iterator[None]:
             yield
         finally:
             dist.destroy_process_group()
+            # The threads of the group live as long as the last object that refers to it, and modules refer to one
+            # another. One that lets go of a tensor while the interpreter ends aborts the process.
+            gc.collect()
     except RuntimeError as error:
         if not _LOST.search(str(error)):
             raise

@@ -67,20 +67,31 @@ class Batches:
 def main(path):
     torch.set_num_threads(1)
     with distributed.joined():
-        torch.manual_seed(distributed.rank())  # the processes begin with the weights of the first
-        model = Small().double()
-        matrices = [p for p in model.parameters() if p.dim() > 1]
-        rest = [p for p in model.parameters() if p.dim() == 1]
-        parts = Optimizers([torch.optim.AdamW(rest, lr=0.01), Muon(matrices, lr=0.02)])
-        header = checkpoint.Header("small", {}, LABELS, FrameFormat(1))
-        trainer = Trainer(model, parts, Batches(), objective(LABELS), header, num_steps=NUM_STEPS)
-        shares.divide(trainer, BATCH_SIZE)
-        rows = [loop.advance(trainer) for _ in range(NUM_STEPS)]
-        statistics = torch.cat([value.flatten() for value in model.buffers()]).tolist()
-        told = {name: [row[name] for row in rows] for name in ("loss", "accuracy", "gradient_norm")}
-        told |= {"statistics": statistics, "shares": distributed.gathered(trainer.batches(0, 1).frames.shape[0])}
-        if distributed.is_first():
-            Path(path).write_text(json.dumps(told), encoding="utf-8")
+        told = trained()
+        first = distributed.is_first()
+    if first:
+        Path(path).write_text(json.dumps(told | {"threads_left": workers()}), encoding="utf-8")
+
+
+def trained():
+    torch.manual_seed(distributed.rank())  # the processes begin with the weights of the first
+    model = Small().double()
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    rest = [p for p in model.parameters() if p.dim() == 1]
+    parts = Optimizers([torch.optim.AdamW(rest, lr=0.01), Muon(matrices, lr=0.02)])
+    header = checkpoint.Header("small", {}, LABELS, FrameFormat(1))
+    trainer = Trainer(model, parts, Batches(), objective(LABELS), header, num_steps=NUM_STEPS)
+    shares.divide(trainer, BATCH_SIZE)
+    rows = [loop.advance(trainer) for _ in range(NUM_STEPS)]
+    statistics = torch.cat([value.flatten() for value in model.buffers()]).tolist()
+    told = {name: [row[name] for row in rows] for name in ("loss", "accuracy", "gradient_norm")}
+    return told | {"statistics": statistics, "shares": distributed.gathered(trainer.batches(0, 1).frames.shape[0])}
+
+
+def workers():
+    """Return the threads of this process that run operations of several processes."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return sorted(name for name in names if "gloo" in name)
 
 
 if __name__ == "__main__":
