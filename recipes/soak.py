@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
+from recipes.stamped import stamp
 from tests.serve.talk import SETTINGS, UPGRADE, Page, Server, rate
 from websockets.exceptions import ConnectionClosed
 
@@ -32,7 +32,6 @@ from saccade import console, files, weights
 from saccade.data import digits
 from saccade.data.digits import Motion, MovingDigits
 from saccade.data.video_writing import write_mp4
-from saccade.run_folder import commit, device_name
 from saccade.stream import Classifier
 
 FPS = 25.0
@@ -59,21 +58,24 @@ class Options:
 
 
 def main(options: Options) -> None:
-    """Run all three, and add what came out to the file."""
+    """Run all three, and add what came out of each to the file."""
     torch.set_num_threads(1)
-    found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
-    stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": commit(), "processor": device_name("cpu")}
+
+    def write(name: str, found: dict[str, Any]) -> None:
+        known = json.loads(options.out.read_text()) if options.out.exists() else {}
+        known[name] = found | stamp()
+        files.write_text(options.out, json.dumps(known, indent=2) + "\n")
+        print(json.dumps({name: known[name]}, indent=2))
+
     if options.frames:
-        found["stream"] = streamed(options.frames) | stamp
+        write("stream", streamed(options.frames))
     with tempfile.TemporaryDirectory() as name:
         if options.requests:
             with serving(Path(name)) as server:
-                found["requests"] = requested(server, options.requests) | stamp
+                write("requests", requested(server, options.requests))
         if options.minutes:
             with serving(Path(name)) as server:
-                found["hostile clients"] = beside_hostile(server, options.minutes) | stamp
-    files.write_text(options.out, json.dumps(found, indent=2) + "\n")
-    print(json.dumps(found, indent=2))
+                write("hostile clients", beside_hostile(server, options.minutes))
 
 
 def streamed(num_frames: int) -> dict[str, Any]:

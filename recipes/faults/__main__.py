@@ -6,12 +6,10 @@ the run, and how many ended as promised. What did not is printed. Small disks ar
 Usage: python -m recipes.faults ["kills" "disk full" ...] [--verbs train ...] [--times 60 20 10] [--seed 0]
 """
 
-import csv
 import random
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,11 +18,10 @@ import tyro
 from recipes.faults import kills
 from recipes.faults.disturbances import ON_EVERY_VERB, no_memory
 from recipes.faults.verbs import Verb, verbs
+from recipes.stamped import replace_row
 
-import saccade
 from saccade import console
 from saccade.cli import main as run
-from saccade.run_folder import commit
 
 Row = dict[str, Any]
 Fault = Callable[[dict[str, Verb], Path, "Options"], Iterator[Row]]
@@ -70,10 +67,13 @@ def main(options: Options) -> None:
         if unknown := set(options.verbs) - set(there):
             raise SystemExit(f"unknown: {', '.join(unknown)}; the verbs are {', '.join(there)}")
         chosen = {word: verb for word, verb in there.items() if word in (options.verbs or there)}
-        rows = [row for fault in options.faults or known for row in known[fault](chosen, place, options)]
-        for row in rows:
-            write(options.table, row)
-    if any(row["good"] < row["trials"] for row in rows):
+        all_good = True
+        for fault in options.faults or known:
+            for row in known[fault](chosen, place, options):
+                replace_row(options.table, row, ("fault", "verb"))  # at once: all trials take hours
+                print(", ".join(f"{name} {value}" for name, value in row.items()))
+                all_good &= row["good"] == row["trials"]
+    if not all_good:
         raise SystemExit("not all trials ended as promised")
 
 
@@ -130,23 +130,6 @@ def fresh(folder: Path) -> Path:
     """Create a folder."""
     folder.mkdir(parents=True)
     return folder
-
-
-def write(table: Path, row: Row) -> None:
-    """Add a row to the table; it replaces an older one of the same fault and verb."""
-    stamp = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "version": saccade.__version__, "commit": commit()}
-    row = row | stamp
-    old: list[dict[str, str]] = []
-    if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
-            old = list(csv.DictReader(file))
-    kept = [known for known in old if (known["fault"], known["verb"]) != (row["fault"], row["verb"])]
-    table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows([*kept, row])
-    print(", ".join(f"{name} {value}" for name, value in row.items() if value != ""))
 
 
 main(tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,)))

@@ -4,7 +4,8 @@ Each file begins as a good one of its kind. Bytes are then flipped, cut off, dou
 values. It is read in a process of its own, with a gigabyte of memory and ten seconds. A good outcome is that the file
 is read, or that it is refused with one of Saccade's errors. What is not good is kept in --out.
 
-Usage: python -m recipes.fuzz [--videos 5000] [--others 1000] [--seed 0] [--out runs/fuzz]
+Usage: python -m recipes.fuzz [--videos 5000] [--others 1000] [--seed 0] [--out runs/fuzz]; a row for each kind goes to
+results/damaged.csv
 """
 
 import random
@@ -17,6 +18,7 @@ from pathlib import Path
 import tyro
 from recipes.fuzz.damage import damaged, good_files
 from recipes.fuzz.reading import READ, REFUSED, Job, lost, reader
+from recipes.stamped import replace_row
 
 from saccade import console
 from saccade.predict.processes import Isolated
@@ -31,12 +33,14 @@ class Options:
         others: the number of files of each other kind.
         seed: the seed of the damage.
         out: the folder for files that were not read well.
+        table: the file of the rows.
     """
 
     videos: int = 5000
     others: int = 1000
     seed: int = 0
     out: Path = Path("runs/fuzz")
+    table: Path = Path("results/damaged.csv")
 
 
 def main(options: Options) -> None:
@@ -68,6 +72,9 @@ def main(options: Options) -> None:
                     progress(number + 1, num)
             told = ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
             print(f"{kind}: {num} files: {told}")
+            outcomes = {"read": found[READ], "refused": found[REFUSED]}
+            row = {"kind": kind, "files": num} | outcomes | {"neither": num - sum(outcomes.values())}
+            replace_row(options.table, row, ("kind",))
         read.close()
 
 

@@ -73,6 +73,18 @@ def mixture_of_mean_logits(path: Path) -> str:
     return table(["", *_mixed(rows).values()], _of_mixture(rows, "accuracy_of_mean_logits"))
 
 
+def remaining(path: Path) -> str:
+    """Show the accuracy on parts of the clips: without digits that are mistaken when turned, by how often they meet."""
+    rows = read_rows(path)
+    lines = [
+        [subset, name, f"{sum(row['num_clips'] for row in found):,}", _precise(found)]
+        for subset in dict.fromkeys(row["subset"] for row in rows)
+        for condition, name in CONDITIONS.items()
+        if (found := _where(rows, subset=subset, condition=condition))
+    ]
+    return table(["clips", "condition", "number", "accuracy"], lines)
+
+
 def attention_off(path: Path) -> str:
     """Show how accuracy changes when the attention of a trained model is switched off."""
     lines = [

@@ -28,6 +28,8 @@ FIGURES = {
     "sampled_area": ("ratio_min", "ratio_min_elsewhere", *FOLLOWING),
     "sampling_points": ("ratio_min", "ratio_min_elsewhere", "ratio_min_gain"),
 }
+# What is measured of the places of crops.
+OF_GLIMPSES = ("covered", "iou", "one_each", "alone")
 NAMES = {
     "ratio_min": "weakest digit",
     "ratio_min_elsewhere": "weakest digit, elsewhere",
@@ -76,6 +78,21 @@ def offsets_alone(path: Path) -> str:
         for condition in CONDITIONS
     ]
     return table(["condition", *networks], lines)
+
+
+def glimpses(path: Path) -> str:
+    """Show whether each digit has a glimpse of its own, beside the same glimpses on the digits of another clip."""
+    rows = [row for row in read_rows(path) if row["measure"] == "sampled_area" and row["attention"] == "on"]
+    lines = []
+    for condition in CONDITIONS:
+        for name in OF_GLIMPSES:
+            cells = [
+                _figure([row for row in rows if (row["condition"], row["trained"]) == (condition, network)], column)
+                for column in (name, f"{name}_elsewhere")
+                for network in ("trained", "untrained")
+            ]
+            lines.append([_words(name), condition, *cells])
+    return table(["figure", "condition", "trained", "untrained", "trained, elsewhere", "untrained, elsewhere"], lines)
 
 
 def by_seed(path: Path) -> str:

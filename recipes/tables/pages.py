@@ -7,16 +7,20 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from . import accuracy, attention, robustness, speed
+from . import accuracy, attention, reliability, robustness, speed
 
-PAGES = ("README.md", "docs/results.md", "docs/attention.md", "docs/guide.md", "docs/deform_conv.md")
+PAGES = (
+    *("README.md", "docs/results.md", "docs/report.md", "docs/attention.md"),
+    *("docs/reliability.md", "docs/guide.md", "docs/deform_conv.md"),
+)
 RENDERERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
-        *(accuracy.mixture, accuracy.mixture_of_mean_logits),
+        *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.remaining),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
-        *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed),
+        *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed, attention.glimpses),
+        *(reliability.damaged, reliability.faults, reliability.soak),
         *(robustness.turned, robustness.changed),
         *(speed.training, speed.streaming, speed.generator),
         *(speed.operator, speed.operator_in_training, speed.operator_memory, speed.gpu_large, speed.gpu_small),
