@@ -42,9 +42,9 @@ Size = tuple[int, int]
 FPS, SHORT_SIDE_PX = 15.0, 160
 
 
-def make_video(path: Path, num_frames: int = 120, size: Size = (1080, 1920)) -> None:
+def make_video(path: Path, num_frames: int = 120, size: Size = (1080, 1920), seed: int = 0) -> None:
     """Write a grainy picture that moves, as H.264 with frames between frames, as cameras and phones do."""
-    grain = np.random.default_rng(0).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + num_frames), np.uint8)
+    grain = np.random.default_rng(seed).integers(0, 256, (size[0] // 8 + 1, size[1] // 8 + num_frames), np.uint8)
     picture = np.kron(grain, np.ones((8, 8), np.uint8))
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=60, options={"preset": "veryfast", "crf": "28"})

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from recipes.tables.accuracy import with_interval
+from recipes.tables.accuracy import accuracy_of
 from recipes.tables.layout import table
 
 from saccade import checkpoint, weights
@@ -106,7 +106,7 @@ def measured(name: str) -> list[tuple[str, ...]]:
             row["digits"] if row["digits"] in seen else f"{row['digits']} `*`",
             row["condition"].replace("_", " and "),
             in_clip(row["num_digits"], row["clutter"] or 0, row["noise"] or 0),
-            with_interval([row]),
+            accuracy_of([row]),
             f"{row['cross_entropy']:.4f}",
             f"{row['num_clips']:,}",
         )

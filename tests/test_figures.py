@@ -19,7 +19,7 @@ RESULTS = ("results/", "benchmarks/results/")
 
 
 PAGES = list(tables.PAGES)
-WITH_TABLES = ["README.md", "docs/results.md", "docs/attention.md"]
+WITH_TABLES = ["README.md", "docs/results.md", "docs/report.md", "docs/attention.md"]
 
 
 def read(page: str) -> str:
@@ -126,7 +126,7 @@ def _change(path: Path) -> None:
         path.write_text(json.dumps(_changed(json.loads(path.read_text(encoding="utf-8")))), encoding="utf-8")
         return
     figures = {"accuracy", "accuracy_without_attention", "ratio_min", "ratio_min_gain", "scale_slope"}
-    figures |= {"accuracy_of_mean_logits"}
+    figures |= {"accuracy_of_mean_logits", "covered", "iou", "one_each", "alone", "read"}
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -17,13 +17,14 @@ from typing import Annotated, Any
 import tyro
 from recipes.faults import kills
 from recipes.faults.disturbances import ON_EVERY_VERB, no_memory
-from recipes.faults.verbs import Verb, verbs
+from recipes.faults.verbs import Verb, in_two_processes, verbs
 from recipes.stamped import replace_row
 
 from saccade import console
 from saccade.cli import main as run
 
 Row = dict[str, Any]
+Kill = Callable[[Verb, Path, kills.Undisturbed, random.Random], tuple[str, bool]]
 Fault = Callable[[dict[str, Verb], Path, "Options"], Iterator[Row]]
 # The shares of a run after which it is disturbed, or of its files that fit on the disk.
 MOMENTS = (0.1, 0.5, 0.9)
@@ -34,8 +35,8 @@ class Options:
     """Which faults, and how often.
 
     Args:
-        faults: kills, memory, "disk full", "folder read-only", "clock set back", "same folder" or SIGTERM; by default
-            all.
+        faults: kills, "kills of several", "disk full", "folder read-only", "clock set back", "same folder", SIGTERM or
+            memory; by default all.
         verbs: the verbs to disturb; by default all that write files.
         times: the kills of train, of generate, and of each other verb.
         seed: the seed of the moments.
@@ -53,6 +54,7 @@ def main(options: Options) -> None:
     """Try the faults, print what is wrong, and write the rows."""
     known: dict[str, Fault] = {
         "kills": killing,
+        "kills of several": killing_of_several,
         **{name: partial(disturbing, name) for name in ON_EVERY_VERB},
         "memory": without_memory,
     }
@@ -81,16 +83,29 @@ def killing(chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[
     """Kill each verb at random moments."""
     for word, verb in chosen.items():
         num = options.times[0 if word == "train" else 1 if word == "generate" else 2]
-        rng = random.Random(f"{options.seed} {word}")
-        own = fresh(place / f"kills {word}")
-        wanted = undisturbed(verb, own)
-        outcomes = []
-        with console.counting_bar(word) as progress:
-            for number in range(num):
-                outcomes.append(kills.killed(verb, own / "run", wanted, rng))
-                kills.remove(own / "run")
-                progress(number + 1, num)
-        yield row_of("kill -9", word, outcomes)
+        yield row_of("kill -9", word, at_random(kills.killed, verb, fresh(place / f"kills {word}"), num, options.seed))
+
+
+def killing_of_several(chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[Row]:
+    """Kill a process of a training in two of them, and its launcher."""
+    if "train" in chosen:
+        verb = in_two_processes(chosen["train"])
+        for name, kill in (("a worker", kills.worker_killed), ("the launcher", kills.killed)):
+            outcomes = at_random(kill, verb, fresh(place / name), options.times[2], options.seed)
+            yield row_of(f"kill -9 of {name} of two", "train", outcomes)
+
+
+def at_random(kill: Kill, verb: Verb, folder: Path, num: int, seed: int) -> list[tuple[str, bool]]:
+    """Kill a verb at random moments; return what came of each trial."""
+    rng = random.Random(f"{seed} {verb.words[0]}")
+    wanted = undisturbed(verb, folder)
+    outcomes = []
+    with console.counting_bar(verb.words[0]) as progress:
+        for number in range(num):
+            outcomes.append(kill(verb, folder / "run", wanted, rng))
+            kills.remove(folder / "run")
+            progress(number + 1, num)
+    return outcomes
 
 
 def disturbing(fault: str, chosen: dict[str, Verb], place: Path, options: Options) -> Iterator[Row]:

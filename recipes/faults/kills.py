@@ -1,4 +1,7 @@
-"""Kill -9 at a random moment, then the same command again: same bits or rows, no half file, nothing left."""
+"""Kill -9 at a random moment, then the same command again: same bits or rows, no half file, nothing left.
+
+Of several processes, a worker is killed, which the launcher starts again by itself.
+"""
 
 import os
 import random
@@ -6,9 +9,10 @@ import re
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from recipes.faults.verbs import Digest, Running, Verb, names_in
+from recipes.faults.verbs import Running, Verb, names_in
 
 # Files of tensorboard have the time and the process in their names; a resumed run has one more.
 _UNLIKE = re.compile(r"(.*/)?tensorboard/.*")
@@ -45,6 +49,20 @@ def killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> tu
     return left_behind(running) or again(verb, out, wanted), in_time
 
 
+def worker_killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> tuple[str, bool]:
+    """Kill one of several processes; return what is wrong at the end, or "", and whether it came before the end."""
+    running = verb.start(out)
+    time.sleep(rng.uniform(0.3, 1) * wanted.whole_s)
+    workers = running.workers() if running.is_running else []
+    if workers:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(workers), signal.SIGKILL)
+    status, told = running.end()
+    if status:
+        return f"it ends with {status}: {told[-2000:]}", bool(workers)
+    return _difference(verb, out, wanted) or left_behind(running), bool(workers)
+
+
 def again(verb: Verb, out: Path, wanted: Undisturbed) -> str:
     """Repeat a command that was disturbed; return what is wrong at its end, or ""."""
     running = verb.start(out)
@@ -53,11 +71,7 @@ def again(verb: Verb, out: Path, wanted: Undisturbed) -> str:
         return f"the next run ends with {status}: {told[-2000:]}"
     if "Traceback" in told:
         return f"a traceback: {told}"
-    if (found := verb.digest(out)) != wanted.digest:
-        return f"another result: {_differences(found, wanted.digest)}"
-    if left := set(_names(out)) ^ set(wanted.names):
-        return f"other files: {sorted(left)}"
-    return left_behind(running)
+    return _difference(verb, out, wanted) or left_behind(running)
 
 
 def left_behind(running: Running) -> str:
@@ -90,5 +104,10 @@ def _names(out: Path) -> list[str]:
     return [name for name in names_in(out) if not _UNLIKE.fullmatch(name)]
 
 
-def _differences(found: Digest, wanted: Digest) -> list[str]:
-    return sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))[:5]
+def _difference(verb: Verb, out: Path, wanted: Undisturbed) -> str:
+    """Return in what files and results differ from those of an undisturbed run, or ""."""
+    if (found := verb.digest(out)) != wanted.digest:
+        names = sorted(n for n in {*found, *wanted.digest} if found.get(n) != wanted.digest.get(n))
+        return f"another result: {names[:5]}"
+    left = set(_names(out)) ^ set(wanted.names)
+    return f"other files: {sorted(left)}" if left else ""

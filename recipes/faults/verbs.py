@@ -11,7 +11,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors.numpy import load_file
@@ -47,17 +47,19 @@ class Verb:
         digest: returns what must be the same after a fault.
         resumes: whether a run that was begun is continued with `--resume`; other verbs repeat their command.
         patch: a folder with code that Python runs first.
+        launcher: the words between Python and those of the command.
     """
 
     words: tuple[str, ...]
     digest: Callable[[Path], Digest]
     resumes: bool = False
     patch: Path | None = None
+    launcher: tuple[str, ...] = ("-m", "saccade")
 
     def command(self, out: Path) -> list[str]:
         """Return the command for a folder, whatever state it is in."""
         resume = ["--resume"] if self.resumes and run_folder.begun(out) else []
-        return [sys.executable, "-m", "saccade", *self.words, "--out", str(out), *resume]
+        return [sys.executable, *self.launcher, *self.words, "--out", str(out), *resume]
 
     def start(self, out: Path, printed: str = "told", **variables: str) -> Running:
         """Start the command, with environment variables of its own; what it prints goes to a file beside `out`."""
@@ -107,6 +109,12 @@ class Running:
             return HANGS, "it hangs"
         return self.process.returncode, self.printed.read_text(encoding="utf-8")
 
+    def workers(self) -> list[int]:
+        """Return the processes that a launcher has started."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        numbers = path.read_text().split() if path.exists() else []
+        return [int(number) for number in numbers]
+
     def processes(self) -> list[int]:
         """Return the processes that run, the command's own and those that it has started."""
         found = []
@@ -135,6 +143,12 @@ def verbs(clips: Path, patch: Path) -> dict[str, Verb]:
         ),
         "evaluate": Verb(("evaluate", "--model", "lenet-lstm", "--digits", "uci", "--num-clips", "100"), rows_of),
     }
+
+
+def in_two_processes(train: Verb) -> Verb:
+    """Return a training in two processes, which their launcher starts again if one fails."""
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3")
+    return replace(train, launcher=(*launcher, *train.launcher))
 
 
 def weights_of(out: Path) -> Digest:

@@ -8,7 +8,7 @@ from saccade import models
 from saccade.evaluate import interval, read_rows
 from saccade.reproduce.published_figures import PUBLISHED
 
-from .layout import percent, table
+from .layout import percent, table, with_interval
 
 Row = dict[str, Any]
 
@@ -50,8 +50,7 @@ def trainings(path: Path) -> str:
     """Show a line for each training: what was trained on what, for how many steps, and what came out."""
     rows = read_rows(path)
     lines = [
-        [*_named(row), f"{row['steps']:,}", with_interval([row]), f"{row['cross_entropy']:.3f}"]
-        for row in _sorted(rows)
+        [*_named(row), f"{row['steps']:,}", accuracy_of([row]), f"{row['cross_entropy']:.3f}"] for row in _sorted(rows)
     ]
     return table(["model", "condition", "steps", "accuracy", "cross entropy"], lines)
 
@@ -134,7 +133,7 @@ def package_weights(path: Path) -> str:
     """Show how often the models of the package name exactly the digits of a clip, by test set and seed."""
     rows = [row for row in read_rows(path) if row["num_clips"] == NUM_TESTED]
     lines = [
-        [name, str(seed), *(with_interval(_where(found, digits=digits, num_digits=num)) for digits, num in TEST_SETS)]
+        [name, str(seed), *(accuracy_of(_where(found, digits=digits, num_digits=num)) for digits, num in TEST_SETS)]
         for model, name in MODELS.items()
         for seed in sorted({row["seed"] for row in rows})
         for found in [_where(rows, model=model, seed=seed)]
@@ -144,7 +143,7 @@ def package_weights(path: Path) -> str:
 
 def _by_condition(rows: Sequence[Row]) -> list[list[str]]:
     return [
-        [name, *(with_interval(_where(rows, condition=condition, model=model)) for model in MODELS)]
+        [name, *(accuracy_of(_where(rows, condition=condition, model=model)) for model in MODELS)]
         for condition, name in CONDITIONS.items()
     ]
 
@@ -169,10 +168,7 @@ def _with_entropy(rows: Sequence[Row], figure: str) -> str:
 
 def _precise(rows: Sequence[Row]) -> str:
     """Return accuracy to two places with its interval."""
-    if not rows:
-        return ""
-    found, mean = interval(rows), sum(row["accuracy"] for row in rows) / len(rows)
-    return f"{100 * mean:.2f} % ({100 * found.low:.2f} to {100 * found.high:.2f})"
+    return accuracy_of(rows, places=2) if rows else ""
 
 
 def _where(rows: Sequence[Row], **values: object) -> list[Row]:
@@ -192,11 +188,9 @@ def _all(rows: Sequence[Row], name: str) -> str:
     return ", ".join(f"{value:,}" for value in found)
 
 
-def with_interval(rows: Sequence[Row]) -> str:
-    """Return the accuracy of some rows to one place, with its interval."""
-    found = interval(rows)
-    mean = sum(row["accuracy"] for row in rows) / len(rows)
-    return f"{percent(mean)} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+def accuracy_of(rows: Sequence[Row], places: int = 1) -> str:
+    """Return the mean accuracy of some rows with its interval."""
+    return with_interval(sum(row["accuracy"] for row in rows) / len(rows), interval(rows), places=places)
 
 
 def _both(rows: Sequence[Row]) -> str:

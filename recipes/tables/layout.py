@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from statistics import geometric_mean
 
+from saccade.evaluate import Interval
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table."""
@@ -17,6 +19,16 @@ def percent(fraction: float) -> str:
     '96.0 %'
     """
     return f"{100 * fraction:.1f} %"
+
+
+def with_interval(fraction: float, interval: Interval, *, places: int = 1, places_of_ends: int | None = None) -> str:
+    """Write a fraction in percent with its interval, whose ends may have fewer places.
+
+    >>> with_interval(0.9605, Interval(0.951, 0.968, "wilson"), places_of_ends=0)
+    '96.0 % (95 to 97)'
+    """
+    ends = places if places_of_ends is None else places_of_ends
+    return f"{100 * fraction:.{places}f} % ({100 * interval.low:.{ends}f} to {100 * interval.high:.{ends}f})"
 
 
 def mean_and_range(ratios: Sequence[float], digits: int = 2) -> str:

@@ -2,22 +2,29 @@
 
 import csv
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 from .layout import table
 
-_STAMP = ("date", "commit")
+_FIGURES = {"p50_ms": "median, ms", "p99_ms": "99 %, ms", "memory_mb": "memory, MB"}
 
 
 def damaged(path: Path) -> str:
     """Show how many damaged files of each kind were read, refused, or neither."""
-    return _counted(path, {"kind": "kind", "files": "files", "read": "read", "refused": "refused", "neither": "neither"})
+    return _counted(
+        path, {"kind": "kind", "files": "files", "read": "read", "refused": "refused", "neither": "neither"}
+    )
 
 
 def faults(path: Path) -> str:
     """Show how many trials of each fault came before the end of the run, and how many ended as promised."""
-    names = {"fault": "fault", "verb": "command", "trials": "trials", "in_time": "before the end", "good": "as promised"}
+    names = {
+        "fault": "fault",
+        "verb": "command",
+        "trials": "trials",
+        "in_time": "before the end",
+        "good": "as promised",
+    }
     return _counted(path, names)
 
 
@@ -30,10 +37,10 @@ def soak(path: Path) -> str:
         ("requests to the page", found["requests"]["small"] | {"memory_mb": found["requests"]["memory_mb"]}),
         ("uploads to the page", found["requests"]["uploads"]),
     ):
-        for figure, label, unit in (("p50_ms", "median", "ms"), ("p99_ms", "99 %", "ms"), ("memory_mb", "memory", "MB")):
+        for figure, label in _FIGURES.items():
             if figure in measured:
-                first, last = measured[figure][0], measured[figure][-1]
-                lines.append([name, f"{label}, {unit}", f"{first:,}", f"{last:,}"])
+                first, *_, last = measured[figure]
+                lines.append([name, label, f"{first:,}", f"{last:,}"])
     hostile = found["hostile clients"]
     lines.append(["page beside hostile clients", "memory, MB", *(f"{value:,}" for value in hostile["memory_mb"])])
     lines.append(["", "its rate, as a share of that without them", "", f"{hostile['ratio']:.2f}"])
@@ -43,10 +50,8 @@ def soak(path: Path) -> str:
 def _counted(path: Path, names: dict[str, str]) -> str:
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    lines: list[Sequence[str]] = [
-        [f"{int(row[name]):,}" if row[name].isdecimal() else row[name] for name in names]
-        + [row[name][:7] for name in _STAMP[1:]]
-        + [row[_STAMP[0]]]
+    lines = [
+        [*(f"{int(row[name]):,}" if row[name].isdecimal() else row[name] for name in names), row["commit"], row["date"]]
         for row in rows
     ]
     return table([*names.values(), "commit", "date"], lines)

@@ -6,7 +6,7 @@ from saccade.evaluate import read_rows
 from saccade.robustness import Curve, curves
 from saccade.robustness.curves import Point
 
-from .layout import percent, table
+from .layout import percent, table, with_interval
 
 _TURN = "turn"
 
@@ -44,4 +44,4 @@ def _title(curve: Curve) -> str:
 
 
 def _accuracy(point: Point) -> str:
-    return f"{percent(point.accuracy)} ({100 * point.interval.low:.0f} to {100 * point.interval.high:.0f})"
+    return with_interval(point.accuracy, point.interval, places_of_ends=0)

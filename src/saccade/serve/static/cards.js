@@ -45,7 +45,7 @@ export class Card {
         ]),
         (this.cropFigure = element("figure", { className: "crop", hidden: true }, [
           (this.crop = picture(`What the encoder of ${this.title} receives`)),
-          "its crop",
+          attention === "multi-stn" ? "its crops" : "its crop",
         ])),
       ]),
       (this.bars = element("div", { className: `bars ${this.inRows ? "rows" : ""}` }, this.kinds.map((k) => bar(classes[k])))),
