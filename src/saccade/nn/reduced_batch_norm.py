@@ -10,8 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_OVER = (0, 2, 3)
-
 
 @final
 class ReducedBatchNorm2d(nn.BatchNorm2d):
@@ -67,8 +65,8 @@ class _Normalised(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        own = torch.promote_types(maps.dtype, torch.float32)
-        variances, means = torch.var_mean(maps.to(own), _OVER, correction=0)
+        own = torch.promote_types(maps.dtype, torch.float32)  # statistics have the type of what they are of
+        means, variances = torch.batch_norm_update_stats(maps.to(own), None, None, 0.0)
         count = means.new_full((1,), maps.numel() // maps.shape[1])
         counts, means, variances = _of_all(torch.cat((count, means, variances)).double()).split(
             [1, maps.shape[1], maps.shape[1]], 1
@@ -79,25 +77,25 @@ class _Normalised(torch.autograd.Function):
         mean, biased = mean.to(own), variance.to(own)
         ctx.save_for_backward(maps, weight, mean, (biased + eps).rsqrt(), num)
         ctx.mark_non_differentiable(mean, biased)
+        ctx.eps = eps
         normalised = F.batch_norm(maps, mean, biased, weight, bias, training=False, eps=eps)
         return normalised, mean, (variance * (num / (num - 1))).to(own)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         maps, weight, mean, scale, num = ctx.saved_tensors
-        by_channel = (1, -1, 1, 1)
-        gradient = gradient.to(mean.dtype)
-        sums = gradient.sum(_OVER)
-        products = (gradient * (maps - mean.view(by_channel))).sum(_OVER)
-        totals, of_products = _of_all(torch.stack((sums, products)).double()).sum(0)
+        # Of the gradients with the statistics of this process, those of weight and bias are sums over its maps.
+        _, products, sums = torch.ops.aten.native_batch_norm_backward(
+            gradient, maps, weight, None, None, mean, scale, True, ctx.eps, [False, True, True]
+        )
+        totals, of_products = (_of_all(torch.stack((sums, products)).double()).sum(0) / num).to(mean.dtype)
         # gradient * steep + maps * slope + level, with one factor of each a channel
         steep = weight * scale
-        slope = -steep * scale.square() * (of_products / num).to(mean.dtype)
-        level = -steep * (totals / num).to(mean.dtype) - slope * mean
-        of_maps = torch.addcmul(
-            maps * slope.view(by_channel) + level.view(by_channel), gradient, steep.view(by_channel)
-        )
-        return of_maps.to(maps.dtype), products * scale, sums, None
+        slope = -steep * scale * of_products
+        level = -steep * totals - slope * mean
+        steep, slope, level = (each.view(1, -1, 1, 1) for each in (steep, slope, level))
+        of_maps = torch.addcmul(level, maps, slope).addcmul_(gradient, steep)
+        return of_maps.to(maps.dtype), products, sums, None
 
 
 def _of_all(values: Tensor) -> Tensor:
