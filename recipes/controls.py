@@ -42,7 +42,7 @@ class Options:
     minutes: float = 25.0
     seeds: tuple[int, ...] = (0,)
     num_clips: int = 2000
-    split: str = "test"
+    split: str = "validation"
     digits_dir: Path | None = None
     out: Path = Path("runs/controls")
 

@@ -29,7 +29,7 @@ SUBSETS: dict[str, Callable[[Clip], bool]] = {
     "all": lambda clip: True,
     "without 6 and 9": lambda clip: not set("69") & set(clip["shows"]),
     "two of a kind": lambda clip: clip["shows"][0] == clip["shows"][1],
-    f"apart in {APART:.0%} of the frames": lambda clip: clip["apart"] >= APART,
+    f"apart in at least {APART:.0%} of the frames": lambda clip: clip["apart"] >= APART,
     f"apart in fewer than {APART:.0%}": lambda clip: clip["apart"] < APART,
 }
 

@@ -1,6 +1,7 @@
 """Run what should run for weeks: a stream of a million frames, ten thousand requests, a page beside hostile clients.
 
-Memory and times must not grow: the first tenth is compared with the last. The hostile clients send half requests, pings
+Memory and times must not grow: the first tenth is compared with the last, and the call fails if a figure of the last is
+larger by a half, which is more than a shared machine does. The hostile clients send half requests, pings
 without end, foreign hosts, uploads that are no video, and drawings of thousands of points. Turns with them and without
 them alternate, and an honest page counts its frames in both.
 
@@ -66,7 +67,9 @@ def main(options: Options) -> None:
         known[name] = found | stamp()
         files.write_text(options.out, json.dumps(known, indent=2) + "\n")
         print(json.dumps({name: known[name]}, indent=2))
+        growing.extend(f"{name}: {figure}" for figure in grown(found))
 
+    growing: list[str] = []
     if options.frames:
         write("stream", streamed(options.frames))
     with tempfile.TemporaryDirectory() as name:
@@ -76,6 +79,8 @@ def main(options: Options) -> None:
         if options.minutes:
             with serving(Path(name)) as server:
                 write("hostile clients", beside_hostile(server, options.minutes))
+    if growing:
+        raise SystemExit(f"it grows: {', '.join(growing)}")
 
 
 def streamed(num_frames: int) -> dict[str, Any]:
@@ -271,6 +276,21 @@ def compared(took_s: NDArray[np.floating[Any]]) -> dict[str, Any]:
         f"{name}_ms": [round(1000 * float(np.quantile(part, q)), 3) for part in (took_s[:tenth], took_s[-tenth:])]
         for name, q in (("p50", 0.5), ("p99", 0.99))
     }
+
+
+def grown(found: dict[str, Any]) -> list[str]:
+    """Return the figures of which the last is larger than the first by a half.
+
+    >>> grown({"p99_ms": [1.0, 1.6], "uploads": {"p50_ms": [1.0, 1.4]}, "memory_mb": [100.0, 180.0, 140.0]})
+    ['p99_ms']
+    """
+    names = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            names += grown(value)
+        elif name.endswith(("_ms", "_mb")) and value[-1] > 1.5 * value[0]:
+            names.append(name)
+    return names
 
 
 @contextlib.contextmanager

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import saccade
+from saccade import files
 from saccade.run_folder import commit, device_name
 
+# Of the code that runs: a measurement takes hours, and the checkout may go on meanwhile.
+_COMMIT = commit()
 
-def stamp() -> dict[str, str | None]:
+
+def stamp() -> dict[str, str]:
     """Return date, version, commit and processor.
 
     >>> list(stamp())
@@ -19,22 +23,29 @@ def stamp() -> dict[str, str | None]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "version": saccade.__version__,
-        "commit": commit(),
+        "commit": _COMMIT,
         "processor": device_name("cpu"),
     }
 
 
 def replace_row(table: Path, row: Mapping[str, Any], keys: Sequence[str]) -> None:
-    """Add a row with its stamp to a CSV file, in the place of an older one with the same values of `keys`."""
-    old: list[dict[str, str]] = []
+    """Add a row with its stamp to a CSV file, in the place of an older one with the same values of `keys`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = Path(folder) / "rows.csv"
+    ...     for num in (1, 2):
+    ...         replace_row(table, {"kind": "a", "num": num}, ["kind"])
+    ...     table.read_text().splitlines()[1].split(",")[:2]
+    ['a', '2']
+    """
+    rows: list[dict[str, str]] = []
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:
-            old = list(csv.DictReader(file))
-    new = {name: "" if value is None else str(value) for name, value in {**row, **stamp()}.items()}
-    rows = [new if all(known[key] == new[key] for key in keys) else known for known in old]
-    rows += [] if new in rows else [new]
+            rows = list(csv.DictReader(file))
+    new = {name: str(value) for name, value in {**row, **stamp()}.items()}
+    at = next((at for at, old in enumerate(rows) if all(old.get(key) == new[key] for key in keys)), len(rows))
+    rows[at : at + 1] = [new]
+    names = list(dict.fromkeys(name for one in rows for name in one))
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(new), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    files.write_text(table, files.csv_text([names, *([one.get(name, "") for name in names] for one in rows)]))

@@ -1,7 +1,7 @@
 """Damage files at random and read them: none may crash, hang, take memory without bound, or end in a traceback.
 
 Each file begins as a good one of its kind. Bytes are then flipped, cut off, doubled, exchanged, or set to extreme
-values. It is read in a process of its own, with a gigabyte of memory and ten seconds. A good outcome is that the file
+values. It is read in a second process, with a gigabyte of memory and ten seconds. A good outcome is that the file
 is read, or that it is refused with one of Saccade's errors. What is not good is kept in --out.
 
 Usage: python -m recipes.fuzz [--videos 5000] [--others 1000] [--seed 0] [--out runs/fuzz]; a row for each kind goes to
@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import tyro
 from recipes.fuzz.damage import damaged, good_files
@@ -46,6 +47,7 @@ class Options:
 def main(options: Options) -> None:
     """Read damaged files of every kind, and print what came of them."""
     options.out.mkdir(parents=True, exist_ok=True)
+    bad = 0
     with tempfile.TemporaryDirectory() as name:
         good = good_files(Path(name))
         read = Isolated(partial(reader, Path(name)), lost)
@@ -73,9 +75,13 @@ def main(options: Options) -> None:
             told = ", ".join(f"{count} {what}" for what, count in sorted(found.items()))
             print(f"{kind}: {num} files: {told}")
             outcomes = {"read": found[READ], "refused": found[REFUSED]}
-            row = {"kind": kind, "files": num} | outcomes | {"neither": num - sum(outcomes.values())}
+            row: dict[str, Any] = {"kind": kind, "files": num} | outcomes
+            row["neither"] = num - sum(outcomes.values())
             replace_row(options.table, row, ("kind",))
+            bad += row["neither"]
         read.close()
+    if bad:
+        raise SystemExit(f"{bad} files were neither read nor refused")
 
 
 main(tyro.cli(Options, config=(tyro.conf.OmitArgPrefixes,)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .layout import table
 
-_FIGURES = {"p50_ms": "median, ms", "p99_ms": "99 %, ms", "memory_mb": "memory, MB"}
+_FIGURES = {"p50_ms": "median, ms", "p99_ms": "99th percentile, ms", "memory_mb": "memory, MB"}
 
 
 def damaged(path: Path) -> str:

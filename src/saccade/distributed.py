@@ -9,6 +9,7 @@ import gc
 import os
 import platform
 import re
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,8 @@ from saccade.processors import num_launched
 
 _T = TypeVar("_T")
 
+# The processes of a launch start together, on machines that a launcher has already brought together.
+_TO_MEET = timedelta(minutes=10)
 # A process that has died ends the others at once. One that decodes a large collection may let them wait for hours.
 _PATIENCE = timedelta(days=1)
 # What torch says if a process that it waits for is gone.
@@ -64,19 +67,23 @@ def joined() -> Iterator[None]:
     if not is_launched() or dist.is_initialized():
         yield
         return
-    # Its functions have the group of all processes at the time of their import as a default, and would keep it alive.
+    # DistributedDataParallel imports this module. Its functions have the group of all processes at that time as a
+    # default, and would keep it alive.
     import torch.distributed.nn
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
-        store, number, num = next(iter(rendezvous("env://", timeout=_PATIENCE)))
+        store, number, num = next(iter(rendezvous("env://", timeout=_TO_MEET)))
         # A launcher that starts its processes again may keep the store, with the addresses of those before.
         count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         attempt = dist.PrefixStore(count, store)  # type: ignore[attr-defined]
         dist.init_process_group(store=attempt, rank=number, world_size=num, timeout=_PATIENCE)
         try:
             yield
+        except BaseException as error:
+            _forget_locals(error)
+            raise
         finally:
             dist.destroy_process_group()
             # The threads of the group live as long as the last object that refers to it, and modules refer to one
@@ -89,6 +96,13 @@ def joined() -> Iterator[None]:
             "another process of this training has ended, and says why if it can; continue from the last checkpoint"
             " with --resume"
         ) from error
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Clear the local variables of the frames that an error and those before it passed: they hold modules."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def size() -> int:

@@ -35,12 +35,17 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         with errors_named(path):
             yield temporary
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
+            sync(temporary)
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until the content of a file is on disk."""
+    with path.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 @contextmanager

@@ -12,10 +12,10 @@ SCRIPT = Path(__file__).parent / "together.py"
 ALONE = {"OMP_NUM_THREADS": "1"}
 
 
-def curve(num, path):
+def curve(num, path, *more):
     """Take the steps in `num` processes."""
     launcher = [] if num == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(num)]
-    command = [sys.executable, *launcher, str(SCRIPT), str(path)]
+    command = [sys.executable, *launcher, str(SCRIPT), str(path), *more]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALONE, timeout=300)
     assert done.returncode == 0, done.stderr
     return json.loads(path.read_text(encoding="utf-8"))
@@ -37,3 +37,7 @@ def test_fifty_steps_agree_to_rounding(num, shares, one, tmp_path):
     for name in ("loss", "gradient_norm", "statistics"):
         assert several[name] == pytest.approx(one[name], rel=1e-12), name
     assert several["accuracy"] == pytest.approx(one["accuracy"], abs=1e-6)
+
+
+def test_no_thread_of_the_processes_is_left_after_an_error(tmp_path):
+    assert curve(2, tmp_path / "curve.json", "fail") == {"threads_left": []}

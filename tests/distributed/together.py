@@ -1,10 +1,11 @@
 """Fifty steps of a small model in double precision; torchrun starts this file in several processes.
 
-Usage: torchrun --nproc-per-node NUM together.py FILE, or python together.py FILE
+Usage: torchrun --nproc-per-node NUM together.py FILE [fail], or python together.py FILE; with `fail` an error ends it
 """
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from saccade import checkpoint, distributed
 from saccade.clips import ClipBatch, FrameFormat, padded
+from saccade.errors import DataError
 from saccade.labels import Labels
 from saccade.train import loop, shares
 from saccade.train.end_to_end import objective
@@ -64,25 +66,29 @@ class Batches:
         return self
 
 
-def main(path):
+def main(path, *fail):
     torch.set_num_threads(1)
-    with distributed.joined():
-        told = trained()
+    told, first = {}, False
+    with suppress(DataError), distributed.joined():
         first = distributed.is_first()
+        told = trained(NUM_STEPS, *fail)
     if first:
         Path(path).write_text(json.dumps(told | {"threads_left": workers()}), encoding="utf-8")
 
 
-def trained():
+def trained(num_steps, fail=None):
     torch.manual_seed(distributed.rank())  # the processes begin with the weights of the first
     model = Small().double()
     matrices = [p for p in model.parameters() if p.dim() > 1]
     rest = [p for p in model.parameters() if p.dim() == 1]
     parts = Optimizers([torch.optim.AdamW(rest, lr=0.01), Muon(matrices, lr=0.02)])
     header = checkpoint.Header("small", {}, LABELS, FrameFormat(1))
-    trainer = Trainer(model, parts, Batches(), objective(LABELS), header, num_steps=NUM_STEPS)
+    trainer = Trainer(model, parts, Batches(), objective(LABELS), header, num_steps=num_steps)
     shares.divide(trainer, BATCH_SIZE)
-    rows = [loop.advance(trainer) for _ in range(NUM_STEPS)]
+    rows = [loop.advance(trainer) for _ in range(num_steps)]
+    if fail:
+        with distributed.failing_together():
+            raise DataError("a clip cannot be read")
     statistics = torch.cat([value.flatten() for value in model.buffers()]).tolist()
     told = {name: [row[name] for row in rows] for name in ("loss", "accuracy", "gradient_norm")}
     return told | {"statistics": statistics, "shares": distributed.gathered(trainer.batches(0, 1).frames.shape[0])}
@@ -95,4 +101,4 @@ def workers():
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,7 +1,9 @@
 """The command as one of several processes that torchrun started: what it may do, and which process prints."""
 
 import os
+import re
 import time
+from contextlib import suppress
 
 from saccade.errors import UsageError
 from saccade.processors import num_launched
@@ -28,8 +30,13 @@ def let_first_tell(error: BaseException) -> None:
     ends all processes as soon as one has failed, so the others must not be quicker than the first. Whoever is still
     there after some seconds is the only one that knows.
     """
-    if not is_first() and (isinstance(error, UsageError) or str(error).startswith("process ")):
-        time.sleep(_FIRST_TELLS_WITHIN_S)
+    if not is_first() and (isinstance(error, UsageError) or re.match(r"process \d+: ", str(error))):
+        with suppress(KeyboardInterrupt):
+            _wait()
+
+
+def _wait() -> None:
+    time.sleep(_FIRST_TELLS_WITHIN_S)
 
 
 def launcher() -> list[str]:

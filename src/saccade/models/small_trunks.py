@@ -77,7 +77,7 @@ def close(channels: int) -> SmallTrunk:
 
 
 def close_wide(channels: int) -> SmallTrunk:
-    """Build the trunk for crops whose second layer reads every position, for long trainings."""
+    """Build the trunk for crops with a second layer without a stride, for long trainings."""
     return SmallTrunk(
         ConvBlock(nn.Conv2d(channels, 32, 5, stride=2, padding=2, bias=False), 32, pool=False),
         ConvBlock(nn.Conv2d(32, 64, 3, padding=1, bias=False), 64, pool=True),

@@ -16,7 +16,7 @@ from typing import Any
 from saccade import files
 from saccade.errors import DataError, UsageError
 from saccade.foreign import UNREADABLE
-from saccade.predict.addresses import system_of
+from saccade.predict.addresses import is_remote, system_of
 
 # Readers of Parquet leave out files whose name begins so.
 MANIFEST = "_predictions.json"
@@ -142,6 +142,8 @@ class Output:
         temporary = f"{self._root}/.{uuid.uuid4().hex}.part-"
         with files.errors_named(Path(path)):
             self._system.pipe_file(temporary, content)
+            if not is_remote(self.address):  # so that a power cut leaves no empty file under the final name
+                files.sync(Path(temporary))
             self._system.mv(temporary, path)
 
 

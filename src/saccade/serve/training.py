@@ -152,7 +152,8 @@ class Trainings:
                 start_new_session=True,  # Ctrl-C in the terminal of the server does not reach it
             )
         # An ended process remains in the system until somebody asks for its status, and perhaps nobody looks any more.
-        threading.Thread(target=process.wait, daemon=True).start()
+        with suppress(RuntimeError):  # no thread can start; the training runs all the same
+            threading.Thread(target=process.wait, daemon=True).start()
         return process
 
     def _note_killed(self, run: Path, number: int) -> None:
