@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
 # core for MINUTES; how many steps these hold depends on the machine, and the rows say it. An interrupted call continues.
-# Rows go to runs/mixture/table.csv, and weights with their temperature beside it; results/mixture has those of the
-# report. PACKAGED=multi-stn-lstm puts its weights of seed 0 into the package, with their card.
+# Weights with their temperature go to runs/mixture, and rows to TABLE. PACKAGED=multi-stn-lstm puts its weights of seed 0
+# into the package, with their card.
 # Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
 set -euo pipefail
 export OMP_NUM_THREADS=1
 out=${OUT:-runs/mixture}
+table=${TABLE:-$out/table.csv}
 for seed in ${SEEDS:-0 1 2}; do
   for model in ${MODELS:-multi-stn-lstm lenet-lstm}; do
     run=$out/$model-seed-$seed
@@ -19,7 +20,7 @@ for seed in ${SEEDS:-0 1 2}; do
     fi
     python recipes/pack_weights.py "$run" "$run.safetensors" "$@"
     saccade evaluate --model "$run.safetensors" --num-clips "${NUM_CLIPS:-10000}" --no-without-attention \
-      --out "$out/table.csv" "$@"
+      --out "$table" "$@"
   done
 done
 if [ -n "${PACKAGED:-}" ]; then
