@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from saccade.attention.covering import COVERED
 from saccade.evaluate import mean_interval, read_rows
 
 from .layout import table
@@ -28,8 +29,6 @@ FIGURES = {
     "sampled_area": ("ratio_min", "ratio_min_elsewhere", *FOLLOWING),
     "sampling_points": ("ratio_min", "ratio_min_elsewhere", "ratio_min_gain"),
 }
-# What is measured of the places of crops.
-OF_GLIMPSES = ("covered", "iou", "one_each", "alone")
 NAMES = {
     "ratio_min": "weakest digit",
     "ratio_min_elsewhere": "weakest digit, elsewhere",
@@ -85,7 +84,7 @@ def glimpses(path: Path) -> str:
     rows = [row for row in read_rows(path) if row["measure"] == "sampled_area" and row["attention"] == "on"]
     lines = []
     for condition in CONDITIONS:
-        for name in OF_GLIMPSES:
+        for name in COVERED:
             cells = [
                 _figure([row for row in rows if (row["condition"], row["trained"]) == (condition, network)], column)
                 for column in (name, f"{name}_elsewhere")
