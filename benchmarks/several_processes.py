@@ -33,6 +33,7 @@ KINDS = {
     "two processes, one thread each": (TORCHRUN, 1),
 }
 BATCH_SIZE = 16
+TIMEOUT_S = 1200
 RECEIVED = Path("/sys/class/net/lo/statistics/rx_bytes")
 
 
@@ -42,13 +43,16 @@ def train(kind: str, model: str, num_steps: int, out: Path) -> tuple[float, int]
     options = ("--digits", "uci", "--short-fraction", "0", "--precision", "float32", "--batch-size", str(BATCH_SIZE))
     command = [sys.executable, *launcher, "train", "--model", model, *options, "--steps", str(num_steps)]
     before = int(RECEIVED.read_text())
-    subprocess.run(
+    found = subprocess.run(
         [*command, "--out", str(out)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT_S,
         env=os.environ | {"OMP_NUM_THREADS": str(num_threads)},
     )
+    if found.returncode:
+        raise SystemExit(f"{kind}, {model}: it ends with {found.returncode}: {found.stdout[-2000:]}")
     received = int(RECEIVED.read_text()) - before
     first, *_, last = run_folder.read_log(out / run_folder.LOG)
     rate = BATCH_SIZE * (last["step"] - first["step"]) / (last["elapsed_s"] - first["elapsed_s"])

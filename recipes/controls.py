@@ -1,11 +1,11 @@
-"""What attention brings at equal training time: no attention, one map, offsets, and one to four glimpses.
+"""What attention brings: no attention, one map, offsets, and one to four glimpses.
 
-All models learn from the same clips, the mixture of `recipes/mixture.sh`, for the same time on one core. Glimpses have
-the same parameters for any number of them. Start it twice with other --names to use two cores: rows of one file come
-together. An interrupted call continues.
+All models learn from the same clips, the mixture of `recipes/mixture.sh`, for the same time on one core, or for as many
+steps. Glimpses have the same parameters for any number of them. Start it twice with other --names to use two cores:
+rows of one file come together. An interrupted call continues.
 
-Usage: OMP_NUM_THREADS=1 python recipes/controls.py [--names glimpses-1 lenet-lstm ...] [--minutes 25] [--seeds 0]
-[--digits-dir FOLDER]; rows go to runs/controls/table.csv
+Usage: OMP_NUM_THREADS=1 python recipes/controls.py [--names glimpses-1 lenet-lstm ...] [--minutes 25] [--steps 13363]
+[--seeds 0] [--digits-dir FOLDER]; rows go to runs/controls/table.csv
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +22,7 @@ from saccade.train import TrainConfig, train
 
 NAMES = ("glimpses-1", "glimpses-2", "glimpses-3", "glimpses-4", "lenet-lstm", "stn-lstm", "dcn-lstm")
 CONDITIONS = ("normal", "rotation", "scaling", "rotation_scaling", "rotation_scaling", "rotation_scaling")
+SHORT_FRACTION = 0.75
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
     Args:
         names: glimpses-NUMBER for so many glimpses, or the name of a model.
         minutes: the training time of a model.
+        steps: the number of steps of a model, in place of the time.
         seeds: the seeds.
         num_clips: the number of test clips of a condition.
         split: test or validation.
@@ -40,6 +42,7 @@ class Options:
 
     names: tuple[str, ...] = NAMES
     minutes: float = 25.0
+    steps: int | None = None
     seeds: tuple[int, ...] = (0,)
     num_clips: int = 2000
     split: str = "validation"
@@ -49,7 +52,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Train and test the models one after the other."""
-    data = replace(TRAINING, digits="mnist", digits_dir=options.digits_dir, condition=CONDITIONS)
+    data = replace(
+        TRAINING, digits="mnist", digits_dir=options.digits_dir, condition=CONDITIONS, short_fraction=SHORT_FRACTION
+    )
     for seed in options.seeds:
         for name in options.names:
             kind, _, num = name.partition("glimpses-")
@@ -58,7 +63,8 @@ def main(options: Options) -> None:
                 model=kind or "multi-stn-lstm",
                 trunk="wide",
                 num_glimpses=num_glimpses,
-                minutes=options.minutes,
+                minutes=None if options.steps else options.minutes,
+                steps=options.steps,
                 batch_size=8,
                 seed=seed,
             )

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
-# core for MINUTES; how many steps these hold depends on the machine, and the rows say it. An interrupted call continues.
+# core for MINUTES; how many steps these hold depends on the machine, and the rows say it. STEPS gives their number instead,
+# so that other machines train for as long. An interrupted call continues.
 # Weights with their temperature go to runs/mixture, and rows to TABLE. PACKAGED=multi-stn-lstm puts its weights of seed 0
 # into the package, with their card.
 # Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
@@ -8,6 +9,8 @@ set -euo pipefail
 export OMP_NUM_THREADS=1
 out=${OUT:-runs/mixture}
 table=${TABLE:-$out/table.csv}
+length=${STEPS:+--steps $STEPS}
+length=${length:---minutes ${MINUTES:-110}}
 for seed in ${SEEDS:-0 1 2}; do
   for model in ${MODELS:-multi-stn-lstm lenet-lstm}; do
     run=$out/$model-seed-$seed
@@ -15,7 +18,7 @@ for seed in ${SEEDS:-0 1 2}; do
       saccade train --resume --out "$run"
     else
       saccade train --model "$model" --trunk wide --digits mnist --batch-size 8 --short-fraction 0.75 \
-        --minutes "${MINUTES:-110}" --seed "$seed" \
+        $length --seed "$seed" \
         --condition normal rotation scaling rotation_scaling rotation_scaling rotation_scaling --out "$run" "$@"
     fi
     python recipes/pack_weights.py "$run" "$run.safetensors" "$@"

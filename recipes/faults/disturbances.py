@@ -1,35 +1,34 @@
 """Disk full, folder read-only, clock set back, two runs on one folder, SIGTERM, and memory that ends in a decoder.
 
-Each returns what is wrong at the end, or "", and whether the disturbance came before the end of the run.
+Each returns what came of it.
 """
 
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from recipes.faults.kills import Undisturbed, again, left_behind, wait_for_a_file
-from recipes.faults.verbs import HANGS, Running, Verb, files_of
+from recipes.faults.kills import Outcome, Undisturbed, again, left_behind, wait_for_a_file
+from recipes.faults.verbs import HANGS, OFTEN, Running, Verb, files_of, names_in, steps_begun
 
-Outcome = tuple[str, bool]
-# What sets every clock of a process back by an hour at a moment; Python imports it before the program.
+from saccade import run_folder
+
+# What sets the clock of Python back by an hour at a moment; Python imports it before the program. The times of files,
+# which are the kernel's, and those of `datetime`, which are read in C, do not change.
 CLOCK = """
-import datetime, time
-turn = {turn!r}
-now, now_ns, real = time.time, time.time_ns, datetime.datetime
+import time
+turn, now, now_ns = {turn!r}, time.time, time.time_ns
 time.time = lambda: now() - (3600 if time.monotonic() > turn else 0)
 time.time_ns = lambda: now_ns() - (3600 * 10**9 if time.monotonic() > turn else 0)
-class Datetime(real):
-    @classmethod
-    def now(cls, tz=None):
-        return real.fromtimestamp(time.time(), tz)
-datetime.datetime = Datetime
 """
 SAVED_WITHIN_S = 10.0
-ROOM_KB = 2**20
+_INTERRUPTED = 130
+ROOM_KB, PAGE_KB = 2**20, 4
+# A verb that takes less from its first file on writes when all is done.
+AT_ONCE_S = 1.0
 
 
 @contextmanager
@@ -46,25 +45,27 @@ def disk(place: Path) -> Iterator[None]:
 def disk_full(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
     """Run on a disk with room for a share of the files, then again with more."""
     with disk(place):
-        filling, room_kb = place / "filling", max(4, int(share * wanted.size) >> 10)
+        filling, room_kb = place / "filling", int(share * wanted.size) // (1024 * PAGE_KB) * PAGE_KB
         subprocess.run(["fallocate", "-l", f"{ROOM_KB - room_kb}k", str(filling)], check=True)
         running = verb.start(place / "run")
         status, told = running.end()
         if status and (wrong := _one_line(status, told)):
-            return wrong, True
+            return Outcome(wrong, struck=True)
         filling.unlink()
-        return left_behind(running) or again(verb, place / "run", wanted), bool(status)
+        return Outcome(left_behind(running) or again(verb, place / "run", wanted), bool(status))
 
 
 def read_only(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
     """Make the folders of the run immutable at a moment, so that no file is made in them, then as they were."""
-    out, running, in_time = _at_a_moment(verb, place, wanted, share)
+    out, running, struck = _at_a_moment(verb, place, wanted, share)
     folders = [str(folder) for folder in (place, out, *out.rglob("*")) if folder.is_dir()]
-    subprocess.run(["chattr", "+i", *folders], check=True)
-    status, told = running.end()
-    subprocess.run(["chattr", "-i", *folders], check=True)
+    try:
+        subprocess.run(["chattr", "+i", *folders], check=True)
+        status, told = running.end()
+    finally:
+        subprocess.run(["chattr", "-i", *folders], check=True)
     wrong = _one_line(status, told) if status else _another(verb, out, wanted)
-    return wrong or left_behind(running) or again(verb, out, wanted), in_time and bool(status)
+    return Outcome(wrong or left_behind(running) or again(verb, out, wanted), struck and bool(status))
 
 
 def clock_set_back(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
@@ -72,40 +73,61 @@ def clock_set_back(verb: Verb, place: Path, wanted: Undisturbed, share: float) -
     patch = place / "patch"
     patch.mkdir(parents=True)
     turn = time.monotonic() + wanted.whole_s - wanted.took_s + share * wanted.took_s
-    (patch / "sitecustomize.py").write_text(CLOCK.format(turn=turn))
+    (patch / "sitecustomize.py").write_text(CLOCK.format(turn=turn) + (OFTEN if verb.patch else ""))
     running = verb.start(place / "run", PYTHONPATH=str(patch))
     status, told = running.end()
-    in_time = time.monotonic() > turn
+    struck = time.monotonic() > turn
     if status or "Traceback" in told:
-        return f"it ends with {status}: {told[-2000:]}", in_time
-    return _another(verb, place / "run", wanted) or left_behind(running), in_time
+        return Outcome(f"it ends with {status}: {told[-2000:]}", struck)
+    return Outcome(_another(verb, place / "run", wanted) or left_behind(running), struck)
 
 
 def same_folder(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
-    """Start a second run on the folder of a running one: the first does not suffer, the second waits or is refused."""
-    out, first, in_time = _at_a_moment(verb, place, wanted, share / 4)
-    second = verb.start(out, printed="second")
+    """Start a second run on the folder of a running one: the first does not suffer, the second waits or is refused.
+
+    The first is held until the second has had the time of a whole run, or has ended.
+    """
+    out, first, struck = _at_a_moment(verb, place, wanted, share / 4)
+    with suppress(ProcessLookupError):
+        first.process.send_signal(signal.SIGSTOP)
+    try:
+        second = verb.start(out, printed="second")
+        end = time.monotonic() + 1.5 * wanted.whole_s
+        while second.is_running and time.monotonic() < end:
+            time.sleep(0.05)
+    finally:
+        with suppress(ProcessLookupError):
+            first.process.send_signal(signal.SIGCONT)
     status, told = second.end()
     first_status, first_told = first.end()
     if first_status:
-        return f"the first run ends with {first_status}: {first_told[-2000:]}", in_time
+        return Outcome(f"the first run ends with {first_status}: {first_told[-2000:]}", struck)
     if status and (wrong := _one_line(status, told)):
-        return f"the second run: {wrong}", in_time
-    return _another(verb, out, wanted) or left_behind(first) or left_behind(second), in_time
+        return Outcome(f"the second run: {wrong}", struck)
+    return Outcome(_another(verb, out, wanted) or left_behind(first) or left_behind(second), struck)
 
 
 def terminated(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> Outcome:
-    """Send SIGTERM at a moment of the run, which has to end within ten seconds."""
-    out, running, in_time = _at_a_moment(verb, place, wanted, share)
+    """Send SIGTERM at a moment of the run, which has to end within ten seconds; a training loses no step."""
+    out, running, struck = _at_a_moment(verb, place, wanted, share)
+    begun = bool(steps_begun(out))
     running.process.send_signal(signal.SIGTERM)
     sent = time.monotonic()
     status, told = running.end()
+    struck &= bool(status)
     if (took := time.monotonic() - sent) > SAVED_WITHIN_S:
-        return f"it took {took:.1f} s to end", in_time
+        return Outcome(f"it took {took:.1f} s to end", struck)
     if "Traceback" in told:
-        return f"a traceback: {told}", in_time
+        return Outcome(f"a traceback: {told}", struck)
+    saved = status == _INTERRUPTED and "saved at step" in told
+    # It may also come when all is written, and the process has only to end.
+    if begun and status and not saved and not run_folder.read(out).get("finished"):
+        return Outcome(f"it ends with {status}, and not with its state saved: {told[-2000:]}", struck)
     wrong = "" if status else _another(verb, out, wanted)
-    return wrong or left_behind(running) or again(verb, out, wanted), in_time and bool(status)
+    wrong = wrong or left_behind(running) or again(verb, out, wanted)
+    if not wrong and begun and len(starts := steps_begun(out)) > 1:
+        wrong = f"steps were taken twice: {[(steps[0], steps[-1]) for steps in starts]}"
+    return Outcome(wrong, struck, bool(names_in(out)), 0 if begun else None)
 
 
 def no_memory(place: Path) -> Outcome:
@@ -116,15 +138,16 @@ def no_memory(place: Path) -> Outcome:
     clips.mkdir(parents=True)
     for number in range(6):
         np.savez(clips / f"{number}.npz", frames=np.full((4, 64, 64), 40 * number, np.uint8))
-    # Three gigabytes as soon as it is unpacked, a few megabytes as a file.
-    np.savez_compressed(clips / "large.npz", frames=np.zeros((3000, 1024, 1024), np.uint8))
-    words = ("predict", str(clips), "--model", "lenet-lstm", "--memory-gb", "2", "--max-frames", "4000")
+    # A frame of 36 MB that becomes 144 as numbers of the model; a few kilobytes as a file.
+    np.savez_compressed(clips / "large.npz", frames=np.zeros((2, 6000, 6000), np.uint8))
+    words = ("predict", str(clips), "--model", "lenet-lstm", "--memory-gb", "0.1")
     status, told = Verb(words, files_of).start(place / "found").end()
     parts = sorted((place / "found").glob("*.parquet"))
     rows = [row for path in parts for row in pyarrow.parquet.read_table(path).to_pylist()]
     failed = {Path(row["clip"]).name: row["error"] for row in rows if row["error"]}
     good = list(failed) == ["large.npz"] and "--memory-gb" in failed["large.npz"] and len(rows) == 7 and status == 1
-    return "" if good and "Traceback" not in told else f"it ends with {status}; {failed} of {len(rows)}: {told}", True
+    wrong = "" if good and "Traceback" not in told else f"it ends with {status}; {failed} of {len(rows)}: {told}"
+    return Outcome(wrong, struck=True)
 
 
 ON_EVERY_VERB: dict[str, Callable[[Verb, Path, Undisturbed, float], Outcome]] = {
@@ -141,8 +164,11 @@ def _at_a_moment(verb: Verb, place: Path, wanted: Undisturbed, share: float) -> 
     place.mkdir(parents=True)
     out = place / "run"
     running = verb.start(out)
-    wait_for_a_file(running, out)
-    time.sleep(share * wanted.took_s)
+    if wanted.took_s < AT_ONCE_S:
+        time.sleep((0.3 + 0.6 * share) * wanted.whole_s)
+    else:
+        wait_for_a_file(running, out)
+        time.sleep(share * wanted.took_s)
     return out, running, running.is_running
 
 

@@ -10,15 +10,36 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from recipes.faults.verbs import Running, Verb, names_in
+from recipes.faults.verbs import Running, Verb, names_in, steps_begun, steps_file
+
+from saccade import checkpoint
 
 # Files of tensorboard have the time and the process in their names; a resumed run has one more.
 _UNLIKE = re.compile(r"(.*/)?tensorboard/.*")
 _FINISHED = "already holds a finished run"
-# What a killed process had started notices its end within a second or two.
-_NOTICED_S = 10.0
+# What a killed process had started notices its end when its imports are done.
+_NOTICED_S = 30.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Args:
+        wrong: what is wrong at the end, or "".
+        struck: whether the fault came before the end of the run.
+        begun: whether the run had written a file by then.
+        repeated: the steps of a training that were taken again; None for other commands.
+    """
+
+    wrong: str
+    struck: bool
+    begun: bool = True
+    repeated: int | None = None
 
 
 class Undisturbed:
@@ -31,36 +52,67 @@ class Undisturbed:
         status, told = running.end()
         self.whole_s, self.took_s = time.monotonic() - started, time.monotonic() - begun
         if status:
-            raise SystemExit(f"{verb.words[0]} fails without a fault: {told}")
+            raise RuntimeError(f"{verb.words[0]} fails without a fault: {told}")
         self.digest, self.names = verb.digest(out), _names(out)
         self.size = sum((out / name).stat().st_size for name in names_in(out)) if out.is_dir() else out.stat().st_size
 
 
-def killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> tuple[str, bool]:
-    """Kill a run and repeat it; return what is wrong at the end, or "", and whether the kill came before the end."""
+def killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> Outcome:
+    """Kill a run and repeat it."""
     running = verb.start(out)
-    # In the first third Python imports torch.
-    time.sleep(rng.uniform(0.3, 1) * wanted.whole_s)
-    in_time = running.is_running
-    if in_time:
+    wait_for_a_moment(running, out, wanted, rng)
+    begun, struck = bool(names_in(out)), running.is_running
+    if struck:
         # As the kernel does without memory: only this process; what it started has to notice.
         os.kill(running.process.pid, signal.SIGKILL)
     running.end()
-    return left_behind(running) or again(verb, out, wanted), in_time
+    if wrong := left_behind(running):
+        return Outcome(wrong, struck, begun)
+    saved = checkpoint_step(verb, out)
+    return finished(again(verb, out, wanted), struck, begun, verb, out, saved)
 
 
-def worker_killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> tuple[str, bool]:
-    """Kill one of several processes; return what is wrong at the end, or "", and whether it came before the end."""
+def worker_killed(verb: Verb, out: Path, wanted: Undisturbed, rng: random.Random) -> Outcome:
+    """Kill one of several processes, which their launcher starts again."""
     running = verb.start(out)
-    time.sleep(rng.uniform(0.3, 1) * wanted.whole_s)
+    wait_for_a_moment(running, out, wanted, rng)
     workers = running.workers() if running.is_running else []
+    begun, saved = bool(names_in(out)), checkpoint_step(verb, out)
     if workers:
         with suppress(ProcessLookupError):
             os.kill(rng.choice(workers), signal.SIGKILL)
     status, told = running.end()
     if status:
-        return f"it ends with {status}: {told[-2000:]}", bool(workers)
-    return _difference(verb, out, wanted) or left_behind(running), bool(workers)
+        return Outcome(f"it ends with {status}: {told[-2000:]}", bool(workers), begun)
+    return finished(difference(verb, out, wanted) or left_behind(running), bool(workers), begun, verb, out, saved)
+
+
+def wait_for_a_moment(running: Running, out: Path, wanted: Undisturbed, rng: random.Random) -> None:
+    """Wait until a random moment: in every second trial, of what comes after the first file."""
+    if rng.random() < 0.5:
+        wait_for_a_file(running, out)
+        time.sleep(rng.uniform(0, 1) * wanted.took_s)
+    else:
+        # In the first third Python imports torch.
+        time.sleep(rng.uniform(0.3, 1) * wanted.whole_s)
+
+
+def checkpoint_step(verb: Verb, out: Path) -> int:
+    """Return the step of the checkpoint of a training; 0 without one."""
+    if not verb.resumes or not (out / checkpoint.NAME).exists():
+        return 0
+    return int(checkpoint.read_header(out).training["step"])
+
+
+def finished(wrong: str, struck: bool, begun: bool, verb: Verb, out: Path, saved: int) -> Outcome:
+    """Return what came of a trial whose run was repeated, after a fault at which the checkpoint was of a step."""
+    if not verb.resumes:
+        return Outcome(wrong, struck, begun)
+    starts = steps_begun(out)
+    lost = [before[-1] + 1 - after[0] for before, after in pairwise(starts)]
+    if not wrong and any(after[0] < saved for after in starts[1:]):
+        wrong = f"it went on before step {saved} of the checkpoint: {[steps[0] for steps in starts]}"
+    return Outcome(wrong, struck, begun, max(lost, default=0))
 
 
 def again(verb: Verb, out: Path, wanted: Undisturbed) -> str:
@@ -71,7 +123,7 @@ def again(verb: Verb, out: Path, wanted: Undisturbed) -> str:
         return f"the next run ends with {status}: {told[-2000:]}"
     if "Traceback" in told:
         return f"a traceback: {told}"
-    return _difference(verb, out, wanted) or left_behind(running)
+    return difference(verb, out, wanted) or left_behind(running)
 
 
 def left_behind(running: Running) -> str:
@@ -93,6 +145,7 @@ def wait_for_a_file(running: Running, out: Path) -> float:
 
 def remove(out: Path) -> None:
     """Remove what a run wrote."""
+    steps_file(out).unlink(missing_ok=True)
     if out.is_dir():
         shutil.rmtree(out)
     else:
@@ -100,14 +153,18 @@ def remove(out: Path) -> None:
             (out.parent / name).unlink()
 
 
-def _names(out: Path) -> list[str]:
-    return [name for name in names_in(out) if not _UNLIKE.fullmatch(name)]
-
-
-def _difference(verb: Verb, out: Path, wanted: Undisturbed) -> str:
+def difference(verb: Verb, out: Path, wanted: Undisturbed) -> str:
     """Return in what files and results differ from those of an undisturbed run, or ""."""
-    if (found := verb.digest(out)) != wanted.digest:
+    try:
+        found = verb.digest(out)
+    except (OSError, ValueError) as error:
+        return f"its files cannot be read: {error}"
+    if found != wanted.digest:
         names = sorted(n for n in {*found, *wanted.digest} if found.get(n) != wanted.digest.get(n))
         return f"another result: {names[:5]}"
     left = set(_names(out)) ^ set(wanted.names)
     return f"other files: {sorted(left)}" if left else ""
+
+
+def _names(out: Path) -> list[str]:
+    return [name for name in names_in(out) if not _UNLIKE.fullmatch(name)]

@@ -22,14 +22,22 @@ Digest = dict[str, object]
 # One thread, so that two trainings have equal bits wherever they run.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 TRAINING = ("--digits", "uci", "--num-frames", "4", "--short-fraction", "0", "--batch-size", "8")
-# Checkpoints every half second in place of every minute, so that a moment between two of them is usual.
+# Checkpoints every half second in place of every minute, so that a moment between two of them is usual. The first
+# process writes the number of every step that it begins, so that one sees which were repeated.
 OFTEN = """
-import sys, threading
+import os, sys, threading
 def often():
     import time
-    while "saccade.train.loop" not in sys.modules or not hasattr(sys.modules["saccade.train.loop"], "run"):
+    while not hasattr(sys.modules.get("saccade.train.loop"), "_checked"):  # the last function of the module
         time.sleep(0.01)
-    sys.modules["saccade.train.loop"].run.__kwdefaults__["save_every_s"] = 0.5
+    loop = sys.modules["saccade.train.loop"]
+    loop.run.__kwdefaults__["save_every_s"] = 0.5
+    if os.environ.get("RANK", "0") == "0":
+        steps, advance = open(os.environ["SACCADE_FAULT_STEPS"], "a", buffering=1), loop.advance
+        def counted(trainer):
+            steps.write(f"{trainer.step}\\n")
+            return advance(trainer)
+        loop.advance = counted
 if "saccade" in " ".join(sys.orig_argv):
     threading.Thread(target=often, daemon=True).start()
 """
@@ -62,11 +70,12 @@ class Verb:
         return [sys.executable, *self.launcher, *self.words, "--out", str(out), *resume]
 
     def start(self, out: Path, printed: str = "told", **variables: str) -> Running:
-        """Start the command, with environment variables of its own; what it prints goes to a file beside `out`."""
-        patched = {"PYTHONPATH": str(self.patch)} if self.patch else {}
+        """Start the command, with environment variables of its own; what it prints goes to a file two folders above."""
+        patched = {"PYTHONPATH": str(self.patch), "SACCADE_FAULT_STEPS": str(steps_file(out))} if self.patch else {}
         mark = uuid.uuid4().hex
-        # Not to a pipe, which would stay open as long as a process that is left.
-        path = out.parent / f".{printed}"
+        # Not to a pipe, which would stay open as long as a process that is left; not beside `out`, where a disk may be
+        # full.
+        path = out.parent.parent / f".{printed}"
         with path.open("w") as told:
             process = subprocess.Popen(
                 self.command(out),
@@ -175,6 +184,24 @@ def rows_of(path: Path) -> Digest:
         f"{number} {row['model']} {row['condition']}": (row["accuracy"], row["cross_entropy"], row["num_clips"])
         for number, row in enumerate(rows)
     }
+
+
+def steps_file(out: Path) -> Path:
+    """Return the file in which a training of `OFTEN` writes the steps that it begins."""
+    return out.parent.parent / ".steps"
+
+
+def steps_begun(out: Path) -> list[list[int]]:
+    """Return the steps that a training began, a list for each time that it was started."""
+    path = steps_file(out)
+    found: list[list[int]] = []
+    # The last line of a killed process may lack its end.
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        if line.isdecimal():
+            if not found or int(line) <= found[-1][-1]:
+                found.append([])
+            found[-1].append(int(line))
+    return found
 
 
 def names_in(out: Path) -> list[str]:

@@ -6,6 +6,9 @@ from typing import Any
 
 from saccade import models
 from saccade.evaluate import interval, read_rows
+from saccade.evaluate.cells import MIN_SEEDS
+from saccade.intervals import t_interval
+from saccade.models.matched import NUM_GLIMPSES
 from saccade.reproduce.published_figures import PUBLISHED
 
 from .layout import percent, table, with_interval
@@ -59,11 +62,49 @@ def mixture(path: Path) -> str:
     """Show one set of weights in every condition, by model: accuracy and cross entropy, means over seeds."""
     rows = read_rows(path)
     names = _mixed(rows)
-    sizes = [sum(p.numel() for p in models.create(model, trunk="wide").parameters()) for model in names]
-    facts = [["parameters", *(f"{size:,}" for size in sizes)]]
+    facts = [["parameters", *(_parameters(model) for model in names)]]
     for column, name in (("seed", "seeds"), ("steps", "steps")):
         facts.append([name, *(_all(_where(rows, model=model), column) for model in names)])
     return table(["", *names.values()], facts + _of_mixture(rows, "accuracy"))
+
+
+def gains(path: Path) -> str:
+    """Show by how many points the first model is more accurate than the others: mean over seeds, t-interval."""
+    rows = read_rows(path)
+    first, *others = _mixed(rows)
+    lines = []
+    for condition, name in CONDITIONS.items():
+        by_model = [
+            {row["seed"]: row for row in _where(rows, condition=condition, model=model)} for model in (first, *others)
+        ]
+        line = [name]
+        for found in by_model[1:]:
+            for figure in ("accuracy", "accuracy_of_mean_logits"):
+                pairs = [(by_model[0][seed][figure], found[seed][figure]) for seed in by_model[0] if seed in found]
+                line.append(_gain(pairs))
+        lines.append(line)
+    head = [f"{ALL_MODELS[other]}{of}" for other in others for of in (", last frame", ", mean logits")]
+    return table([f"points more of {ALL_MODELS[first]} than", *head], lines)
+
+
+def controls(path: Path, mixture: Path) -> str:
+    """Show what the number of glimpses brings at equal parameters and steps: rows of `recipes/controls.py`.
+
+    Args:
+        path: rows of other numbers.
+        mixture: rows of `recipes/mixture.sh`, with two.
+    """
+    rows = [
+        row | {"num_glimpses": row.get("num_glimpses") or NUM_GLIMPSES}
+        for row in (*read_rows(path), *read_rows(mixture))
+        if row["model"] == "multi-stn-lstm"
+    ]
+    lines = []
+    for num in sorted({row["num_glimpses"] for row in rows}):
+        found = _where(rows, num_glimpses=num)
+        facts = [str(num), _parameters("multi-stn-lstm", num), _all(found, "steps"), _all(found, "seed")]
+        lines.append([*facts, *(_precise(_where(found, condition=condition)) for condition in CONDITIONS)])
+    return table(["glimpses", "parameters", "steps", "seeds", *CONDITIONS.values()], lines)
 
 
 def mixture_of_mean_logits(path: Path) -> str:
@@ -153,6 +194,20 @@ def _of_mixture(rows: Sequence[Row], figure: str) -> list[list[str]]:
         [name, *(_with_entropy(_where(rows, condition=condition, model=model), figure) for model in _mixed(rows))]
         for condition, name in CONDITIONS.items()
     ]
+
+
+def _gain(pairs: Sequence[tuple[float, float]]) -> str:
+    gains = [100 * (one - other) for one, other in pairs]
+    mean = f"{sum(gains) / len(gains):+.2f}"
+    if len(gains) < MIN_SEEDS:
+        return mean
+    low, high = t_interval(gains)
+    return f"{mean} ({low:+.2f} to {high:+.2f})"
+
+
+def _parameters(model: str, num_glimpses: int | None = None) -> str:
+    made = models.create(model, trunk="wide", **({"num_glimpses": num_glimpses} if num_glimpses else {}))
+    return f"{sum(p.numel() for p in made.parameters()):,}"
 
 
 def _mixed(rows: Sequence[Row]) -> dict[str, str]:

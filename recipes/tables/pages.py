@@ -7,21 +7,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from . import accuracy, attention, reliability, robustness, speed
+from . import accuracy, attention, reliability, robustness, scale, speed
 
 PAGES = (
     *("README.md", "docs/results.md", "docs/report.md", "docs/attention.md"),
-    *("docs/reliability.md", "docs/guide.md", "docs/deform_conv.md"),
+    *("docs/reliability.md", "docs/scale.md", "docs/guide.md", "docs/deform_conv.md"),
 )
 RENDERERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
-        *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.remaining),
+        *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.gains, accuracy.controls),
+        accuracy.remaining,
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed, attention.glimpses),
         *(reliability.damaged, reliability.faults, reliability.soak),
         *(robustness.turned, robustness.changed),
+        *(scale.reading, scale.naming, scale.ten_million, scale.processes),
         *(speed.training, speed.streaming, speed.generator),
         *(speed.operator, speed.operator_in_training, speed.operator_memory, speed.gpu_large, speed.gpu_small),
     )

@@ -22,8 +22,10 @@ def faults(path: Path) -> str:
         "fault": "fault",
         "verb": "command",
         "trials": "trials",
-        "in_time": "before the end",
+        "struck": "before the end",
+        "after_first_file": "of these, after the first file",
         "good": "as promised",
+        "most_steps_repeated": "steps taken twice, at most",
     }
     return _counted(path, names)
 
@@ -31,19 +33,22 @@ def faults(path: Path) -> str:
 def soak(path: Path) -> str:
     """Show times and memory of the first tenth of a long run, and of its last."""
     found = json.loads(path.read_text(encoding="utf-8"))
+    stream, requests = found["stream"], found["requests"]
     lines = []
     for name, measured in (
-        ("frames of a stream", found["stream"]),
-        ("requests to the page", found["requests"]["small"] | {"memory_mb": found["requests"]["memory_mb"]}),
-        ("uploads to the page", found["requests"]["uploads"]),
+        (f"{stream['frames']:,} frames of a stream", stream),
+        (f"{requests['requests']:,} requests to the page", requests["small"] | {"memory_mb": requests["memory_mb"]}),
+        ("uploads among them", requests["uploads"]),
     ):
         for figure, label in _FIGURES.items():
             if figure in measured:
                 first, *_, last = measured[figure]
                 lines.append([name, label, f"{first:,}", f"{last:,}"])
     hostile = found["hostile clients"]
-    lines.append(["page beside hostile clients", "memory, MB", *(f"{value:,}" for value in hostile["memory_mb"])])
-    lines.append(["", "its rate, as a share of that without them", "", f"{hostile['ratio']:.2f}"])
+    beside = f"{hostile['minutes']:g} minutes of a page beside hostile clients"
+    first, *_, last = hostile["memory_mb"]
+    lines.append([beside, "memory before and after, MB", f"{first:,}", f"{last:,}"])
+    lines.append([beside, "its rate, as a share of that without them", "", f"{hostile['ratio']:.2f}"])
     return table(["", "figure", "first tenth", "last tenth"], lines)
 
 

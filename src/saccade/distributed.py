@@ -9,6 +9,8 @@ import gc
 import os
 import platform
 import re
+import socket
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,12 +25,13 @@ from torch.distributed.rendezvous import rendezvous
 
 from saccade.clips import part_of
 from saccade.errors import DataError, NonFiniteError, SaccadeError, UsageError
-from saccade.processors import num_launched
+from saccade.processors import PARENT, num_launched
 
 _T = TypeVar("_T")
 
 # The processes of a launch start together, on machines that a launcher has already brought together.
 _TO_MEET = timedelta(minutes=10)
+_TO_REACH_S = 10.0
 # A process that has died ends the others at once. One that decodes a large collection may let them wait for hours.
 _PATIENCE = timedelta(days=1)
 # What torch says if a process that it waits for is gone.
@@ -74,6 +77,7 @@ def joined() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     try:
+        _check_launcher()
         store, number, num = next(iter(rendezvous("env://", timeout=_TO_MEET)))
         # A launcher that starts its processes again may keep the store, with the addresses of those before.
         count = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -96,6 +100,39 @@ def joined() -> Iterator[None]:
             "another process of this training has ended, and says why if it can; continue from the last checkpoint"
             " with --resume"
         ) from error
+
+
+def launcher_is_gone() -> bool:
+    """Return whether the launcher was killed and left this process behind.
+
+    A process without a launcher may outlive its parent.
+
+    >>> launcher_is_gone()
+    False
+    """
+    return is_launched() and os.getppid() != PARENT
+
+
+def _check_launcher() -> None:
+    """Raise SaccadeError if the launcher, whose store tells the processes of one another, ended while this one started.
+
+    Torch would try to reach it for as long as the processes may take to meet.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return  # the first process holds the store, and may start later
+    address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    end = time.monotonic() + _TO_REACH_S
+    while True:
+        try:
+            socket.create_connection(address, timeout=_TO_REACH_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() > end:
+                raise SaccadeError(
+                    f"the launcher of this process cannot be reached at {':'.join(map(str, address))} ({error}); start"
+                    " the training again, with --resume if it had begun"
+                ) from error
+        time.sleep(0.5)
 
 
 def _forget_locals(error: BaseException | None) -> None:
@@ -197,19 +234,3 @@ def first_before_others() -> Iterator[None]:
     yield
     if is_first():
         dist.barrier()
-
-
-class Launcher:
-    """The process that started this one as one of several.
-
-    >>> Launcher().is_gone
-    False
-    """
-
-    def __init__(self) -> None:
-        self._number = os.getppid() if is_launched() else None
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it was killed and left its processes behind. A process without a launcher may outlive its parent."""
-        return self._number is not None and os.getppid() != self._number

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+PARENT = os.getppid()
+"""The process that had started this one when this module was imported, which is before torch: later it may be gone."""
+
 
 def num_processors(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Return how many processors this process may use: its affinity and the limits of its container count.

@@ -158,6 +158,15 @@ def test_processes_do_not_outlive_their_launcher(tmp_path):
         pass
 
 
+def test_processes_end_if_their_launcher_is_killed_while_they_import(tmp_path):
+    # They would wait ten minutes for one another, at an address that is gone.
+    with launched("train", *TINY, "--steps", 100_000, "--out", tmp_path / "run") as (agent, started):
+        wait(lambda: len(workers(agent)) == 2)
+        started += workers(agent)
+        agent.kill()
+        wait(lambda: not any(Path(f"/proc/{number}").exists() for number in started), deadline_s=60)
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

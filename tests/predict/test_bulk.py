@@ -1,5 +1,6 @@
 """Predictions of large collections: Parquet files by two engines, whatever goes wrong."""
 
+import errno
 import json
 import os
 import signal
@@ -120,6 +121,21 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(clips, model, tmp_p
     (config.out / f".{32 * '1'}.part-").write_bytes(b"another process writes this")
     list(call.each())
     assert {path.name for path in config.out.iterdir()} == wanted | {".mine", f".{32 * '1'}.part-"}
+
+
+def test_a_full_disk_keeps_no_half_file(clips, model, tmp_path, monkeypatch):
+    config = config_of(clips, model, tmp_path / "out")
+    output = bulk.Call.of(config).out
+    there = sorted(config.out.iterdir())
+
+    def full(path, content):
+        Path(path).write_bytes(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(output._system, "pipe_file", full)
+    with pytest.raises(OSError, match="No space left on device: .*part-000000"):
+        output.write(bulk.Call.of(config).parts[0], [])
+    assert sorted(config.out.iterdir()) == there
 
 
 def test_clips_and_files_may_be_remote(clips, model, tmp_path):

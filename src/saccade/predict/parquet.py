@@ -141,10 +141,15 @@ class Output:
     def _put(self, path: str, content: bytes) -> None:
         temporary = f"{self._root}/.{uuid.uuid4().hex}.part-"
         with files.errors_named(Path(path)):
-            self._system.pipe_file(temporary, content)
-            if not is_remote(self.address):  # so that a power cut leaves no empty file under the final name
-                files.sync(Path(temporary))
-            self._system.mv(temporary, path)
+            try:
+                self._system.pipe_file(temporary, content)
+                if not is_remote(self.address):  # so that a power cut leaves no empty file under the final name
+                    files.sync(Path(temporary))
+                self._system.mv(temporary, path)
+            except OSError:
+                with suppress(OSError):
+                    self._system.rm(temporary)  # a full disk has no room for half a file
+                raise
 
 
 def _printable(row: Row) -> Row:

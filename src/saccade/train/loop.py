@@ -53,8 +53,7 @@ def run(
     """
     saved = logged = time.monotonic()
     with held_back() as interrupted, _log(out, trainer.step) as write:
-        launcher = distributed.Launcher()
-        while not distributed.any_of(trainer.is_done or interrupted() or launcher.is_gone):
+        while not distributed.any_of(trainer.is_done or interrupted() or distributed.launcher_is_gone()):
             try:
                 row = advance(trainer)
             except DataError:  # a clip cannot be read any more; no step has begun
