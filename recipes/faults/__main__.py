@@ -127,13 +127,11 @@ def at_random(kill: Kill, verb: Verb, folder: Path, num: int, seed: int) -> list
 def disturbing(fault: str, verb: Verb, folder: Path, options: Options) -> list[Outcome]:
     """Disturb a verb at three moments."""
     wanted = undisturbed(verb, fresh(folder / "before"))
-    return [
-        outcome
-        for number, share in enumerate(MOMENTS)
-        for outcome in tried(
-            lambda number=number, share=share: [ON_EVERY_VERB[fault](verb, folder / f"{number}" / "at", wanted, share)]
-        )
-    ]
+
+    def trial(number: int, share: float) -> list[Outcome]:
+        return [ON_EVERY_VERB[fault](verb, folder / f"{number}" / "at", wanted, share)]
+
+    return [outcome for number, share in enumerate(MOMENTS) for outcome in tried(partial(trial, number, share))]
 
 
 def without_memory(verb: Verb, folder: Path, options: Options) -> list[Outcome]:

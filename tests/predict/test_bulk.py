@@ -133,7 +133,7 @@ def test_a_full_disk_keeps_no_half_file(clips, model, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(output._system, "pipe_file", full)
-    with pytest.raises(OSError, match="No space left on device: .*part-000000"):
+    with pytest.raises(OSError, match=r"No space left on device: .*part-000000"):
         output.write(bulk.Call.of(config).parts[0], [])
     assert sorted(config.out.iterdir()) == there
 
