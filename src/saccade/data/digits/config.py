@@ -73,10 +73,10 @@ class DigitsConfig(DigitSourceConfig):
             because similar frames teach little.
         short_fraction: the fraction of training steps that use short clips; the frames per step stay the same.
         short_frames: the number of frames in a short clip.
-        jitter: how strongly each digit image is changed at random in training, once for each clip: turned a little,
-            sheared, stretched, bent, its strokes thickened or thinned. 0 for not at all, 1 for what still looks like
-            handwriting. Other clips are never changed. It makes digits of training and others alike in accuracy, and
-            needs more steps for the same one (docs/log.md).
+        jitter: how strongly half of the digit images, drawn anew for each clip, are changed at random in training:
+            turned a little, sheared, stretched, bent, their strokes thickened or thinned. 0 for not at all, 1 for what
+            still looks like handwriting. Other clips are never changed. It is for long trainings, which would remember
+            the digits (docs/log.md).
         continuous: change angle and scale smoothly from setting to setting.
         canvas: the height and width of a frame in pixels.
         digit_size: the height and width of a digit in pixels at scale 1.

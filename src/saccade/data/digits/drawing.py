@@ -16,7 +16,10 @@ PIECE_PX = 10
 """Side of the square that is cut out of a 28x28 digit image as clutter."""
 
 _JITTER_KNOTS, _JITTER_BEND_PX = 4, 1.5
-_JITTER_TURN, _JITTER_STRETCH, _JITTER_STROKE = math.radians(8), 0.15, 0.5
+_JITTER_TURN, _JITTER_STRETCH = math.radians(8), 0.15
+# The edge of a stroke lies at one grey level. A steeper step there undoes the blur of resampling; moving the level makes
+# strokes thicker or thinner.
+_JITTER_EDGE, _JITTER_STEEPNESS, _JITTER_STROKE = 110, 1.7, 75
 NUM_JITTER = 7 + 2 * _JITTER_KNOTS**2
 """The number of strengths that `jittered` takes for each image."""
 
@@ -67,8 +70,9 @@ def jittered(
     """Change each image as handwriting differs: turned, sheared, stretched, shifted, bent, with other strokes.
 
     *Conventions:* strengths lie in [-1, 1] for changes that still look like handwriting. They are those of a rotation
-    of 8 degrees, a shear and two stretches of 15 %, two shifts of a pixel, a stroke half a pixel thicker or thinner,
-    and the (x, y) shifts of a grid of 4x4 knots by 1.5 pixels.
+    of 8 degrees, a shear and two stretches of 15 %, two shifts of a pixel, a stroke whose edge moves by 75 grey levels,
+    which is about a third of a pixel, and the (x, y) shifts of a grid of 4x4 knots by 1.5 pixels. An image whose
+    strengths are all zero stays as it is; edges of others are made as sharp as those of MNIST.
 
     Args:
         images: the images.
@@ -94,9 +98,9 @@ def jittered(
     spread = F.interpolate(knots * (_JITTER_BEND_PX * 2 / side), size=(side, side), mode="bicubic", align_corners=True)
     grid = F.affine_grid(theta, [len(images), 1, side, side], align_corners=False) + spread.permute(0, 2, 3, 1)
     drawn = F.grid_sample(images.unsqueeze(1).float(), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    thick, thin = F.max_pool2d(drawn, 3, 1, 1), -F.max_pool2d(-drawn, 3, 1, 1)
-    stroke = (_JITTER_STROKE * stroke).view(-1, 1, 1, 1)
-    drawn = drawn + torch.where(stroke > 0, stroke * (thick - drawn), stroke * (drawn - thin))
+    edge = _JITTER_EDGE + _JITTER_STROKE * stroke.view(-1, 1, 1, 1)
+    drawn = edge + _JITTER_STEEPNESS * (drawn - _JITTER_EDGE)
+    drawn = torch.where((strengths == 0).all(1).view(-1, 1, 1, 1), images.unsqueeze(1).float(), drawn)
     return drawn.clamp_(0, 255).round_().to(torch.uint8).squeeze(1)
 
 

@@ -34,8 +34,8 @@ class Motion:
 
     `clutter` is the largest number of moving pieces of digits in addition to the digits. `noise` is the largest
     standard deviation of the pixel noise, in grey levels. Each clip draws its own values from 0 to these limits.
-    `angle_deg` is the angle of every digit in every frame; None draws angles. `jitter` is how strongly each digit image
-    is changed, once for each clip; see `drawing.jittered`.
+    `angle_deg` is the angle of every digit in every frame; None draws angles. `jitter` is how strongly half of the
+    digit images are changed, once for each clip; see `drawing.jittered`.
 
     Raises:
         UsageError: if the condition is unknown, or a range is empty or does not fit into the canvas.

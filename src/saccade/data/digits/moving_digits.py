@@ -340,13 +340,14 @@ class MovingDigits(Dataset[tuple[Tensor, Tensor]]):
         return ((folded - room // 2) * scale.unsqueeze(-1) + _ONE * _HALF) >> (2 * _FIXED_BITS)
 
     def _shown(self, indices: Tensor, plan: _Plan) -> UInt8[Tensor, "batch digits side side"]:
-        """Return the digit images of clips, changed at random if there is jitter."""
+        """Return the digit images of clips; if there is jitter, every second one, at random, is changed."""
         images = self._images[plan.instance]
         if not self.motion.jitter:
             return images
         kinds = tuple(range(drawing.NUM_JITTER))
         drawn = self._draw(indices, 1, kinds, self._stream, num=images.shape[1], seed=_JITTER_SEED)[:, 0]
-        strengths = (drawn.double() / 2**31 - 1).float() * self.motion.jitter
+        changed = drawn[..., :1] & 1
+        strengths = (drawn.double() / 2**31 - 1).float() * self.motion.jitter * changed
         return drawing.jittered(images.flatten(0, 1), strengths.flatten(0, 1)).view(images.shape)
 
     def _bend(self, indices: Int64[Tensor, "batch"]) -> Tensor:
