@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # One set of weights for all four conditions: end to end on MNIST, tested on digits never seen. A training takes one
-# core for MINUTES; how many steps these hold depends on the machine, and the rows say it. STEPS gives their number instead,
-# so that other machines train for as long. An interrupted call continues.
+# core for MINUTES; how many steps these hold depends on the machine, and the rows say it. STEPS gives their number
+# instead, so that other machines train for as long. JITTER changes digits of training at random. An interrupted call
+# continues.
 # Weights with their temperature go to runs/mixture, and rows to TABLE. PACKAGED=multi-stn-lstm puts its weights of seed 0
 # into the package, with their card.
 # Usage: MODELS="multi-stn-lstm dcn-lstm" SEEDS="0 1 2" MINUTES=110 recipes/mixture.sh [--digits-dir FOLDER]
@@ -18,7 +19,7 @@ for seed in ${SEEDS:-0 1 2}; do
       saccade train --resume --out "$run"
     else
       saccade train --model "$model" --trunk wide --digits mnist --batch-size 8 --short-fraction 0.75 \
-        $length --seed "$seed" \
+        $length --jitter "${JITTER:-0}" --seed "$seed" \
         --condition normal rotation scaling rotation_scaling rotation_scaling rotation_scaling --out "$run" "$@"
     fi
     python recipes/pack_weights.py "$run" "$run.safetensors" "$@"
