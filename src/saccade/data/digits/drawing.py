@@ -17,8 +17,8 @@ PIECE_PX = 10
 
 _JITTER_KNOTS, _JITTER_BEND_PX = 4, 1.5
 _JITTER_TURN, _JITTER_STRETCH = math.radians(8), 0.15
-# The edge of a stroke lies at one grey level. A steeper step there undoes the blur of resampling; moving the level makes
-# strokes thicker or thinner.
+# The edge of a stroke lies at one grey level. A steeper step there undoes the blur of resampling; moving the level
+# makes strokes thicker or thinner.
 _JITTER_EDGE, _JITTER_STEEPNESS, _JITTER_STROKE = 110, 1.7, 75
 NUM_JITTER = 7 + 2 * _JITTER_KNOTS**2
 """The number of strengths that `jittered` takes for each image."""
