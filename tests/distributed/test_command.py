@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,11 @@ from tests.own_clips import write_folder
 
 from saccade import checkpoint, run_folder
 from saccade.cli import main, processes
+from saccade.data.digits import TRAINING
 from saccade.evaluate import read_rows
+from saccade.train import TrainConfig
+from saccade.train.end_to_end import start
+from saccade.train.trainer import save
 
 TINY = ("--digits", "uci", "--num-frames", "4", "--short-fraction", "0", "--batch-size", "5", "--precision", "float32")
 
@@ -144,6 +149,22 @@ def test_a_killed_process_is_started_again_and_resumes(tmp_path):
     assert checkpoint.read_header(out).training["step"] == 300
     assert steps(out) == sorted(set(steps(out)))
     assert run_folder.read(out)["finished"]
+
+
+@pytest.mark.parametrize(("step", "status"), [(0, 0), (1, 2)])
+def test_a_process_killed_before_run_json_is_started_again_and_begins(step, status, tmp_path, monkeypatch, capsys):
+    # Between the first checkpoint and run.json lies a moment; what it leaves is made here.
+    config, data = (
+        TrainConfig("lenet-lstm", steps=2, precision="float32", batch_size=5),
+        replace(TRAINING, num_frames=4),
+    )
+    trainer = start(config, replace(data, short_fraction=0.0))
+    trainer.num_steps, trainer.step = 2, step
+    save(trainer, tmp_path)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert main(["train", "--model", "lenet-lstm", *TINY, "--steps", "2", "--out", str(tmp_path)]) == status
+    assert checkpoint.read_header(tmp_path).training["step"] == (2 if status == 0 else step)
+    assert status == 0 or "already holds a run" in capsys.readouterr().err
 
 
 def test_processes_do_not_outlive_their_launcher(tmp_path):

@@ -118,9 +118,12 @@ def _check_options(
 
 def _began_here(out: Path) -> bool:
     """Return whether the launcher of this process has begun the run in a folder."""
-    from saccade import distributed, run_folder
+    from saccade import checkpoint, distributed, run_folder
 
-    return (out / run_folder.RUN).exists() and run_folder.read(out).get("launcher") == distributed.launcher()
+    if (out / run_folder.RUN).exists():
+        return run_folder.read(out).get("launcher") == distributed.launcher()
+    # A process that is killed after the first checkpoint leaves no run.json. Whoever's run it is, it has taken no step.
+    return (out / checkpoint.NAME).exists() and checkpoint.read_header(out).training.get("step") == 0
 
 
 def _check_alone(reason: str) -> None:
