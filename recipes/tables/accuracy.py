@@ -125,6 +125,24 @@ def remaining(path: Path) -> str:
     return table(["clips", "condition", "number", "accuracy"], lines)
 
 
+def agreement(path: Path) -> str:
+    """Show which errors several trainings share, and the figures of the mean of their probabilities."""
+    lines = [
+        [
+            name,
+            f"{row['num_clips']:,}",
+            f"{row['wrong_of_each']:.0f}",
+            str(row["wrong_of_all"]),
+            str(row["same_wrong_verdict"]),
+            _with_entropy([row], "accuracy"),
+        ]
+        for condition, name in CONDITIONS.items()
+        for row in _where(read_rows(path), condition=condition)
+    ]
+    head = ["condition", "clips", "wrong in one training, mean", "wrong in all", "in all, the same verdict"]
+    return table([*head, "mean of their probabilities"], lines)
+
+
 def attention_off(path: Path) -> str:
     """Show how accuracy changes when the attention of a trained model is switched off."""
     lines = [

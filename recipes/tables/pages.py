@@ -18,7 +18,7 @@ RENDERERS: dict[str, Callable[..., str]] = {
     for function in (
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
         *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.gains, accuracy.controls),
-        accuracy.remaining,
+        *(accuracy.remaining, accuracy.agreement),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed, attention.glimpses),
         *(reliability.damaged, reliability.faults, reliability.soak),
