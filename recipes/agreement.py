@@ -1,7 +1,7 @@
 """Bound what more trainings of one recipe could bring: which errors all of them make, and what their mean says.
 
-A clip that every training gets wrong in the same way is an error of the recipe or of the digits, not of chance. The mean
-of the probabilities of several models has as many times the parameters; it says how much of the error is due to chance.
+A clip that every training gets wrong in the same way is an error of the recipe or of the digits, not of chance. The
+mean of the probabilities of several models has as many times the parameters; it says how much of the error is chance.
 
 Usage: python recipes/agreement.py --models RUN RUN RUN [--num-clips 2000] [--split test] [--out rows.csv]
 """

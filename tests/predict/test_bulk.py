@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,6 +178,9 @@ def test_an_interrupted_call_writes_no_part_with_gaps(model, tmp_path):
         process.send_signal(signal.SIGINT)
         told = process.stderr.read()
     assert process.returncode in (0, 130), told
+    if process.returncode:
+        assert re.search(r"interrupted: the rows of \d+ of 9 clips are in ", " ".join(told.split())), told
+        assert "continue with: saccade predict" in told
     config = config_of(clips, model, tmp_path / "out")
     made(config)
     made(replace(config, out=tmp_path / "whole"))

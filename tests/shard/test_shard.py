@@ -14,7 +14,7 @@ from tests.own_clips import write_folder, write_npz
 
 from saccade.cli import main
 from saccade.data import Folder, archives
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, Interrupted, UsageError
 from saccade.shard import ShardConfig, shard
 
 SMALL = {"shard_mb": 0.02}
@@ -164,6 +164,23 @@ def test_a_killed_call_leaves_whole_archives_and_is_continued(clips, sharded, tm
     shard(ShardConfig(clips, out, group="_([0-9]+)_", split_seed=3, **SMALL))
     assert content(out) == content(sharded[0])
     assert not list(out.glob(".*part*"))
+
+
+def test_an_interrupted_call_says_what_is_written_and_how_to_continue(clips, sharded, tmp_path):
+    out = tmp_path / "out"
+
+    def begin(stage):
+        def counted(done, total):
+            if stage == "clips written" and done:
+                raise KeyboardInterrupt
+
+        return counted
+
+    with pytest.raises(Interrupted, match=rf"^[1-9][0-9]* of 24 clips are in archives in {out}$"):
+        shard(ShardConfig(clips, out, group="_([0-9]+)_", split_seed=3, **SMALL), begin=begin)
+    assert len(list(out.glob("*.tar"))) == 1
+    shard(ShardConfig(clips, out, group="_([0-9]+)_", split_seed=3, **SMALL))
+    assert content(out) == content(sharded[0])
 
 
 # --- Archives that others wrote

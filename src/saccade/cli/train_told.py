@@ -10,7 +10,7 @@ _MAX_NAMED = 10
 
 
 def scanned(folder: Any) -> Any:
-    """Read all clips of a collection; print a summary, what was left out, and whether metadata tells the class."""
+    """Read all clips of a collection; print a summary, the damaged clips, and whether metadata tells the class."""
     from saccade import console
     from saccade.data.leaks import check_leak
     from saccade.data.scan import cache_warning
@@ -18,11 +18,8 @@ def scanned(folder: Any) -> Any:
     before = folder.summary()
     console.say(f"{folder.root}: {before}")
     records = folder.scanned()
-    reasons = list(folder.left_out.values())
-    for reason in reasons[:_MAX_NAMED]:
-        console.say(f"left out: {reason}")
-    if reasons[_MAX_NAMED:]:
-        console.say(f"left out: {len(reasons) - _MAX_NAMED} more clips; saccade check --csv lists all of them")
+    _damaged("left out", list(folder.left_out.values()))
+    _damaged("read in part", [record.warning for record in records if record.warning is not None])
     if (warning := cache_warning()) is not None:
         console.say(f"warning: {warning}")
     if (left := folder.summary()) != before:
@@ -34,6 +31,16 @@ def scanned(folder: Any) -> Any:
             " a model may learn this instead of what the clips show"
         )
     return records
+
+
+def _damaged(what: str, reasons: list[str]) -> None:
+    """Print what became of damaged clips, and why; of many, the first."""
+    from saccade import console
+
+    for reason in reasons[:_MAX_NAMED]:
+        console.say(f"{what}: {reason}")
+    if reasons[_MAX_NAMED:]:
+        console.say(f"{what}: {len(reasons) - _MAX_NAMED} more clips; saccade check --csv lists all of them")
 
 
 def ladder(rungs: Any, rows: Any, where: str) -> None:

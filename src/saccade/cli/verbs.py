@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from saccade.cli import robustness, stream, train
 from saccade.cli.options import given
-from saccade.errors import DataError, SaccadeError, UsageError
+from saccade.errors import DataError, Interrupted, SaccadeError, UsageError
 
 
 class Verb(NamedTuple):
@@ -223,9 +223,12 @@ def _predict_into(config: Any) -> None:
         progress(num_done, num)
         missing = frozenset(call.left)
         num_failed = call.out.num_failed([part for part in call.parts if part not in missing])
-        for done in call.each():
-            num_done, num_failed = num_done + done.num_clips, num_failed + done.num_failed
-            progress(num_done, num)
+        try:
+            for done in call.each():
+                num_done, num_failed = num_done + done.num_clips, num_failed + done.num_failed
+                progress(num_done, num)
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"the rows of {num_done} of {num} clips are in {call.out.address}") from error
     written = f"wrote {len(call.left)} of {len(call.parts)} files to {call.out.address}"
     console.say(f"{written}, for {num_left} of {num} clips")
     if num_failed:

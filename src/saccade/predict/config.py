@@ -31,7 +31,8 @@ class PredictConfig:
         max_frames: the maximum number of frames to read from each clip.
         device: auto, cpu or cuda.
         workers: the number of processes. The default is one per core that this program may use; few or small clips are
-            not worth more than one. A GPU has one.
+            not worth more than one. A GPU has one. With --engine ray it is the largest number of actors, by default one
+            per core of the cluster, or per GPU.
         min_confidence: the minimum probability of a verdict; below it, a clip is reported as unsure. The default is
             that in the checkpoint, 0.5 for most models. If several classes can be present at once, a verdict is unsure
             if any of them is close to 50 %: at 0.5 between 25 and 75 %, at 0.8 between 10 and 90 %.

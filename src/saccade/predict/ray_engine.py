@@ -12,7 +12,6 @@ from saccade.errors import UsageError
 from saccade.predict.bulk import Predictor, lost
 from saccade.predict.parquet import Done, Output, Part
 from saccade.predict.processes import Isolated
-from saccade.processors import num_processors
 
 
 class Maker:
@@ -40,7 +39,7 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
         parts: the parts.
         work: what a worker does.
         out: where the parts are written.
-        num_workers: the largest number of actors; None for one per processor of this machine.
+        num_workers: the largest number of actors; None for one per processor of the cluster, or per GPU.
 
     Raises:
         UsageError: if no machine of the cluster has the memory that an actor declares.
@@ -51,19 +50,28 @@ def each(parts: Sequence[Part], work: Predictor, out: Output, *, num_workers: in
 
     # Arguments of a constructor would lie in the store of objects, and an actor that starts anew could miss them.
     maker = type("Maker", (Maker,), {"work": work, "out": out})
+    unit = "GPU" if work.device.type == "cuda" else "CPU"
     told = [{"part": json.dumps({"number": part.number, "clips": part.clips})} for part in parts]
     with _connected():
         _check_memory(work.memory_bytes or 0)
         made = ray.data.from_items(told, override_num_blocks=len(parts)).map_batches(
             maker,
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(num_workers or num_processors(), len(parts))),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(num_workers or _num_there(unit), len(parts))),
             num_cpus=1,
-            num_gpus=1 if work.device.type == "cuda" else 0,
+            num_gpus=1 if unit == "GPU" else 0,
             memory=work.memory_bytes,
         )
         for row in made.iter_rows():
             yield Done(int(row["number"]), int(row["num_clips"]), int(row["num_failed"]))
+
+
+def _num_there(unit: str) -> int:
+    """Return how many processors or GPUs the machines of the cluster have together."""
+    import ray
+
+    resources: Callable[[], dict[str, float]] = ray.cluster_resources  # it has no types
+    return max(1, int(resources().get(unit, 1)))
 
 
 def _check_memory(wanted: int) -> None:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 _MORE_CONNECTIONS = 128
 _MAX_HEADER_BYTES = 16 << 10
 _GRACE_S = 3
-# The names in `saccade.models.MATCHED`, repeated here because that module imports torch.
-_PACKAGED = ("lenet-lstm", "stn-lstm", "dcn-lstm")
 
 
 def serve(config: ServeConfig, say: Callable[[str], None] = print) -> None:
@@ -105,12 +103,7 @@ def _broadcast(source: str | None, say: Callable[[str], None]) -> Broadcast | No
 
 
 def _check_models(paths: tuple[Path, ...]) -> None:
-    for path in paths:
-        if not path.exists() and str(path) not in _PACKAGED:
-            raise DataError(
-                f"no checkpoint at {path}; give a .safetensors file, the folder of a run, or {', '.join(_PACKAGED)}"
-            )
-    if len(paths) > 1:
+    if len(paths) > 1 or not all(path.exists() for path in paths):
         # This imports torch, which is slow. Still, the check comes first: a wrong call fails before the page opens.
         from saccade.serve.engine import check_together
 

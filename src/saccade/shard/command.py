@@ -18,7 +18,7 @@ from saccade.data import Folder, members, video
 from saccade.data.archives import MANIFEST
 from saccade.data.labelled import LabelledClip
 from saccade.data.split import SPLITS
-from saccade.errors import DataError, UsageError
+from saccade.errors import DataError, Interrupted, UsageError
 from saccade.foreign import UNREADABLE
 from saccade.shard.config import ShardConfig
 
@@ -61,6 +61,7 @@ def shard(config: ShardConfig, *, begin: Begin | None = None) -> Written:
         UsageError: if the folder holds archives of other clips or options, or other files.
         DataError: if the collection cannot be read.
         OSError: if an archive cannot be written.
+        Interrupted: if Ctrl-C stops the writing; whole archives stay.
     """
     counters = begin or (lambda _stage: lambda _done, _total: None)
     folder = Folder(config.data, group=config.group, seed=config.split_seed, progress=counters("clips read"))
@@ -71,14 +72,17 @@ def shard(config: ShardConfig, *, begin: Begin | None = None) -> Written:
         _claim(config.out, planned)
         counted = counters("clips written")
         num, num_done, num_before = sum(len(archive.clips) for archive in planned), 0, 0
-        for archive in planned:
-            path = config.out / archive.name
-            if path.exists():
-                num_before += 1
-            else:
-                _write(path, archive)
-            num_done += len(archive.clips)
-            counted(num_done, num)
+        try:
+            for archive in planned:
+                path = config.out / archive.name
+                if path.exists():
+                    num_before += 1
+                else:
+                    _write(path, archive)
+                num_done += len(archive.clips)
+                counted(num_done, num)
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"{num_done} of {num} clips are in archives in {config.out}") from error
     sizes = {split: sum(len(a.clips) for a in planned if a.split == split) for split in SPLITS}
     return Written(tuple(config.out / a.name for a in planned), sizes, folder.left_out, num_before)
 
