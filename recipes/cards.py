@@ -19,7 +19,7 @@ from saccade.evaluate import read_rows
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "results" / "weights.csv"
 SOURCES = ("mnist", "strokes", "uci")
-RECIPES = {"digits": "recipes/weights.sh", "pair": "recipes/mixture.sh"}
+RECIPES = {"digits": "recipes/weights.sh", "pair": "STEPS={steps} JITTER={jitter:g} recipes/mixture.sh"}
 RIGHT = {"digits": "The set of digits must be exact.", "pair": "Both digits must be right."}
 # What a user must not expect, by the labels of a model.
 LIMITS = {
@@ -65,11 +65,11 @@ def text(name: str) -> str:
     path = weights.paths()[name]
     model, header = checkpoint.load(path)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    scheme = header.facts["labels"]
+    scheme, jitter = header.facts["labels"], cast(DigitsConfig, header.data_config()).jitter
     return CARD.format(
         name=name,
         learned=table(("", ""), learned(header, num_parameters)),
-        recipe=RECIPES[scheme],
+        recipe=RECIPES[scheme].format(steps=header.training["num_steps"], jitter=jitter),
         right=RIGHT[scheme],
         accuracy=table(("digits", "condition", "in a clip", "accuracy", "cross entropy", "clips"), measured(name)),
         limit=LIMITS[scheme],
