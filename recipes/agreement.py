@@ -58,7 +58,9 @@ def main(options: Options) -> None:
             probabilities.append(clips.labels.probabilities(found.logits.double()))
         row = agreement(torch.stack(probabilities), found.targets)
         seeds = " ".join(str(told.seed) for _, told in loaded)
-        append_rows(options.out, [{"model": header.model, "seed": header.seed, "seeds": seeds, **clips.facts, **row}])
+        facts = {"model": header.model, "seed": header.seed, "seeds": seeds, **clips.facts}
+        facts["checkpoints"] = " ".join(map(str, options.models))
+        append_rows(options.out, [facts | row])
         print(f"{part.condition[0]:18}" + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 

@@ -19,7 +19,10 @@ from saccade.evaluate import read_rows
 ROOT = Path(__file__).parent.parent
 ROWS = ROOT / "results" / "weights.csv"
 SOURCES = ("mnist", "strokes", "uci")
-RECIPES = {"digits": "recipes/weights.sh", "pair": "STEPS={steps} JITTER={jitter:g} recipes/mixture.sh"}
+RECIPES = {
+    "digits": "recipes/weights.sh",
+    "pair": "MODELS={name} SEEDS={seed} STEPS={steps} JITTER={jitter:g} PACKAGED={name} recipes/mixture.sh",
+}
 RIGHT = {"digits": "The set of digits must be exact.", "pair": "Both digits must be right."}
 # What a user must not expect, by the labels of a model.
 LIMITS = {
@@ -40,7 +43,8 @@ saccade evaluate --model {name} --digits strokes --num-clips 300 --num-digits 2
 ## What it learned
 
 {learned}
-Command: `{recipe}` in the repository. Digit images and trajectories of the test clips occur in no training clip.
+Command, in the repository: `{recipe}`.
+Digit images and trajectories of the test clips occur in no training clip.
 
 ## Accuracy
 
@@ -69,7 +73,7 @@ def text(name: str) -> str:
     return CARD.format(
         name=name,
         learned=table(("", ""), learned(header, num_parameters)),
-        recipe=RECIPES[scheme].format(steps=header.training["num_steps"], jitter=jitter),
+        recipe=RECIPES[scheme].format(name=name, seed=header.seed, steps=header.training["num_steps"], jitter=jitter),
         right=RIGHT[scheme],
         accuracy=table(("digits", "condition", "in a clip", "accuracy", "cross entropy", "clips"), measured(name)),
         limit=LIMITS[scheme],

@@ -50,13 +50,11 @@ def weakest_digit(path: Path) -> str:
 
 
 def window(path: Path) -> str:
-    """Show how far the transformer's window follows angle and scale of the digits."""
+    """Show how far the transformer's windows follow angle and scale of the digits."""
     rows = read_rows(path)
+    (model,) = {row["model"] for row in rows if row["measure"] == "sampled_area"}
     lines = [
-        [
-            condition,
-            *(_figure(_cell(rows, "stn-lstm", "sampled_area", condition, "trained"), name) for name in FOLLOWING),
-        ]
+        [condition, *(_figure(_cell(rows, model, "sampled_area", condition, "trained"), name) for name in FOLLOWING)]
         for condition in CONDITIONS
     ]
     return table(["condition", *map(_words, FOLLOWING)], lines)

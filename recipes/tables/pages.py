@@ -17,7 +17,8 @@ RENDERERS: dict[str, Callable[..., str]] = {
     function.__name__: function
     for function in (
         *(accuracy.accuracy, accuracy.accuracies, accuracy.trainings, accuracy.attention_off),
-        *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.gains, accuracy.controls),
+        *(accuracy.mixture, accuracy.mixture_of_mean_logits, accuracy.gains, accuracy.gains_of_recipe),
+        *(accuracy.aims, accuracy.controls),
         *(accuracy.remaining, accuracy.agreement),
         *(accuracy.published, accuracy.published_readings, accuracy.package_weights),
         *(attention.weakest_digit, attention.window, attention.offsets_alone, attention.by_seed, attention.glimpses),
