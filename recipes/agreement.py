@@ -1,7 +1,7 @@
-"""Bound what more trainings of one recipe could bring: which errors all of them make, and what their mean says.
+"""Show which errors several trainings of one recipe share, and what the mean of their probabilities says.
 
-A clip that every training gets wrong in the same way is an error of the recipe or of the digits, not of chance. The
-mean of the probabilities of several models has as many times the parameters; it says how much of the error is chance.
+An error that every training makes, with the same verdict, is more likely due to the recipe or the digits than to
+chance. The mean is a model of as many times the size.
 
 Usage: python recipes/agreement.py --models RUN RUN RUN [--num-clips 2000] [--split test] [--out rows.csv]
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saccade import checkpoint, console
 from saccade.data.digits import DigitsConfig
-from saccade.evaluate import append_rows
+from saccade.evaluate import append_rows, standard_test
 from saccade.evaluate.forward import Setup, run_clips
 
 BATCH_SIZE = 20
@@ -45,10 +45,10 @@ def main(options: Options) -> None:
     """Write a row for each condition, and print it."""
     loaded = [checkpoint.load(path) for path in options.models]
     header = loaded[0][1]
-    data = header.data_config()
+    asked = {"num_clips": options.num_clips} | ({"digits_dir": options.digits_dir} if options.digits_dir else {})
+    data = standard_test(options.models[0], **asked)
     assert isinstance(data, DigitsConfig), f"{options.models[0]} does not know moving digits"
-    asked = {"num_clips": options.num_clips, "digits_dir": options.digits_dir or data.digits_dir}
-    for part in data.for_test(header.facts, header.seed, **asked).parts():
+    for part in data.parts():
         clips = part.clips(options.split)
         probabilities = []
         for number, (model, _) in enumerate(loaded, 1):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from saccade import checkpoint, console
 from saccade.data.digits import DigitsConfig
-from saccade.evaluate import append_rows, evaluate
+from saccade.evaluate import append_rows, evaluate, standard_test
 from saccade.intervals import wilson_interval
 
 NUM_PICTURES, FRAMES_SHOWN, SHOWN_PX, TEXT_PX = 12, 10, 64, 150
@@ -57,10 +57,10 @@ def main(options: Options) -> None:
     """Write `errors.csv` and a picture for each condition, and print the rows."""
     model, header = checkpoint.load(options.model)
     options.out.mkdir(parents=True, exist_ok=True)
-    data = header.data_config()
+    asked = {"num_clips": options.num_clips} | ({"digits_dir": options.digits_dir} if options.digits_dir else {})
+    data = standard_test(options.model, **asked)
     assert isinstance(data, DigitsConfig), f"{options.model} does not know moving digits"
-    asked = {"num_clips": options.num_clips, "digits_dir": options.digits_dir or data.digits_dir}
-    for part in data.for_test(header.facts, header.seed, **asked).parts():
+    for part in data.parts():
         clips = part.clips(options.split)
         with console.counting_bar(part.condition[0]) as progress:
             found = evaluate(model, clips, batch_size=20, progress=progress)

@@ -81,7 +81,7 @@ def aims(path: Path) -> str:
     lines = []
     for condition, name in CONDITIONS.items():
         found, (best, entropy, family) = _where(rows, condition=condition), AIMS[condition]
-        accuracy, came = (sum(row[name] for row in found) / len(found) for name in ("accuracy", "cross_entropy"))
+        accuracy, came = (sum(row[figure] for row in found) / len(found) for figure in ("accuracy", "cross_entropy"))
         met = [accuracy >= best, came <= entropy, accuracy >= family]
         aimed = [f"{100 * best:.1f} %", f"{entropy:.2f}", f"{100 * family:.1f} %"]
         lines.append([name, *(f"{aim}: {'met' if is_met else 'no'}" for aim, is_met in zip(aimed, met, strict=True))])
@@ -94,15 +94,9 @@ def gains(path: Path) -> str:
     first, *others = _mixed(rows)
     lines = []
     for condition, name in CONDITIONS.items():
-        by_model = [
-            {row["seed"]: row for row in _where(rows, condition=condition, model=model)} for model in (first, *others)
-        ]
-        line = [name]
-        for found in by_model[1:]:
-            for figure in ("accuracy", "accuracy_of_mean_logits"):
-                pairs = [(by_model[0][seed][figure], found[seed][figure]) for seed in by_model[0] if seed in found]
-                line.append(_gain(pairs))
-        lines.append(line)
+        own, *of_others = (_where(rows, condition=condition, model=model) for model in (first, *others))
+        figures = ("accuracy", "accuracy_of_mean_logits")
+        lines.append([name, *(_gain(own, found, figure) for found in of_others for figure in figures)])
     head = [f"{ALL_MODELS[other]}{of}" for other in others for of in (", last frame", ", mean logits")]
     return table([f"points more of {ALL_MODELS[first]} than", *head], lines)
 
@@ -113,14 +107,8 @@ def gains_of_recipe(longer: Path, shorter: Path) -> str:
     names = _mixed(found[0])
     lines = []
     for condition, name in CONDITIONS.items():
-        line = [name]
-        for model in names:
-            one, other = (
-                {row["seed"]: row["accuracy"] for row in _where(rows, condition=condition, model=model)}
-                for rows in found
-            )
-            line.append(_gain([(one[seed], other[seed]) for seed in one if seed in other]))
-        lines.append(line)
+        pairs = [[_where(rows, condition=condition, model=model) for rows in found] for model in names]
+        lines.append([name, *(_gain(one, other, "accuracy") for one, other in pairs)])
     return table(["points more", *names.values()], lines)
 
 
@@ -252,8 +240,10 @@ def _of_mixture(rows: Sequence[Row], figure: str) -> list[list[str]]:
     ]
 
 
-def _gain(pairs: Sequence[tuple[float, float]]) -> str:
-    gains = [100 * (one - other) for one, other in pairs]
+def _gain(rows: Sequence[Row], others: Sequence[Row], figure: str) -> str:
+    """Return by how many points a figure is higher than in other rows of the same seeds, with its interval."""
+    beside = {row["seed"]: row[figure] for row in others}
+    gains = [100 * (row[figure] - beside[row["seed"]]) for row in rows if row["seed"] in beside]
     mean = f"{sum(gains) / len(gains):+.2f}"
     if len(gains) < MIN_SEEDS:
         return mean
